@@ -1,0 +1,1 @@
+"""Running one model in another process."""

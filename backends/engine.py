@@ -1,0 +1,53 @@
+"""The promise every engine keeps towards the worker loop. One thread calls it; nothing here is concurrent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .facts import LoadPlan
+    from .messages import Event, Ready, Submit, WorkerStats
+
+LoadErrorCode = Literal["corrupt", "memory", "unsupported", "error"]
+
+
+class LoadError(Exception):
+    """The model cannot be served; `code` is one of LoadFailed's, the message is fit for a client."""
+
+    def __init__(self, code: LoadErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Engine(Protocol):
+    """A loaded model that computes requests side by side.
+
+    - `submit` never blocks and never fails: a request that cannot run comes back as Finished(ERROR) from `step`.
+      At most `n_slots` requests run; one more may wait inside.
+    - `cancel` is answered by a Stopped event in the next `step`; it is safe for unknown or finished jobs (no event).
+    - `step` does one unit of work (at most one prefill chunk beside one token of every running request) and returns
+      what happened, in order; an idle engine returns [].
+    - Nothing it raises is expected: an exception ends the worker.
+    """
+
+    ready: Ready
+
+    def submit(self, submit: Submit) -> None: ...
+
+    def cancel(self, job: str, attempt: int) -> None: ...
+
+    def step(self) -> list[Event]: ...
+
+    def busy(self) -> bool:
+        """True while `step` has something to do."""
+
+    def stats(self) -> WorkerStats: ...
+
+    def close(self) -> None: ...
+
+
+if TYPE_CHECKING:
+    # What each backend's `engine.py` (and fake.py) exports as `load`; `progress` takes 0..1. Raises LoadError.
+    Loader = Callable[[LoadPlan, Callable[[float], None]], Engine]

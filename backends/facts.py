@@ -1,0 +1,71 @@
+"""What a model file is, what a load asks for, and its price in bytes per pool."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+HOST = "host"  # the pool of host RAM; device pools are named by device id ("gpu0")
+
+Numerics = Literal["fast", "exact"]
+KvLayout = Literal["unified", "split"]
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+BackendName = Literal["llama", "onnx", "fake"]
+
+
+class CorruptModel(Exception):
+    """The file is not a model that any backend here can read; the message is fit for a client."""
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the header of a model file says, read without loading it."""
+
+    backend: BackendName
+    path: str
+    file_bytes: int
+    architecture: str
+    quantization: str  # the field's name of the file type: "Q8_0", "Q4_K_M"
+    n_params: int
+    n_layers: int
+    n_embd: int
+    n_heads: int
+    n_kv_heads: int
+    k_head_dim: int  # elements of one key vector of one head
+    v_head_dim: int
+    n_ctx_train: int  # tokens
+    n_vocab: int
+    sliding_window: int | None = None  # tokens
+    recurrent: bool = False
+    has_chat_template: bool = False
+    display_name: str | None = None  # general.name
+
+
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How one worker is to load one model; the whole of what it needs to know."""
+
+    backend: BackendName
+    path: str
+    n_ctx: int  # longest prompt + completion of one request, in tokens; a multiple of 256
+    n_slots: int  # requests computed at the same time
+    kv_cells: int  # tokens of KV for all slots together; a multiple of 256
+    n_threads: int
+    n_ubatch: int = 512
+    n_gpu_layers: int = 0
+    devices: tuple[str, ...] = ()  # device ids this worker may use; empty means CPU only
+    kv_type: KvType = "f16"
+    kv_layout: KvLayout = "unified"
+    flash_attention: bool | None = None  # None lets llama.cpp decide
+    numerics: Numerics = "fast"
+    use_mmap: bool = True
+    fake_tokens_per_s: float = 0.0  # fake backend only: 0 means as fast as it can
+    fake_load_s: float = 0.0
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes a load will take, by pool, and what they are for."""
+
+    bytes_on: dict[str, int]  # pool -> bytes
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int  # graph buffers, outputs, and the worker process itself

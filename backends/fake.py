@@ -1,0 +1,208 @@
+"""An engine without weights: a set rate, a load delay, scripted faults. Ships with the product (`inferd serve --fake`).
+
+Its vocabulary is the 256 bytes and a list of words. Token i of an answer depends on the prompt, the seed and i alone,
+so a replayed request continues with the same words. A prompt may carry orders, for tests and demonstrations:
+`fake:tokens=N` (length of the answer), `fake:crash=N` and `fake:hang=N` (after N tokens).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+from .messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
+from .text import TextStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .facts import LoadPlan
+    from .messages import Event, Submit
+
+WORDS = [
+    "a",
+    "all",
+    "and",
+    "as",
+    "at",
+    "be",
+    "but",
+    "by",
+    "for",
+    "from",
+    "has",
+    "he",
+    "her",
+    "his",
+    "in",
+    "is",
+    "it",
+    "not",
+    "of",
+    "on",
+    "or",
+    "she",
+    "that",
+    "the",
+    "their",
+    "they",
+    "this",
+    "to",
+    "was",
+    "we",
+    "were",
+    "which",
+    "will",
+    "with",
+    "you",
+    "small",
+    "river",
+    "green",
+    "house",
+    "child",
+    "morning",
+    "bright",
+    "quiet",
+    "letter",
+    "garden",
+    "window",
+    "answer",
+]
+N_BYTES = 256
+N_VOCAB = N_BYTES + len(WORDS)
+NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
+ORDER = re.compile(rb"fake:(tokens|crash|hang)=(\d+)")
+
+
+def token_bytes(token: int) -> bytes:
+    """The text of one token of the fake vocabulary."""
+    return bytes([token]) if token < N_BYTES else f"{WORDS[token - N_BYTES]} ".encode()
+
+
+class _Run:
+    """One request in a slot."""
+
+    def __init__(self, submit: Submit) -> None:
+        self.submit = submit
+        prompt = b"".join(token_bytes(t) for t in submit.tokens[: submit.n_prompt])
+        self.orders = {key.decode(): int(value) for key, value in ORDER.findall(prompt)}
+        self.mix = zlib.crc32(prompt, submit.params.seed & 0xFFFFFFFF)
+        self.length = self.orders.get("tokens", 40 + self.mix % 80)
+        self.n_done = 0
+        self.text = TextStream(submit.params.stop, sent_bytes=submit.sent_bytes)
+        for token in submit.tokens[submit.n_prompt :]:
+            self.n_done += 1
+            self.text.feed(token_bytes(token))
+        self.n_first = self.n_done
+        self.started_s: float | None = None
+        self.due_s = 0.0
+
+    def token(self) -> int:
+        return N_BYTES + zlib.crc32(self.n_done.to_bytes(4, "little"), self.mix) % len(WORDS)
+
+
+class FakeEngine:
+    """Keeps the promise of engine.py at `plan.fake_tokens_per_s` per stream; 0 is as fast as it can."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self.plan = plan
+        self.interval_s = 1 / plan.fake_tokens_per_s if plan.fake_tokens_per_s else 0.0
+        self.running: list[_Run] = []
+        self.waiting: list[Submit] = []
+        self.events: list[Event] = []
+        self.prefill_tokens = self.decode_tokens = self.steps = 0
+        self.ready = Ready(plan.n_ctx, plan.n_slots, plan.kv_cells, N_VOCAB, "fake", 0.0, {})
+
+    def submit(self, submit: Submit) -> None:
+        self.waiting.append(submit)
+        self._fill()
+
+    def cancel(self, job: str, attempt: int) -> None:
+        for run in self.running:
+            if (run.submit.job, run.submit.attempt) == (job, attempt):
+                self.running.remove(run)
+                self.events.append(Stopped(job, attempt, run.n_done))
+        for submit in self.waiting:
+            if (submit.job, submit.attempt) == (job, attempt):
+                self.waiting.remove(submit)
+                self.events.append(Stopped(job, attempt, len(submit.tokens) - submit.n_prompt))
+        self._fill()
+
+    def step(self) -> list[Event]:
+        now_s = time.monotonic()
+        due = [run for run in self.running if run.due_s <= now_s]
+        if not due and self.running and not self.events:
+            time.sleep(min(NAP_S, min(run.due_s for run in self.running) - now_s))
+        for run in due:
+            self._advance(run, now_s)
+        self.steps += bool(due)
+        events, self.events = self.events, []
+        return events
+
+    def busy(self) -> bool:
+        return bool(self.running or self.events)
+
+    def stats(self) -> WorkerStats:
+        cells = sum(len(run.submit.tokens) + run.n_done for run in self.running)
+        counts = (cells, self.prefill_tokens, self.decode_tokens, self.steps)
+        return WorkerStats(len(self.running), len(self.waiting), *counts, step_ms=0.0, rss_bytes=0)
+
+    def close(self) -> None:
+        self.running.clear()
+
+    def _fill(self) -> None:
+        while self.waiting and len(self.running) < self.plan.n_slots:
+            self.running.append(_Run(self.waiting.pop(0)))
+
+    def _advance(self, run: _Run, now_s: float) -> None:
+        """One token of one request, or its end."""
+        submit, params = run.submit, run.submit.params
+        if run.started_s is None:
+            run.started_s = run.due_s = now_s
+            self.prefill_tokens += len(submit.tokens)
+            self.events.append(Started(submit.job, submit.attempt, submit.n_prompt, 0))
+        self._fault(run)
+        if run.n_done >= max(run.length, params.min_tokens) and not params.ignore_eos:
+            return self._finish(run, FinishReason.STOP)
+        token = run.token()
+        text = run.text.feed(token_bytes(token))
+        logprobs = None if params.logprobs is None else [TokenLogprob(token, 0.0, token_bytes(token).decode())]
+        self.events.append(Delta(submit.job, submit.attempt, run.n_done, [token], text, logprobs))
+        run.n_done += 1
+        run.due_s += self.interval_s
+        self.decode_tokens += 1
+        if run.text.stopped:
+            return self._finish(run, FinishReason.STOP)
+        if run.n_done >= params.max_tokens or submit.n_prompt + run.n_done >= self.plan.n_ctx:
+            return self._finish(run, FinishReason.LENGTH)
+        return None
+
+    def _finish(self, run: _Run, reason: FinishReason) -> None:
+        submit = run.submit
+        self.running.remove(run)
+        decode_ms = (time.monotonic() - (run.started_s or 0.0)) * 1e3
+        tail = run.text.flush()
+        self.events.append(
+            Finished(submit.job, submit.attempt, reason, tail, run.n_done, prefill_ms=0.0, decode_ms=decode_ms)
+        )
+        self._fill()
+
+    def _fault(self, run: _Run) -> None:
+        """Carry out a scripted fault, once: a replayed request has tokens already and is spared."""
+        if run.n_first == 0 and run.orders.get("crash") == run.n_done:
+            os.abort()
+        while run.n_first == 0 and run.orders.get("hang") == run.n_done:
+            time.sleep(3600)
+
+
+def load(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEngine:
+    """Takes `plan.fake_load_s`, in a hundred steps."""
+    for percent in range(100):
+        progress(percent / 100)
+        if plan.fake_load_s:
+            time.sleep(plan.fake_load_s / 100)
+    progress(1.0)
+    return FakeEngine(plan)

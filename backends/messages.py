@@ -1,0 +1,216 @@
+"""Every message that crosses the process wall, and the words inside it.
+
+Frames carry msgpack arrays, tagged with a short string; both ends know the whole list, so a frame of an unknown
+kind is a bug and ends the worker. A job is named by (job, attempt): frames of an older attempt do not exist for
+the reader.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+from .facts import LoadPlan
+
+
+class FinishReason(Enum):
+    """Why a generation ended, in OpenAI's words where they have one."""
+
+    STOP = "stop"  # end of generation token or a stop string
+    LENGTH = "length"  # max_tokens or the context is used up
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are drawn. Ranges are checked in the daemon (daemon/domain/request.py) before they come here."""
+
+    max_tokens: int
+    temperature: float = 0.8  # 0 is greedy
+    top_p: float = 0.95
+    top_k: int = 40  # 0 keeps the whole vocabulary
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0  # over the last 64 tokens, llama.cpp's default window
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0  # token i draws with a seed derived from (seed, i)
+    logit_bias: dict[int, float] = msgspec.field(default_factory=dict)
+    logprobs: int | None = None  # alternatives per token; 0 gives only the chosen one's
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+
+
+# daemon -> worker
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
+    """First message to a worker or a prompt helper."""
+
+    plan: LoadPlan
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
+    """Run this. `tokens` = prompt + what an earlier attempt generated; tokens after `n_prompt` are fed through
+    penalties, UTF-8 and stop scanning again, and only text after `sent_bytes` is emitted."""
+
+    job: str
+    attempt: int
+    tokens: list[int]
+    n_prompt: int
+    params: SamplingParams
+    rank: int = 0  # when KV is short the lowest rank is parked first
+    sent_bytes: int = 0
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Stop (job, attempt); always answered by Stopped, or by a Finished that was already on its way."""
+
+    job: str
+    attempt: int
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
+    """Close the engine and exit 0."""
+
+
+# daemon -> prompt helper
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    role: str
+    content: str
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
+    """Turn chat messages (rendered by the model's template) or a plain prompt into tokens."""
+
+    id: str
+    messages: list[ChatMessage] | None = None
+    prompt: str | None = None
+    add_special: bool = True  # add the model's BOS/EOS where it says so
+    parse_special: bool = True  # "<|im_end|>" in the text becomes that control token
+
+
+class Prepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
+    id: str
+    tokens: list[int]
+
+
+class PrepareFailed(msgspec.Struct, frozen=True, array_like=True, tag="prepare_failed"):
+    id: str
+    code: Literal["template", "no_template", "limit", "tokenize"]
+    message: str
+
+
+# worker -> daemon
+
+
+class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):
+    progress: float  # 0..1
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
+    n_ctx: int  # tokens one request may use
+    n_slots: int
+    kv_cells: int
+    n_vocab: int
+    device: str  # "CPU", or what llama.cpp calls the device
+    load_ms: float
+    buffers: dict[str, int]  # llama.cpp's own buffer-size lines: "CPU model" -> bytes
+
+
+class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load_failed"):
+    code: Literal["corrupt", "memory", "unsupported", "error"]
+    message: str
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    token: int
+    logprob: float
+    text: str
+    top: list[tuple[int, float, str]] = []  # (token, logprob, text), best first
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
+    """The first prompt token of this attempt is about to be computed."""
+
+    job: str
+    attempt: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
+    """New tokens of a job. `text` may be empty while a code point or a stop string is undecided."""
+
+    job: str
+    attempt: int
+    index: int  # position of tokens[0] in the completion
+    tokens: list[int]
+    text: str
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
+    """The last frame of an attempt; `text` is the tail that was still held back."""
+
+    job: str
+    attempt: int
+    reason: FinishReason
+    text: str
+    completion_tokens: int
+    prefill_ms: float
+    decode_ms: float
+    error: str = ""  # with reason ERROR: one sentence for the client
+
+
+class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
+    """Answer to Cancel, or a job the worker parked by itself because KV ran short."""
+
+    job: str
+    attempt: int
+    n_tokens: int  # completion tokens computed so far in this attempt and before
+    parked: bool = False
+
+
+class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
+    """Once a second while work is done, and after each change to idle."""
+
+    running: int
+    waiting: int
+    kv_cells_used: int
+    prefill_tokens: int  # since the start
+    decode_tokens: int
+    steps: int
+    step_ms: float  # of the last step
+    rss_bytes: int
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
+    """All that one engine step produced: one frame, one write, one wake-up."""
+
+    events: list[Started | Delta | Finished | Stopped]
+
+
+ToWorker = Load | Submit | Cancel | Stop | Prepare
+FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | PrepareFailed
+Event = Started | Delta | Finished | Stopped
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+def decode_to_worker(frame: bytes | bytearray | memoryview) -> ToWorker:
+    """Raises msgspec.DecodeError on a frame that is not ours."""
+    return _TO_WORKER.decode(frame)
+
+
+def decode_from_worker(frame: bytes | bytearray | memoryview) -> FromWorker:
+    """Raises msgspec.DecodeError on a frame that is not ours."""
+    return _FROM_WORKER.decode(frame)
+
+
+_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)

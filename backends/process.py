@@ -1,0 +1,195 @@
+"""One worker held from outside: spawn it, talk to it, know when it is gone and why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .channel import AsyncChannel
+from .messages import Load, Stop, decode_from_worker, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .facts import LoadPlan
+    from .messages import FromWorker, ToWorker
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 40
+KILL_AFTER_S = 2.0  # a worker in mid-kernel needs a moment; some drivers keep a ghost of one killed at once
+
+
+class WorkerState(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    GONE = "gone"
+
+
+NEXT: dict[WorkerState, set[WorkerState]] = {
+    WorkerState.STARTING: {WorkerState.READY, WorkerState.STOPPING, WorkerState.GONE},
+    WorkerState.READY: {WorkerState.STOPPING, WorkerState.GONE},
+    WorkerState.STOPPING: {WorkerState.GONE},
+    WorkerState.GONE: set(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended."""
+
+    code: int  # exit status, or minus the signal
+    expected: bool  # it was told to
+    tail: tuple[str, ...]  # its last log lines; for the log, never for a client
+
+    @property
+    def reason(self) -> str:
+        """Fit for a client: "signal SIGABRT", "exit status 1"."""
+        if self.code < 0:
+            with contextlib.suppress(ValueError):
+                return f"signal {signal.Signals(-self.code).name}"
+        return f"exit status {self.code}"
+
+
+class Process:
+    """A child that speaks frames: a worker, or a prompt helper (`module` says which).
+
+    `on_message` gets each message on the event loop. `on_gone` is called once, as soon as the channel ends;
+    `on_reaped` once, after the process is surely dead, so that its memory is free. Neither is called before
+    `start` returns.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        on_message: Callable[[FromWorker], None],
+        on_gone: Callable[[], None],
+        on_reaped: Callable[[Exit], None],
+    ) -> None:
+        self.module = module
+        self.state = WorkerState.STARTING
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._on_reaped = on_reaped
+        self._ended = asyncio.Event()
+        self._channel: AsyncChannel | None = None
+        self._child: asyncio.subprocess.Process | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    async def start(self, plan: LoadPlan) -> None:
+        """Exec the child and send it its plan. Raises OSError when no process can be made."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", self.module, "--fd", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # ggml would fork a debugger on abort
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._channel = await AsyncChannel.open(ours, self._receive, self._end)
+        self.send(Load(plan))
+        self._life = asyncio.create_task(self._live(), name=f"{self.module}[{self.pid}]")
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.pid
+
+    def send(self, message: ToWorker) -> None:
+        """Queue a message; nothing happens when the child is gone, on_gone tells that."""
+        if self._channel is not None:
+            self._channel.send(encode(message))
+
+    def ready(self) -> None:
+        self._move(WorkerState.READY)
+
+    def stop(self) -> None:
+        """Ask it to end; kill it when it does not within KILL_AFTER_S."""
+        if self.state in (WorkerState.STARTING, WorkerState.READY):
+            self._move(WorkerState.STOPPING)
+            self.send(Stop())
+            asyncio.get_running_loop().call_later(KILL_AFTER_S, self.kill)
+
+    def kill(self) -> None:
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.kill()
+
+    async def wait(self) -> None:
+        """Until it is reaped."""
+        if self._life is not None:
+            await self._life
+
+    def _move(self, to: WorkerState) -> None:
+        if to not in NEXT[self.state]:
+            raise AssertionError(f"{self.module}[{self.pid}]: {self.state.value} -> {to.value}")
+        self.state = to
+
+    def _receive(self, frame: bytes) -> None:
+        if self.state in (WorkerState.STARTING, WorkerState.READY):
+            self._on_message(decode_from_worker(frame))
+
+    def _end(self) -> None:
+        self._ended.set()
+
+    async def _live(self) -> None:
+        """The child's whole life: its log, the end of its channel, its death."""
+        assert self._child is not None
+        reading = asyncio.create_task(self._read_log(), name="log")
+        await self._ended.wait()
+        expected = self.state is WorkerState.STOPPING
+        self._move(WorkerState.GONE)
+        self._on_gone()
+        # The channel closes a moment before the process is gone, or for good when the child broke it.
+        try:
+            code = await asyncio.wait_for(self._child.wait(), KILL_AFTER_S)
+        except TimeoutError:
+            self.kill()
+            code = await self._child.wait()
+        await reading
+        self._on_reaped(Exit(code, expected, tuple(self.tail)))
+
+    async def _read_log(self) -> None:
+        assert self._child is not None
+        assert self._child.stderr is not None
+        rest = b""
+        while data := await self._child.stderr.read(1 << 14):
+            *lines, rest = (rest + data).split(b"\n")
+            rest = rest[-4096:]
+            for line in lines:
+                text = line[:500].decode(errors="replace")
+                self.tail.append(text)
+                log.debug("%s[%s] %s", self.module, self.pid, text)
+        if rest:
+            self.tail.append(rest[:500].decode(errors="replace"))
+
+
+def worker(
+    on_message: Callable[[FromWorker], None], on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]
+) -> Process:
+    """The process that holds a model's weights."""
+    return Process("inferd.backends.worker", on_message, on_gone, on_reaped)
+
+
+def prompt_helper(
+    on_message: Callable[[FromWorker], None], on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]
+) -> Process:
+    """The process that holds a model's vocabulary and template."""
+    return Process("inferd.backends.prepare", on_message, on_gone, on_reaped)

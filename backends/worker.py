@@ -1,0 +1,126 @@
+"""The loop inside a worker process: python -m inferd.backends.worker --fd N.
+
+One thread: drain messages, step the engine, send what happened. The daemon's end of the socket pair is its
+only tie to the world; when that closes, the worker ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .channel import SyncChannel
+from .child import settle
+from .engine import LoadError
+from .messages import Cancel, Load, LoadFailed, Loading, Step, Stop, Submit, decode_to_worker, encode
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .facts import LoadPlan
+    from .messages import FromWorker
+
+STATS_EVERY_S = 1.0
+PROGRESS_STEP = 0.01
+ENGINES = {"llama": ".llama.engine", "fake": ".fake"}  # a new backend: one folder, one row here, one in kinds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="inferd-worker")
+    parser.add_argument("--fd", type=int, required=True)
+    channel = SyncChannel(settle(parser.parse_args().fd))
+    try:
+        engine = load(channel)
+        if engine is not None:
+            serve(channel, engine)
+            engine.close()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the daemon is gone, and with it every reason to go on
+
+
+def load(channel: SyncChannel) -> Engine | None:
+    """Load the model of the first message and say so; None when it cannot be."""
+    frame = channel.recv(block=True)
+    assert frame is not None
+    message = decode_to_worker(frame)
+    assert isinstance(message, Load)
+    try:
+        engine = open_engine(message.plan, channel)
+    except LoadError as error:
+        _send(channel, LoadFailed(error.code, str(error)))
+        return None
+    except MemoryError:
+        _send(channel, LoadFailed("memory", "not enough memory to load the model"))
+        return None
+    _send(channel, engine.ready)
+    return engine
+
+
+def open_engine(plan: LoadPlan, channel: SyncChannel) -> Engine:
+    told = -1.0
+
+    def progress(fraction: float) -> None:
+        nonlocal told
+        if fraction - told >= PROGRESS_STEP:
+            told = fraction
+            _send(channel, Loading(fraction))
+
+    module = import_module(ENGINES[plan.backend], __package__)
+    engine: Engine = module.load(plan, progress)
+    return engine
+
+
+def serve(channel: SyncChannel, engine: Engine) -> None:
+    """Until Stop. Statistics go out once a second of work, and once when work ends."""
+    told_s = 0.0
+    idle_told = False
+    while True:
+        busy = engine.busy()
+        if not busy and not idle_told:
+            _send_stats(channel, engine)
+            idle_told = True
+        if not _drain(channel, engine, block=not busy):
+            return
+        events = engine.step()
+        if events:
+            idle_told = False
+            _send(channel, Step(events))
+        now_s = time.monotonic()
+        if now_s - told_s >= STATS_EVERY_S:
+            told_s = now_s
+            _send_stats(channel, engine)
+
+
+def _drain(channel: SyncChannel, engine: Engine, *, block: bool) -> bool:
+    """Hand over every message that waits; False on Stop."""
+    frame = channel.recv(block=block)
+    while frame is not None:
+        match decode_to_worker(frame):
+            case Submit() as submit:
+                engine.submit(submit)
+            case Cancel(job=job, attempt=attempt):
+                engine.cancel(job, attempt)
+            case Stop():
+                return False
+            case other:
+                raise AssertionError(f"not for a worker: {other}")
+        frame = channel.recv(block=False)
+    return True
+
+
+def _send(channel: SyncChannel, message: FromWorker) -> None:
+    channel.send(encode(message))
+
+
+def _send_stats(channel: SyncChannel, engine: Engine) -> None:
+    with open("/proc/self/statm", "rb") as file:
+        rss_bytes = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    _send(channel, msgspec.structs.replace(engine.stats(), rss_bytes=rss_bytes))
+
+
+if __name__ == "__main__":
+    main()
