@@ -1,0 +1,1 @@
+"""The words everybody uses; imports nothing of ours but backends' words."""

@@ -1,0 +1,72 @@
+"""What the operator decides. packaging/inferd.toml writes every default down with its reason."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ...backends.facts import KvLayout, KvType, Numerics
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    address: str = ""  # empty: the default Unix socket; a `unix:` path or host:port
+    max_message_bytes: Annotated[int, Meta(ge=64 * 1024, le=64 * 2**20)] = 4 * 2**20
+    max_streams_per_connection: Positive = 1024
+    drain_s: Seconds = 30.0  # how long running requests may go on after SIGTERM
+    slow_consumer_s: Seconds = 30.0  # a stream whose reader stands still this long is cut
+    stream_buffer_tokens: Annotated[int, Meta(ge=16)] = 512
+
+
+class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is loaded; None takes the value from `[models.defaults]`, or from the model itself."""
+
+    context_tokens: Positive | None = None  # one request's prompt + completion; default: the model's, at most 8,192
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
+    kv_cells: Positive | None = None  # default: what all slots need, at most 4 full contexts
+    kv_type: KvType | None = None
+    kv_layout: KvLayout | None = None
+    numerics: Numerics | None = None
+    flash_attention: bool | None = None
+    threads: Positive | None = None  # default: the physical cores this process may use
+    ubatch_tokens: Annotated[int, Meta(ge=64, le=4096)] | None = None
+    gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # -1 is all of them
+    mmap: bool | None = None
+    keep_alive_s: float | None = None  # negative: never unloaded for being idle
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    folders: tuple[str, ...] = ()
+    defaults: ModelOptions = ModelOptions()
+    by_name: dict[str, ModelOptions] = msgspec.field(default_factory=dict, name="model")
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    max_requests: Positive = 2048
+    max_requests_per_tenant: Positive = 1024
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host_margin_bytes: Annotated[int, Meta(ge=0)] = 512 * 2**20  # never given to models
+    device_margin_bytes: Annotated[int, Meta(ge=0)] = 256 * 2**20
+
+
+class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every catalog name runs on the fake engine: no weights, a set rate. For tests, demos and benchmarks."""
+
+    enabled: bool = False
+    tokens_per_s: Annotated[float, Meta(ge=0)] = 0.0  # per stream; 0 is as fast as it can
+    load_s: Seconds = 0.0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    server: Server = Server()
+    models: Models = Models()
+    queue: Queue = Queue()
+    memory: Memory = Memory()
+    fake: Fake = Fake()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,42 @@
+"""What the rules tell the Node to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import InferdError
+    from .request import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Give the job to its model's worker."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Reserve, then spawn a worker for the model."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Nobody has used the model for its keep-alive."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Tell the client no; the job was taken out of the queue."""
+
+    job: Job
+    error: InferdError
+
+
+Decision = Start | Load | Unload | Reject

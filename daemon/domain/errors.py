@@ -1,0 +1,45 @@
+"""The closed list of failures. Knows no protocol: doors translate."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Code(Enum):
+    """Why something was refused or failed; the value is the reason clients see."""
+
+    INVALID = "invalid"  # the caller's field is wrong; `field` names it
+    NOT_FOUND = "not_found"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    UNSUPPORTED = "unsupported"  # known to the contract, not to this version or this model
+    TEMPLATE_FAILED = "template_failed"  # the model's chat template does not render
+    MODEL_CORRUPT = "model_corrupt"
+    MODEL_FAILED = "model_failed"  # it does not load, or is in back-off after a failure
+    NO_ROOM = "no_room"  # memory: needed and free bytes are in the details
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    SLOW_CONSUMER = "slow_consumer"
+    WORKER_CRASHED = "worker_crashed"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL = "internal"
+
+
+class InferdError(Exception):
+    """A failure fit for a client: one sentence, the field or limits it names, and when to come back."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_ms: int | None = None,
+        **details: int | float | str,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+        self.retry_after_ms = retry_after_ms
+        self.details = details

@@ -1,0 +1,176 @@
+"""Who asks what (Request, frozen) and how far it has come (Job, owned by the Node)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .errors import Code, InferdError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ...backends.messages import ChatMessage, FinishReason, SamplingParams
+
+
+class Priority(Enum):
+    """Classes of service. The order of the members is the order of service."""
+
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BATCH = "batch"
+
+
+class Phase(Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PARKING = "parking"  # cancelled in the worker, to be queued again when it says how far it came
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+NEXT: dict[Phase, set[Phase]] = {
+    Phase.QUEUED: {Phase.RUNNING, Phase.CANCELLED, Phase.FAILED},
+    Phase.RUNNING: {Phase.PARKING, Phase.DONE, Phase.CANCELLED, Phase.FAILED},
+    Phase.PARKING: {Phase.QUEUED, Phase.DONE, Phase.CANCELLED, Phase.FAILED},
+    Phase.DONE: set(),
+    Phase.CANCELLED: set(),
+    Phase.FAILED: set(),
+}
+TERMINAL = {phase for phase, following in NEXT.items() if not following}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation as asked. Exactly one of `prompt`, `messages`, `tokens` is set."""
+
+    id: str
+    model: str
+    params: SamplingParams
+    priority: Priority
+    tenant: str
+    prompt: str | None = None
+    messages: Sequence[ChatMessage] | None = None
+    tokens: Sequence[int] | None = None
+    max_tokens: int | None = None  # None: whatever the context leaves
+    deadline_ms: int | None = None  # from arrival
+    session_id: str = ""
+    run_id: str = ""
+    supersede_key: str = ""
+    choice: int = 0  # 0..n-1 when one call asked for several completions
+
+    @property
+    def prompt_bytes(self) -> int:
+        """Size of the input as it came; the estimate of its length until it is tokenized."""
+        if self.prompt is not None:
+            return len(self.prompt.encode("utf-8", "surrogatepass"))
+        if self.messages is not None:
+            return sum(len(m.content.encode("utf-8", "surrogatepass")) for m in self.messages)
+        return 4 * len(self.tokens or ())
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The life of one request inside the daemon."""
+
+    request: Request
+    arrived_s: float
+    arrival: int  # a counter: ties between equal times are broken by it
+    phase: Phase = Phase.QUEUED
+    why: str = "prompt"  # what it waits for: prompt, load, slot, memory
+    attempt: int = 0
+    prompt: list[int] | None = None  # tokens, once prepared
+    max_tokens: int = 0  # resolved against the context when prepared
+    generated: list[int] = field(default_factory=list)
+    sent_bytes: int = 0
+    cached_tokens: int = 0
+    started_s: float | None = None  # first start in a worker
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    itl_max_s: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    finish_reason: FinishReason | None = None
+    announced: bool = False  # the client has been told that it started
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    def move(self, to: Phase) -> None:
+        """Take one step of NEXT; anything else is our bug."""
+        if to not in NEXT[self.phase]:
+            raise AssertionError(f"{self.id}: {self.phase.value} -> {to.value}")
+        self.phase = to
+
+    @property
+    def live(self) -> bool:
+        return self.phase not in TERMINAL
+
+
+# Field -> (lowest, highest, lowest is excluded). The one table of ranges; see docs in protos/inferd.proto.
+RANGES: Mapping[str, tuple[float, float, bool]] = {
+    "temperature": (0.0, 5.0, False),
+    "top_p": (0.0, 1.0, True),
+    "top_k": (0, 2**31 - 1, False),
+    "min_p": (0.0, 1.0, False),
+    "repeat_penalty": (0.0, 2.0, True),
+    "presence_penalty": (-2.0, 2.0, False),
+    "frequency_penalty": (-2.0, 2.0, False),
+    "logprobs": (0, 20, False),
+    "min_tokens": (0, 2**31 - 1, False),
+    "n": (1, 8, False),
+    "max_tokens": (1, 2**31 - 1, False),
+    "deadline_ms": (1, 2**31 - 1, False),
+}
+MAX_STOPS, MAX_STOP_BYTES, MAX_BIASES, MAX_BIAS = 16, 256, 1024, 100.0
+MAX_MESSAGES, MAX_ID_CHARS = 1024, 128
+
+
+def check_range(name: str, value: float) -> None:
+    """Raise INVALID naming the field and its limits when `value` is outside RANGES or not finite."""
+    lowest, highest, open_end = RANGES[name]
+    inside = math.isfinite(value) and (lowest < value if open_end else lowest <= value) and value <= highest
+    if not inside:
+        left = "(" if open_end else "["
+        raise InferdError(
+            Code.INVALID,
+            f"{name} must be in {left}{lowest:g}, {highest:g}], not {value:g}",
+            field=name,
+            lowest=lowest,
+            highest=highest,
+        )
+
+
+def check_stop(stop: Sequence[str]) -> None:
+    """At most MAX_STOPS strings of 1..MAX_STOP_BYTES bytes each."""
+    if len(stop) > MAX_STOPS:
+        message = f"stop takes at most {MAX_STOPS} strings, not {len(stop)}"
+        raise InferdError(Code.INVALID, message, field="stop", highest=MAX_STOPS)
+    for i, text in enumerate(stop):
+        n_bytes = len(text.encode("utf-8"))
+        if not 1 <= n_bytes <= MAX_STOP_BYTES:
+            message = f"stop[{i}] must have 1 to {MAX_STOP_BYTES} bytes, not {n_bytes}"
+            raise InferdError(Code.INVALID, message, field=f"stop[{i}]", highest=MAX_STOP_BYTES)
+
+
+def check_logit_bias(bias: Mapping[int, float]) -> None:
+    """At most MAX_BIASES finite values of -MAX_BIAS..MAX_BIAS; token ids are checked against the vocabulary later."""
+    if len(bias) > MAX_BIASES:
+        message = f"logit_bias takes at most {MAX_BIASES} tokens, not {len(bias)}"
+        raise InferdError(Code.INVALID, message, field="logit_bias", highest=MAX_BIASES)
+    for token, value in bias.items():
+        if not (math.isfinite(value) and abs(value) <= MAX_BIAS):
+            message = f"logit_bias[{token}] must be in [-{MAX_BIAS:g}, {MAX_BIAS:g}], not {value:g}"
+            raise InferdError(Code.INVALID, message, field=f"logit_bias[{token}]", highest=MAX_BIAS)
+
+
+def check_tokens(name: str, tokens: Sequence[int], n_vocab: int) -> None:
+    """Every id must exist in a vocabulary of `n_vocab` words."""
+    for i, token in enumerate(tokens):
+        if not 0 <= token < n_vocab:
+            message = f"{name}[{i}] is {token}, but the model has tokens 0 to {n_vocab - 1}"
+            raise InferdError(Code.INVALID, message, field=f"{name}[{i}]", highest=n_vocab - 1)

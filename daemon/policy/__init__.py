@@ -1,0 +1,1 @@
+"""The rules: events and time in, decisions out. No asyncio, no clock, no I/O."""

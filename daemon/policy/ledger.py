@@ -1,0 +1,103 @@
+"""Who holds which bytes.
+
+headroom(d) = capacity(d) - margin(d) - foreign(d) - sum_i max(booked_i(d), observed_i(d)),
+foreign(d)  = used(d) - sum_i observed_i(d): what others use, counted once, and loading models not lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Shortfall(Exception):
+    """A pool cannot take this much more."""
+
+    def __init__(self, pool: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(f"{pool} needs {needed_bytes} bytes and has {free_bytes}")
+        self.pool = pool
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Bytes per pool that an owner holds, from before its process is made until after it is reaped."""
+
+    owner: str
+    bytes_on: Mapping[str, int]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.bytes_on.values())
+
+
+@dataclass(slots=True)
+class Pool:
+    """Memory of one kind: host RAM or a device. All figures in bytes."""
+
+    name: str
+    capacity: int
+    margin: int
+    used: int = 0  # by everybody, as last read
+    observed: dict[str, int] = field(default_factory=dict)  # by owner, as last read
+
+    @property
+    def foreign(self) -> int:
+        return max(0, self.used - sum(self.observed.values()))
+
+
+class Ledger:
+    """All pools and all reservations. Plain rules: readings come in as arguments."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, Pool] = {}
+        self.reservations: dict[str, Reservation] = {}
+
+    def add_pool(self, name: str, capacity_bytes: int, margin_bytes: int) -> None:
+        self.pools[name] = Pool(name, capacity_bytes, margin_bytes)
+
+    def observe(self, name: str, used_bytes: int, by_owner: Mapping[str, int] | None = None) -> None:
+        """Take in a reading of a pool; owners that hold nothing are somebody else's processes."""
+        pool = self.pools[name]
+        pool.used = used_bytes
+        pool.observed = {o: n for o, n in (by_owner or {}).items() if o in self.reservations}
+
+    def booked_bytes(self, name: str) -> int:
+        return sum(r.bytes_on.get(name, 0) for r in self.reservations.values())
+
+    def headroom_bytes(self, name: str) -> int:
+        """What the pool can still give; negative when it is overdrawn."""
+        pool = self.pools[name]
+        # Booked bytes may not be visible in a reading yet, so each owner counts with the larger figure.
+        ours = sum(max(r.bytes_on.get(name, 0), pool.observed.get(r.owner, 0)) for r in self.reservations.values())
+        return pool.capacity - pool.margin - pool.foreign - ours
+
+    def shortfall(self, bytes_on: Mapping[str, int]) -> Shortfall | None:
+        """The first pool that cannot take this, or None when all can. Changes nothing."""
+        for name, n_bytes in bytes_on.items():
+            free_bytes = self.headroom_bytes(name) if name in self.pools else 0
+            if n_bytes > free_bytes:
+                return Shortfall(name, n_bytes, max(0, free_bytes))
+        return None
+
+    def reserve(self, owner: str, bytes_on: Mapping[str, int]) -> Reservation:
+        """Hold the bytes for `owner`, all or nothing. Raises Shortfall."""
+        if owner in self.reservations:
+            raise AssertionError(f"{owner} holds a reservation already")
+        if (short := self.shortfall(bytes_on)) is not None:
+            raise short
+        reservation = Reservation(owner, dict(bytes_on))
+        self.reservations[owner] = reservation
+        return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """Give the bytes back, once."""
+        if self.reservations.pop(reservation.owner, None) is not reservation:
+            raise AssertionError(f"{reservation.owner} does not hold this reservation")
+        for pool in self.pools.values():
+            if (gone := pool.observed.pop(reservation.owner, 0)) > 0:
+                pool.used = max(0, pool.used - gone)

@@ -1,0 +1,61 @@
+"""Rates and percentiles for monitors, from counters on the token path that cost an addition each."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+WINDOW_S = 5.0  # rates are means over this
+TTFT_SAMPLES = 512
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    requests_finished: int = 0
+    requests_failed: int = 0
+    requests_cancelled: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """`on_tick` takes the time once a second; everything else only counts."""
+
+    total: Counters = field(default_factory=Counters)
+    by_model: dict[str, int] = field(default_factory=dict)  # generated tokens
+    ttft_ms: deque[float] = field(default_factory=lambda: deque(maxlen=TTFT_SAMPLES))
+    _marks: deque[tuple[float, int, int, dict[str, int]]] = field(default_factory=deque)
+
+    def on_tokens(self, model: str, n: int) -> None:
+        self.total.generation_tokens += n
+        self.by_model[model] = self.by_model.get(model, 0) + n
+
+    def on_tick(self, now_s: float) -> None:
+        self._marks.append((now_s, self.total.prompt_tokens, self.total.generation_tokens, dict(self.by_model)))
+        while len(self._marks) > 2 and now_s - self._marks[1][0] >= WINDOW_S:
+            self._marks.popleft()
+
+    def rates_per_s(self) -> tuple[float, float]:
+        """(prompt tokens, generated tokens) per second over the window."""
+        if len(self._marks) < 2:
+            return 0.0, 0.0
+        (t0, p0, g0, _), (t1, p1, g1, _) = self._marks[0], self._marks[-1]
+        span_s = max(t1 - t0, 1e-9)
+        return (p1 - p0) / span_s, (g1 - g0) / span_s
+
+    def model_rate_per_s(self, model: str) -> float:
+        """Generated tokens per second of one model over the window."""
+        if len(self._marks) < 2:
+            return 0.0
+        (t0, _, _, m0), (t1, _, _, m1) = self._marks[0], self._marks[-1]
+        return (m1.get(model, 0) - m0.get(model, 0)) / max(t1 - t0, 1e-9)
+
+    def ttft_percentile_ms(self, q: float) -> float | None:
+        """Nearest-rank percentile of the last TTFT_SAMPLES requests; None before the first."""
+        if not self.ttft_ms:
+            return None
+        ordered = sorted(self.ttft_ms)
+        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
