@@ -1,0 +1,1 @@
+"""The doors: wire formats to words and back."""

@@ -1,0 +1,49 @@
+"""What every method does with a failure: the client gets a sentence, the log gets the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from ..domain.errors import Code, InferdError
+from .wire import to_status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import grpc
+
+    Method = Callable[..., Awaitable[Any]]
+
+log = logging.getLogger(__name__)
+
+
+def guarded(method: Method) -> Any:
+    """Wrap an RPC method (self, request, context): failures become statuses with details."""
+
+    @functools.wraps(method)
+    async def run(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await method(self, request, context)
+        except InferdError as error:
+            await _abort(context, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # A client that leaves while a write is blocked shows as ExecuteBatchError, not as CancelledError.
+            if context.cancelled() or type(error).__name__ == "ExecuteBatchError":
+                return None
+            ticket = secrets.token_hex(4)
+            log.exception("%s failed, ticket %s", method.__name__, ticket)
+            message = f"internal error; the daemon's log has it under {ticket}"
+            await _abort(context, InferdError(Code.INTERNAL, message))
+
+    return run
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: InferdError) -> None:
+    status = to_status(error)
+    await context.abort(status.code, status.details, status.trailing_metadata)

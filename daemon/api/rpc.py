@@ -1,0 +1,147 @@
+"""The gRPC doors: wire messages in, calls on the Node, wire messages out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ...protos import inferd_pb2 as pb
+from ...protos import inferd_pb2_grpc as pb_grpc
+from ..domain.errors import Code, InferdError
+from . import wire
+from .guard import guarded
+
+if TYPE_CHECKING:
+    import grpc
+
+    from ..domain.request import Request
+    from ..node.node import Node
+    from ..node.stream import Stream
+    from ..node.telemetry import Telemetry
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+TENANT = "inferd-tenant"
+DEFAULT_TENANT = "default"
+WATCH_MS = (100, 1000, 60_000)  # lowest, default, highest
+SERVICES = tuple(pb.DESCRIPTOR.services_by_name[name].full_name for name in ("Inference", "Models", "Monitor"))
+
+
+class Inference(pb_grpc.InferenceServicer):
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    @guarded
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
+        requests = wire.to_requests(request, tenant(context))
+        streams: list[Stream] = []
+        try:
+            for one in requests:
+                streams.append(self.node.submit(one))
+            if len(streams) == 1:
+                await _forward(streams[0], 0, context)
+            else:
+                await _forward_all(requests, streams, context)
+        finally:
+            for stream in streams:
+                self.node.hang_up(stream)
+
+    @guarded
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        match request.WhichOneof("input"):
+            case "prompt":
+                text = wire.to_prompt(request.prompt)
+                tokens = await self.node.tokenize(request.model, prompt=text)
+            case "messages":
+                messages = wire.to_messages(request.messages)
+                tokens = await self.node.tokenize(request.model, messages=messages)
+            case _:
+                raise InferdError(Code.INVALID, "one of prompt or messages must be given", field="prompt")
+        return pb.TokenizeResponse(tokens=tokens)
+
+    @guarded
+    async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
+        return pb.CancelResponse(cancelled=self.node.cancel(request.request_id))
+
+
+class Models(pb_grpc.ModelsServicer):
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    @guarded
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        entries = await asyncio.to_thread(self.node.catalog.scan)
+        residents = self.node.residents
+        rows = (
+            wire.to_model_info(entry, residents[name].model if name in residents else None)
+            for name, entry in sorted(entries.items())
+        )
+        return pb.ListModelsResponse(models=rows)
+
+    @guarded
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> None:
+        async for model in self.node.load(request.model):
+            progress = pb.LoadProgress(state=model.state.value, progress=model.load_progress)
+            if model.ready is not None:
+                progress.load_ms, progress.device = model.load_ms, model.ready.device
+            await context.write(progress)
+
+    @guarded
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
+        return pb.UnloadModelResponse(was_loaded=await self.node.unload(request.model, request.force))
+
+
+class Monitor(pb_grpc.MonitorServicer):
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
+
+    @guarded
+    async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.Snapshot:
+        return wire.to_snapshot(self.telemetry.snapshot())
+
+    @guarded
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
+        lowest, default, highest = WATCH_MS
+        interval_ms = request.interval_ms if request.HasField("interval_ms") else default
+        if not lowest <= interval_ms <= highest:
+            message = f"interval_ms must be in [{lowest}, {highest}], not {interval_ms}"
+            raise InferdError(Code.INVALID, message, field="interval_ms", lowest=lowest, highest=highest)
+        while True:
+            # A slow reader blocks here and so sees only the newest state, never a backlog.
+            await context.write(wire.to_snapshot(self.telemetry.snapshot()))
+            await asyncio.sleep(interval_ms / 1e3)
+
+
+def tenant(context: Context) -> str:
+    """Who asks: the metadata's word, which is trusted on the Unix socket."""
+    for key, value in context.invocation_metadata() or ():
+        if key == TENANT:
+            name = value.decode(errors="replace") if isinstance(value, bytes) else value
+            if not 1 <= len(name) <= 64 or not name.isprintable():
+                raise InferdError(Code.INVALID, f"{TENANT} must have 1 to 64 printable characters", field=TENANT)
+            return name
+    return DEFAULT_TENANT
+
+
+async def _forward(stream: Stream, choice: int, context: Context) -> None:
+    """The token path of one answer."""
+    while events := await stream.take():
+        for event in events:
+            await context.write(wire.to_response(event, choice))
+
+
+async def _forward_all(requests: list[Request], streams: list[Stream], context: Context) -> None:
+    """Several answers on one call; the first failure ends them all."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for request, stream in zip(requests, streams, strict=True):
+                tasks.create_task(_forward(stream, request.choice, context), name=request.id)
+    except* InferdError as group:
+        raise group.exceptions[0] from None
+
+
+def register(server: grpc.aio.Server, node: Node, telemetry: Telemetry) -> None:
+    """Put the three services on a server."""
+    pb_grpc.add_InferenceServicer_to_server(Inference(node), server)
+    pb_grpc.add_ModelsServicer_to_server(Models(node), server)
+    pb_grpc.add_MonitorServicer_to_server(Monitor(telemetry), server)

@@ -1,0 +1,286 @@
+"""protobuf to words and back: the only place that knows both."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import msgspec
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from ...backends.messages import ChatMessage, FinishReason, SamplingParams
+from ...protos import inferd_pb2 as pb
+from ..domain.errors import Code, InferdError
+from ..domain.request import (
+    MAX_ID_CHARS,
+    MAX_MESSAGES,
+    Priority,
+    Request,
+    check_logit_bias,
+    check_range,
+    check_stop,
+)
+from ..node import stream as words
+
+if TYPE_CHECKING:
+    from ..domain.model import Model
+    from ..domain.snapshot import Snapshot
+    from ..system.catalog import Entry
+
+# Code -> (status, google.rpc code); tests hold it complete.
+STATUS: dict[Code, grpc.StatusCode] = {
+    Code.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Code.PROMPT_TOO_LONG: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+    Code.TEMPLATE_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.MODEL_CORRUPT: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.MODEL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.NO_ROOM: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Code.CANCELLED: grpc.StatusCode.CANCELLED,
+    Code.SLOW_CONSUMER: grpc.StatusCode.ABORTED,
+    Code.WORKER_CRASHED: grpc.StatusCode.UNAVAILABLE,
+    Code.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Code.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+PRIORITY = {
+    pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    pb.INTERACTIVE: Priority.INTERACTIVE,
+    pb.NORMAL: Priority.NORMAL,
+    pb.BATCH: Priority.BATCH,
+}
+FINISH_REASON = {
+    FinishReason.STOP: pb.STOP,
+    FinishReason.LENGTH: pb.LENGTH,
+    FinishReason.CANCELLED: pb.CANCELLED,
+}
+ROLES = ("system", "user", "assistant", "tool", "developer")
+DOMAIN = "inferd"
+
+
+# requests
+
+
+def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
+    """One Request per completion asked for. Raises InferdError naming the first wrong field."""
+    _refuse_unsupported(wire)
+    params = _params(wire)
+    if wire.HasField("max_tokens"):
+        check_range("max_tokens", wire.max_tokens)
+    if wire.HasField("deadline_ms"):
+        check_range("deadline_ms", wire.deadline_ms)
+    if wire.priority not in PRIORITY:
+        raise InferdError(Code.INVALID, f"priority has no value {wire.priority}", field="priority")
+    messages, prompt, tokens = _input(wire)
+    request = Request(
+        id=_id(wire.request_id),
+        model=_model(wire.model),
+        params=params,
+        priority=PRIORITY[wire.priority],
+        tenant=tenant,
+        prompt=prompt,
+        messages=messages,
+        tokens=tokens,
+        max_tokens=wire.max_tokens if wire.HasField("max_tokens") else None,
+        deadline_ms=wire.deadline_ms if wire.HasField("deadline_ms") else None,
+        session_id=wire.session_id,
+        run_id=wire.run_id,
+        supersede_key=wire.supersede_key,
+    )
+    n = wire.sampling.n if wire.sampling.HasField("n") else 1
+    return [request] if n == 1 else [_choice(request, i) for i in range(n)]
+
+
+def _choice(request: Request, i: int) -> Request:
+    """The i-th completion: its own draws from the same seed."""
+    if i == 0:
+        return request
+    params = msgspec.structs.replace(request.params, seed=(request.params.seed + i) % 2**64)
+    return replace(request, id=f"{request.id}.{i}", choice=i, params=params)
+
+
+def _refuse_unsupported(wire: pb.GenerateRequest) -> None:
+    kind = wire.response_format.WhichOneof("format")
+    if kind not in (None, "text"):
+        raise InferdError(Code.UNSUPPORTED, f"response_format.{kind} is not supported yet", field="response_format")
+    if wire.tools:
+        raise InferdError(Code.UNSUPPORTED, "tools are not supported yet", field="tools")
+
+
+def _params(wire: pb.GenerateRequest) -> SamplingParams:
+    given: dict[str, float] = {}
+    for field, value in wire.sampling.ListFields():
+        if field.name != "logit_bias":
+            given[field.name] = value
+            if field.name not in ("seed", "ignore_eos"):
+                check_range(field.name, value)
+    given.pop("n", None)
+    given.setdefault("seed", secrets.randbits(63))
+    bias = dict(wire.sampling.logit_bias)
+    check_logit_bias(bias)
+    stop = tuple(wire.stop)
+    check_stop(stop)
+    return SamplingParams(max_tokens=0, logit_bias=bias, stop=stop, **given)  # type: ignore[arg-type]
+
+
+def _input(wire: pb.GenerateRequest) -> tuple[list[ChatMessage] | None, str | None, list[int] | None]:
+    match wire.WhichOneof("input"):
+        case "prompt":
+            return None, to_prompt(wire.prompt), None
+        case "messages":
+            return to_messages(wire.messages), None, None
+        case "tokens":
+            if not wire.tokens.ids:
+                raise InferdError(Code.INVALID, "tokens is empty", field="tokens")
+            return None, None, list(wire.tokens.ids)
+        case _:
+            raise InferdError(Code.INVALID, "one of prompt, messages or tokens must be given", field="prompt")
+
+
+def to_prompt(text: str) -> str:
+    if not text:
+        raise InferdError(Code.INVALID, "prompt is empty", field="prompt")
+    return text
+
+
+def to_messages(wire: pb.Messages) -> list[ChatMessage]:
+    """Raises InferdError for no or too many messages, or a role nobody knows."""
+    n = len(wire.messages)
+    if not 1 <= n <= MAX_MESSAGES:
+        raise InferdError(
+            Code.INVALID,
+            f"messages must have 1 to {MAX_MESSAGES} entries, not {n}",
+            field="messages",
+            highest=MAX_MESSAGES,
+        )
+    for i, message in enumerate(wire.messages):
+        if message.role not in ROLES:
+            text = f"messages[{i}].role must be one of {', '.join(ROLES)}, not {message.role[:32]!r}"
+            raise InferdError(Code.INVALID, text, field=f"messages[{i}].role")
+    return [ChatMessage(message.role, message.content) for message in wire.messages]
+
+
+def _model(name: str) -> str:
+    if not name:
+        raise InferdError(Code.INVALID, "model is missing", field="model")
+    return name
+
+
+def _id(given: str) -> str:
+    if len(given) > MAX_ID_CHARS or not (given.isprintable() and given.isascii()):
+        text = f"request_id must be at most {MAX_ID_CHARS} printable ASCII characters"
+        raise InferdError(Code.INVALID, text, field="request_id", highest=MAX_ID_CHARS)
+    return given or f"r{secrets.token_hex(6)}"
+
+
+# answers
+
+
+def to_response(event: words.StreamEvent, choice: int = 0) -> pb.GenerateResponse:
+    match event:
+        case words.Text():
+            delta = pb.Delta(index=event.index, text=event.text, tokens=event.tokens, choice=choice)
+            for entry in event.logprobs or ():
+                top = [pb.Logprob(token=t, logprob=p, text=s) for t, p, s in entry.top]
+                delta.logprobs.add(token=entry.token, logprob=entry.logprob, text=entry.text, top=top)
+            return pb.GenerateResponse(delta=delta)
+        case words.Queued():
+            queued = pb.Queued(request_id=event.request_id, position=event.position, why=event.why)
+            return pb.GenerateResponse(queued=queued)
+        case words.Started():
+            started = pb.Started(
+                request_id=event.request_id,
+                model=event.model,
+                prompt_tokens=event.prompt_tokens,
+                cached_tokens=event.cached_tokens,
+                device=event.device,
+                seed=event.seed,
+            )
+            return pb.GenerateResponse(started=started)
+        case words.Resumed():
+            return pb.GenerateResponse(resumed=pb.Resumed(why=event.why))
+        case words.Finished():
+            return pb.GenerateResponse(finished=_finished(event, choice))
+
+
+def _finished(event: words.Finished, choice: int) -> pb.Finished:
+    usage = pb.Usage(
+        prompt_tokens=event.prompt_tokens,
+        cached_tokens=event.cached_tokens,
+        completion_tokens=event.completion_tokens,
+    )
+    timings = pb.Timings(
+        queue_ms=event.queue_ms,
+        ttft_ms=event.ttft_ms,
+        tpot_ms=event.tpot_ms,
+        itl_max_ms=event.itl_max_ms,
+        e2e_ms=event.e2e_ms,
+        prefill_ms=event.prefill_ms,
+        decode_ms=event.decode_ms,
+    )
+    return pb.Finished(finish_reason=FINISH_REASON[event.reason], usage=usage, timings=timings, choice=choice)
+
+
+def to_model_info(entry: Entry, model: Model | None) -> pb.ModelInfo:
+    info = pb.ModelInfo(name=entry.name, file_bytes=entry.file_bytes, error=entry.error or "")
+    info.state = model.state.value if model is not None else ("cold" if entry.facts else "failed")
+    if (facts := entry.facts) is not None:
+        info.backend = facts.backend
+        info.architecture = facts.architecture
+        info.quantization = facts.quantization
+        info.parameters = facts.n_params
+        info.context_tokens = facts.n_ctx_train
+        info.layers = facts.n_layers
+        info.heads = facts.n_heads
+        info.vocabulary = facts.n_vocab
+        info.chat = facts.has_chat_template
+    if model is not None and model.error:
+        info.error = model.error
+    return info
+
+
+def to_snapshot(snapshot: Snapshot) -> pb.Snapshot:
+    """Field for field: the words and the message have the same names; None stays absent."""
+    wire = pb.Snapshot(sequence=snapshot.sequence, version=snapshot.version, uptime_s=snapshot.uptime_s)
+    wire.models.extend(pb.ModelState(**_present(row)) for row in snapshot.models)
+    wire.requests.extend(pb.RequestState(**_present(row)) for row in snapshot.requests)
+    wire.devices.extend(pb.DeviceState(**_present(row)) for row in snapshot.devices)
+    wire.warnings.extend(pb.Warning(**_present(row)) for row in snapshot.warnings)
+    wire.rates.CopyFrom(pb.Rates(**_present(snapshot.rates)))
+    wire.host.CopyFrom(pb.HostState(**_present(snapshot.host)))
+    return wire
+
+
+def _present(row: Any) -> dict[str, Any]:
+    names = type(row).__slots__
+    return {name: value for name in names if (value := getattr(row, name)) is not None}
+
+
+# errors
+
+
+def to_status(error: InferdError) -> grpc.Status:
+    """A status with google.rpc.ErrorInfo (reason = the Code) and, where it helps to come back, RetryInfo."""
+    status = STATUS[error.code]
+    metadata = {name: str(value) for name, value in error.details.items()}
+    if error.field is not None:
+        metadata["field"] = error.field
+    details = [error_details_pb2.ErrorInfo(reason=error.code.value, domain=DOMAIN, metadata=metadata)]
+    packed = [any_pb2.Any(), any_pb2.Any()]
+    packed[0].Pack(details[0])
+    if error.retry_after_ms is not None:
+        delay = Duration()
+        delay.FromMilliseconds(error.retry_after_ms)
+        packed[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    else:
+        packed.pop()
+    code = code_pb2.Code.Value(status.name)
+    rich: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=packed))
+    return rich

@@ -1,0 +1,186 @@
+"""Build the daemon, serve, and drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from ..protos import address as addresses
+from .api import rpc
+from .node.machine import Machine
+from .node.node import Node
+from .node.telemetry import Telemetry
+from .policy.ledger import Ledger
+from .system.catalog import Catalog
+from .system.hardware import Sensors, detect, with_backends
+from .system.probe import probe_backends
+
+if TYPE_CHECKING:
+    from .domain.config import Config
+
+log = logging.getLogger("inferd")
+
+OK, FAILED, BUSY, BAD_CONFIG = 0, 5, 75, 78
+SOCKET_MODE = 0o660
+HANG_UP_S = 1.0  # for streams that outlive the drain
+LOOPBACK = ("127.", "localhost", "[::1]")
+
+
+class Refused(Exception):
+    """The daemon cannot start; carries its exit code."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def serve(config: Config, log_level: str = "info") -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code of DESIGN's table."""
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    try:
+        where = addresses.normalize(config.server.address) if config.server.address else _default_address()
+        _check_reach(where)
+        with _locked(where):
+            return asyncio.run(_serve(config, where))
+    except Refused as error:
+        log.error("%s", error)
+        return error.exit_code
+    except Exception as error:
+        if isinstance(error, (OSError, ValueError)):
+            log.error("%s", error)
+            return FAILED
+        raise
+
+
+async def _serve(config: Config, where: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    node, telemetry = build(config)
+    server, health = _server(config, node, telemetry)
+    _bind(server, where)
+    await server.start()
+    await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
+    log.info("serving on %s", where)
+    eternal = [
+        asyncio.create_task(telemetry.run(), name="telemetry"),
+        asyncio.create_task(_probe(node, telemetry.machine), name="probe"),
+    ]
+    await _until(stop, eternal)
+    log.info("shutting down: %d requests are live", len(node.jobs))
+    await _set_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await node.drain(config.server.drain_s)
+    await server.stop(HANG_UP_S)
+    for task in eternal:
+        task.cancel()
+    await asyncio.gather(*eternal, return_exceptions=True)
+    telemetry.sensors.close()
+    log.info("bye")
+    return OK
+
+
+def build(config: Config) -> tuple[Node, Telemetry]:
+    """The heart and its pulse, from the machine as it is now."""
+    hardware = detect(vendor_libraries=False)
+    machine = Machine(hardware, config.memory, hardware.memory)
+    ledger = Ledger()
+    machine.open_pools(ledger)
+    bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"
+    catalog = Catalog([Path(folder).expanduser() for folder in config.models.folders], bundled)
+    node = Node(config, catalog, ledger, hardware.cpu.threads)
+    return node, Telemetry(node, machine, Sensors(hardware), version("inferd"))
+
+
+async def _probe(node: Node, machine: Machine) -> None:
+    """What the engines make of devices beside the CPU; takes seconds, so it runs beside the serving."""
+    if machine.needs_probe():
+        hardware = await asyncio.to_thread(detect)
+        backends = await asyncio.to_thread(probe_backends)
+        machine.hardware = with_backends(hardware, backends)
+        machine.open_pools(node.ledger)
+        node.gpus = tuple(device.id for device in machine.gpus())
+
+
+async def _until(stop: asyncio.Event, eternal: list[asyncio.Task[None]]) -> None:
+    """Wait for the signal; an eternal task that dies is an error worth ending for."""
+    waiting = asyncio.create_task(stop.wait(), name="stop")
+    pulse = eternal[0]
+    done, _ = await asyncio.wait({waiting, pulse}, return_when=asyncio.FIRST_COMPLETED)
+    if pulse in done:
+        waiting.cancel()
+        pulse.result()
+
+
+def _server(config: Config, node: Node, telemetry: Telemetry) -> tuple[grpc.aio.Server, Any]:
+    options = [
+        ("grpc.max_receive_message_length", config.server.max_message_bytes),
+        ("grpc.max_concurrent_streams", config.server.max_streams_per_connection),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.bdp_probe", 0),
+    ]
+    server = grpc.aio.server(options=options)
+    rpc.register(server, node, telemetry)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = (*rpc.SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server, health
+
+
+async def _set_health(health: Any, status: int) -> None:
+    for service in ("", *rpc.SERVICES):
+        await health.set(service, status)
+
+
+def _bind(server: grpc.aio.Server, where: str) -> None:
+    before = os.umask(0o177)  # nobody reaches the socket before its mode is set
+    try:
+        server.add_insecure_port(addresses.target(where))
+    except RuntimeError:
+        raise Refused(FAILED, f"cannot listen on {where}") from None
+    finally:
+        os.umask(before)
+    if where.startswith("unix:"):
+        os.chmod(where.removeprefix("unix:"), SOCKET_MODE)
+
+
+def _default_address() -> str:
+    return addresses.normalize(os.environ.get(addresses.ENVIRONMENT) or str(addresses.default_socket()))
+
+
+def _check_reach(where: str) -> None:
+    """TCP without TLS and authentication stays on this machine."""
+    if not where.startswith(("unix:", *LOOPBACK)):
+        text = f"`server.address`: {where} is reachable from outside, which needs TLS and authentication"
+        raise Refused(BAD_CONFIG, text)
+
+
+@contextlib.contextmanager
+def _locked(where: str) -> Any:
+    """One daemon per socket: gRPC would steal the path of a running one without a word."""
+    if not where.startswith("unix:"):
+        yield
+        return
+    path = Path(where.removeprefix("unix:"))
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(BUSY, f"a daemon is already serving on {where}") from None
+        yield
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,1 @@
+"""The heart: owns all state and carries decisions out."""

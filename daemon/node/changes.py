@@ -1,0 +1,23 @@
+"""Something changed: a wake-up for whoever waits on the Node's state, without saying what."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Changes:
+    """Waiters look at the state again after each wake-up; many changes before that are one."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] | None = None
+
+    def notify(self) -> None:
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
+        self._next = None
+
+    async def wait(self) -> None:
+        """Until the next change."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._next)

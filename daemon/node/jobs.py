@@ -1,0 +1,132 @@
+"""All live jobs and their streams: what worker events do to a job, and what its reader is told."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from ...backends.messages import FinishReason
+from ..domain.errors import Code, InferdError
+from ..domain.request import Job, Phase
+from .stream import Finished, Queued, Resumed, Started, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...backends import messages
+    from ..domain.request import Request
+    from ..policy.meter import Meter
+
+
+class Jobs:
+    """The table of jobs. A job stays until it is over and its worker has let go of it."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self._jobs: dict[str, Job] = {}
+        self._streams: dict[str, Stream] = {}
+        self._arrivals = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def add(self, request: Request, now_s: float) -> tuple[Job, Stream]:
+        """Raises InferdError when the id is in use."""
+        if request.id in self._jobs:
+            raise InferdError(Code.INVALID, f"request_id {request.id} is in use", field="request_id")
+        job = Job(request, now_s, next(self._arrivals))
+        stream = Stream(job)
+        self._jobs[job.id], self._streams[job.id] = job, stream
+        return job, stream
+
+    def forget(self, job: Job) -> None:
+        """The job is over and holds no slot."""
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id], self._streams[job.id]
+
+    def stalled(self, now_s: float, limit_s: float) -> list[Job]:
+        """Live jobs whose reader stands still."""
+        return [job for job in self if job.live and self._streams[job.id].stalled_s(now_s) > limit_s]
+
+    def tell_queued(self, job: Job, position: int, now_s: float) -> None:
+        self._streams[job.id].push(Queued(job.id, position, job.why), now_s)
+
+    # what happens to a job
+
+    def started(self, job: Job, event: messages.Started, device: str, now_s: float) -> None:
+        stream = self._streams[job.id]
+        if job.announced:
+            return stream.push(Resumed("kv_full"), now_s)
+        job.announced = True
+        job.started_s = now_s
+        job.cached_tokens = event.cached_tokens
+        self.meter.total.prompt_tokens += event.prompt_tokens
+        request = job.request
+        seed = request.params.seed
+        news = Started(job.id, request.model, event.prompt_tokens, event.cached_tokens, device, seed)
+        return stream.push(news, now_s)
+
+    def grown(self, job: Job, event: messages.Delta, now_s: float) -> None:
+        """The token path: count, remember, pass on."""
+        if job.last_token_s is None:
+            job.first_token_s = now_s
+            self.meter.ttft_ms.append((now_s - job.arrived_s) * 1e3)
+        elif now_s - job.last_token_s > job.itl_max_s:
+            job.itl_max_s = now_s - job.last_token_s
+        job.last_token_s = now_s
+        job.generated += event.tokens
+        text = event.text
+        job.sent_bytes += len(text) if text.isascii() else len(text.encode())
+        self.meter.on_tokens(job.request.model, len(event.tokens))
+        self._streams[job.id].push_text(event.index, text, event.tokens, event.logprobs, now_s)
+
+    def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
+        if event.reason is FinishReason.ERROR:
+            return self.failed(job, InferdError(Code.MODEL_FAILED, f"{job.request.model}: {event.error}"))
+        job.move(Phase.DONE)
+        job.finish_reason = event.reason
+        job.prefill_ms += event.prefill_ms
+        job.decode_ms += event.decode_ms
+        self.meter.total.requests_finished += 1
+        stream = self._streams[job.id]
+        if event.text:
+            stream.push_text(len(job.generated), event.text, (), None, now_s)
+        stream.push(summary(job, event.completion_tokens, now_s), now_s)
+        return stream.close()
+
+    def failed(self, job: Job, error: InferdError) -> None:
+        job.move(Phase.FAILED)
+        self.meter.total.requests_failed += 1
+        self._streams[job.id].close(error)
+
+    def cancelled(self, job: Job, error: InferdError | None = None) -> None:
+        job.move(Phase.CANCELLED)
+        self.meter.total.requests_cancelled += 1
+        self._streams[job.id].close(error or InferdError(Code.CANCELLED, "the request was cancelled"))
+
+
+def summary(job: Job, completion_tokens: int, now_s: float) -> Finished:
+    """Usage and timings of a finished job. TPOT is the mean over the tokens after the first."""
+    started_s = job.started_s if job.started_s is not None else now_s
+    first_s = job.first_token_s if job.first_token_s is not None else now_s
+    last_s = job.last_token_s if job.last_token_s is not None else now_s
+    assert job.finish_reason is not None
+    return Finished(
+        reason=job.finish_reason,
+        prompt_tokens=len(job.prompt or ()),
+        cached_tokens=job.cached_tokens,
+        completion_tokens=completion_tokens,
+        queue_ms=(started_s - job.arrived_s) * 1e3,
+        ttft_ms=(first_s - job.arrived_s) * 1e3,
+        tpot_ms=(last_s - first_s) * 1e3 / max(1, completion_tokens - 1),
+        itl_max_ms=job.itl_max_s * 1e3,
+        e2e_ms=(now_s - job.arrived_s) * 1e3,
+        prefill_ms=job.prefill_ms,
+        decode_ms=job.decode_ms,
+    )

@@ -1,0 +1,152 @@
+"""One model's prompt helper, seen from the daemon: text in, tokens out, whatever the template does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING
+
+from ...backends.messages import LoadFailed, Prepare, Prepared, PrepareFailed, Ready
+from ...backends.process import prompt_helper
+from ..domain.errors import Code, InferdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...backends.facts import LoadPlan
+    from ...backends.messages import ChatMessage, FromWorker
+    from ...backends.process import Exit, Process
+    from ..policy.ledger import Ledger, Reservation
+
+PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
+TIMEOUT_S = 20.0  # for one prompt, waiting for its turn included
+
+CODES = {
+    "template": Code.TEMPLATE_FAILED,
+    "no_template": Code.TEMPLATE_FAILED,
+    "limit": Code.INVALID,
+    "tokenize": Code.INVALID,
+}
+
+
+class Prompter:
+    """Starts the helper with the first prompt, and again after it died: a hostile template takes only it down."""
+
+    def __init__(self, name: str, plan: LoadPlan, ledger: Ledger) -> None:
+        self.name = name
+        self.plan = plan
+        self.used_s = 0.0  # when it was last asked
+        self._ledger = ledger
+        self._process: Process | None = None
+        self._opened: asyncio.Future[None] | None = None
+        self._reservation: Reservation | None = None
+        self._pending: dict[str, asyncio.Future[list[int]]] = {}
+        self._ids = itertools.count()
+
+    async def prepare(self, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None) -> list[int]:
+        """Token ids of a chat (through the model's template) or a plain prompt. Raises InferdError."""
+        self.used_s = asyncio.get_running_loop().time()
+        await self._open()
+        assert self._process is not None
+        ticket = str(next(self._ids))
+        answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._pending[ticket] = answer
+        self._process.send(Prepare(ticket, None if messages is None else list(messages), prompt))
+        try:
+            return await asyncio.wait_for(answer, TIMEOUT_S)
+        except TimeoutError:
+            self._process.kill()
+            raise _died() from None
+        finally:
+            self._pending.pop(ticket, None)
+
+    def close(self) -> None:
+        """End the helper; the next prompt starts a new one."""
+        if self._process is not None:
+            self._process.stop()
+
+    async def wait(self) -> None:
+        """Until the helper, if there is one, is reaped."""
+        if self._process is not None:
+            await self._process.wait()
+
+    @property
+    def open(self) -> bool:
+        return self._process is not None
+
+    async def _open(self) -> None:
+        if self._opened is None:
+            self._opened = asyncio.ensure_future(self._start())
+        opened = self._opened
+        try:
+            await asyncio.shield(opened)
+        except InferdError:
+            if self._opened is opened:
+                self._opened = None
+            raise
+
+    async def _start(self) -> None:
+        if self._process is not None:  # an older one is still on its way out
+            await self._process.wait()
+        owner = f"{self.name}/prompt"
+        if (short := self._ledger.shortfall({"host": PROCESS_BYTES})) is not None:
+            raise InferdError(
+                Code.NO_ROOM,
+                f"reading a prompt for {self.name} needs {PROCESS_BYTES >> 20} MiB of memory, "
+                f"but only {short.free_bytes >> 20} MiB are free",
+                retry_after_ms=5000,
+                needed_bytes=PROCESS_BYTES,
+                free_bytes=short.free_bytes,
+            )
+        self._reservation = self._ledger.reserve(owner, {"host": PROCESS_BYTES})
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._process = prompt_helper(self._receive, self._gone, self._reaped)
+        try:
+            await self._process.start(self.plan)
+        except OSError as error:
+            self._release()
+            raise InferdError(Code.INTERNAL, f"no process for {self.name}'s prompts: {error.strerror}") from None
+        await self._ready
+
+    def _receive(self, message: FromWorker) -> None:
+        match message:
+            case Ready():
+                assert self._process is not None
+                self._process.ready()
+                self._ready.set_result(None)
+            case LoadFailed(message=text):
+                self._fail(InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}"))
+            case Prepared(id=ticket, tokens=tokens):
+                if (answer := self._pending.get(ticket)) is not None and not answer.done():
+                    answer.set_result(tokens)
+            case PrepareFailed(id=ticket, code=code, message=text):
+                if (answer := self._pending.get(ticket)) is not None and not answer.done():
+                    answer.set_exception(InferdError(CODES[code], f"{self.name}: {text}", field="messages"))
+            case other:
+                raise AssertionError(f"not from a prompt helper: {other}")
+
+    def _gone(self) -> None:
+        self._opened = None
+        self._fail(_died())
+
+    def _reaped(self, _: Exit) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        self._process = None
+        if self._reservation is not None:
+            self._ledger.release(self._reservation)
+            self._reservation = None
+
+    def _fail(self, error: InferdError) -> None:
+        for future in (self._ready, *self._pending.values()):
+            if not future.done():
+                future.set_exception(error)
+
+
+def _died() -> InferdError:
+    return InferdError(
+        Code.TEMPLATE_FAILED,
+        "the process that reads prompts for this model ended; its chat template may be at fault",
+        field="messages",
+    )

@@ -1,0 +1,135 @@
+"""What one client will read: events go in without waiting, and come out merged if the reader is slow.
+
+Pushing is plain and never blocks the engine. The reader takes everything that is there at once, so a stream that falls
+behind costs fewer, larger messages. Memory is bounded by the answer; a reader that stands still is cut by the Node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...backends.messages import FinishReason, TokenLogprob
+    from ..domain.errors import InferdError
+    from ..domain.request import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    request_id: str
+    position: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    request_id: str
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    device: str
+    seed: int
+
+
+@dataclass(slots=True)
+class Text:
+    """New tokens; `index` is the position of the first in the completion. Grows until it is taken."""
+
+    index: int
+    text: str
+    tokens: list[int]
+    logprobs: list[TokenLogprob] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    queue_ms: float
+    ttft_ms: float
+    tpot_ms: float
+    itl_max_ms: float
+    e2e_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+StreamEvent = Queued | Started | Text | Resumed | Finished
+
+
+class Stream:
+    """One job's way to its reader. A single reader; the Node is the single writer."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._events: list[StreamEvent] = []
+        self._error: InferdError | None = None
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._oldest_s: float | None = None  # when the oldest event that nobody took was pushed
+
+    def push(self, event: StreamEvent, now_s: float) -> None:
+        """Hand over one event; ignored after the end."""
+        if self._closed:
+            return
+        if isinstance(event, Queued) and self._events and isinstance(self._events[-1], Queued):
+            self._events[-1] = event  # only the newest position is of interest
+        else:
+            self._events.append(event)
+        self._wake(now_s)
+
+    def push_text(
+        self, index: int, text: str, tokens: Sequence[int], logprobs: list[TokenLogprob] | None, now_s: float
+    ) -> None:
+        """Hand over tokens; they join those that still wait."""
+        if self._closed:
+            return
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Text):
+            last.text += text
+            last.tokens.extend(tokens)
+            if logprobs is not None:
+                last.logprobs = (last.logprobs or []) + logprobs
+        else:
+            self._events.append(Text(index, text, list(tokens), logprobs))
+        self._wake(now_s)
+
+    def close(self, error: InferdError | None = None) -> None:
+        """No event follows; the reader gets what waits, then the error if there is one."""
+        if not self._closed:
+            self._closed, self._error = True, error
+            self._wake(None)
+
+    def stalled_s(self, now_s: float) -> float:
+        """How long the oldest event has waited for the reader."""
+        return 0.0 if self._oldest_s is None or self._closed else now_s - self._oldest_s
+
+    async def take(self) -> list[StreamEvent]:
+        """Everything that waits, at least one event; [] at the end. Raises the InferdError that ended it."""
+        while not self._events:
+            if self._closed:
+                if self._error is not None:
+                    raise self._error
+                return []
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        events, self._events = self._events, []
+        self._oldest_s = None
+        return events
+
+    def _wake(self, now_s: float | None) -> None:
+        if self._oldest_s is None:
+            self._oldest_s = now_s
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

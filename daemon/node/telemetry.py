@@ -1,0 +1,60 @@
+"""The daemon's pulse: once a second read the sensors, tell the Node the time, and be able to show it all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..system.processes import memory_bytes
+from . import view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..domain.snapshot import Snapshot
+    from ..system.hardware import Sensors
+    from .machine import Machine
+    from .node import Node
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 1.0
+
+
+@dataclass(slots=True)
+class Telemetry:
+    node: Node
+    machine: Machine
+    sensors: Sensors
+    version: str
+    started_s: float = field(default_factory=time.monotonic)
+    _sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    async def run(self) -> None:
+        """For ever. Sensors are read in a thread: a driver that hangs must not stop the daemon."""
+        while True:
+            try:
+                await self._round()
+            except OSError as error:
+                log.warning("sensors: %s", error)
+            self.node.tick(time.monotonic())
+            await asyncio.sleep(PERIOD_S)
+
+    def snapshot(self) -> Snapshot:
+        """The state at this moment."""
+        now_s = time.monotonic()
+        uptime_s = now_s - self.started_s
+        sequence = next(self._sequence)
+        return view.snapshot(
+            self.node, self.machine, sequence=sequence, version=self.version, uptime_s=uptime_s, now_s=now_s
+        )
+
+    async def _round(self) -> None:
+        pids = {r.model.name: r.model.pid for r in self.node.residents.values() if r.model.pid is not None}
+        memory, readings = await asyncio.to_thread(self.sensors.read, pids.values())
+        workers = {name: (pid, memory_bytes(pid)) for name, pid in pids.items()}
+        self.machine.on_reading(memory, readings, workers, self.node.ledger)

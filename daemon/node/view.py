@@ -1,0 +1,158 @@
+"""The Snapshot: the one source of what ps, the monitor and metrics show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..domain.device import DeviceKind, DeviceState
+from ..domain.errors import Code
+from ..domain.request import Phase
+from ..domain.snapshot import (
+    DeviceRow,
+    HostRow,
+    ModelRow,
+    RatesRow,
+    RequestRow,
+    Snapshot,
+    WarningRow,
+)
+from .machine import HOST
+
+if TYPE_CHECKING:
+    from ..domain.request import Job
+    from .machine import Machine
+    from .node import Node
+    from .resident import Resident
+
+
+def snapshot(node: Node, machine: Machine, *, sequence: int, version: str, uptime_s: float, now_s: float) -> Snapshot:
+    """The whole daemon at `now_s`."""
+    live = [job for job in node.jobs if job.live]
+    return Snapshot(
+        sequence=sequence,
+        version=version,
+        uptime_s=uptime_s,
+        models=tuple(_model(node, machine, resident, now_s) for resident in node.residents.values()),
+        requests=tuple(_request(node, job, now_s) for job in live),
+        devices=_devices(node, machine),
+        rates=_rates(node, live),
+        host=_host(node, machine),
+        warnings=_warnings(node, machine),
+    )
+
+
+def _model(node: Node, machine: Machine, resident: Resident, now_s: float) -> ModelRow:
+    model = resident.model
+    lane = node.scheduler.lanes[model.name]
+    ready, stats = model.ready, model.stats
+    return ModelRow(
+        name=model.name,
+        state=model.state.value,
+        backend=model.plan.backend,
+        pid=model.pid,
+        devices=model.plan.devices or ("cpu",),
+        bytes=model.booked_bytes,
+        slots=model.plan.n_slots,
+        running=len(lane.running),
+        waiting=len(lane.waiting),
+        pinned=model.keep_alive_s < 0,
+        load_progress=model.load_progress,
+        idle_s=None if lane.idle_since_s is None else now_s - lane.idle_since_s,
+        rss_bytes=machine.worker_bytes.get(model.name) or (stats.rss_bytes if stats else None),
+        context_tokens=ready.n_ctx if ready else model.plan.n_ctx,
+        kv_cells=ready.kv_cells if ready else model.plan.kv_cells,
+        kv_cells_used=stats.kv_cells_used if stats else 0,
+        tokens_per_s=node.meter.model_rate_per_s(model.name),
+        error=model.error,
+    )
+
+
+def _request(node: Node, job: Job, now_s: float) -> RequestRow:
+    waits = job.phase is Phase.QUEUED
+    decoding_s = now_s - job.first_token_s if job.first_token_s is not None else 0.0
+    return RequestRow(
+        id=job.id,
+        model=job.request.model,
+        priority=job.request.priority.value,
+        tenant=job.request.tenant,
+        state=job.phase.value,
+        why=node.scheduler.why(job) if waits else "",
+        prompt_tokens=None if job.prompt is None else len(job.prompt),
+        tokens=len(job.generated),
+        tokens_per_s=max(0, len(job.generated) - 1) / decoding_s if decoding_s > 0 else 0.0,
+        age_ms=(now_s - job.arrived_s) * 1e3,
+        ttft_ms=None if job.first_token_s is None else (job.first_token_s - job.arrived_s) * 1e3,
+    )
+
+
+def _devices(node: Node, machine: Machine) -> tuple[DeviceRow, ...]:
+    rows = []
+    for device in machine.hardware.devices:
+        reading = machine.readings.get(device.id)
+        pool = HOST if device.kind is DeviceKind.CPU else device.id
+        rows.append(
+            DeviceRow(
+                id=device.id,
+                kind=device.kind.value,
+                name=device.name,
+                memory_total_bytes=device.memory_total_bytes,
+                memory_used_bytes=reading.used_bytes if reading else None,
+                booked_bytes=node.ledger.booked_bytes(pool),
+                utilization=reading.utilization if reading else None,
+                temperature_celsius=reading.temperature_celsius if reading else None,
+                power_watts=reading.power_watts if reading else None,
+                state=(reading.state if reading else device.state).value,
+            )
+        )
+    return tuple(rows)
+
+
+def _rates(node: Node, live: list[Job]) -> RatesRow:
+    meter, total = node.meter, node.meter.total
+    prompt_rate, generation_rate = meter.rates_per_s()
+    running = sum(job.phase is not Phase.QUEUED for job in live)
+    return RatesRow(
+        prompt_tokens_per_s=prompt_rate,
+        generation_tokens_per_s=generation_rate,
+        num_requests_running=running,
+        num_requests_waiting=len(live) - running,
+        ttft_p50_ms=meter.ttft_percentile_ms(0.50),
+        ttft_p95_ms=meter.ttft_percentile_ms(0.95),
+        prompt_tokens_total=total.prompt_tokens,
+        generation_tokens_total=total.generation_tokens,
+        requests_finished_total=total.requests_finished,
+        requests_failed_total=total.requests_failed,
+        requests_cancelled_total=total.requests_cancelled,
+    )
+
+
+def _host(node: Node, machine: Machine) -> HostRow:
+    memory = machine.memory
+    return HostRow(
+        memory_total_bytes=memory.total_bytes or 0,
+        memory_available_bytes=memory.available_bytes or 0,
+        booked_bytes=node.ledger.booked_bytes(HOST),
+        margin_bytes=node.ledger.pools[HOST].margin,
+        psi_memory_some_avg10=memory.psi_some_avg10,
+        psi_cpu_some_avg10=None,
+        psi_io_some_avg10=None,
+    )
+
+
+def _warnings(node: Node, machine: Machine) -> tuple[WarningRow, ...]:
+    """What an operator should look at; each with the way out."""
+    rows = []
+    for resident in node.residents.values():
+        if resident.model.error:
+            remedy = "see the daemon's log; the next request tries again after a pause"
+            rows.append(WarningRow(Code.MODEL_FAILED.value, "error", resident.model.error, remedy))
+    for device in machine.hardware.devices:
+        reading = machine.readings.get(device.id)
+        state = reading.state if reading else device.state
+        if state is not DeviceState.OK:
+            message = f"{device.id} ({device.name}): {device.detail or state.value}"
+            rows.append(WarningRow(f"device_{state.value}", "warning", message, "run: inferd doctor"))
+    if node.ledger.headroom_bytes(HOST) < 0:
+        message = "less memory is free than the configured margin"
+        rows.append(WarningRow("low_memory", "warning", message, "unload a model or end other programs"))
+    return tuple(rows)

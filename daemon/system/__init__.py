@@ -1,0 +1,1 @@
+"""The hands: what touches the machine."""
