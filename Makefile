@@ -19,5 +19,28 @@ check: .venv/ready
 bench: .venv/ready
 	@$(BIN)/python -m tests.bench
 
+# llama.cpp is compiled here, about five minutes on two cores. For a GPU: CMAKE_ARGS=-DGGML_CUDA=on make demo
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+export CMAKE_ARGS
+
+.venv/ready: requirements-build.lock requirements.lock pyproject.toml packaging/check-tools.sh
+	@sh packaging/check-tools.sh $(PYTHON)
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --require-hashes -r requirements-build.lock
+	@echo "Building .venv; compiling llama.cpp takes a few minutes the first time."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --require-hashes --no-build-isolation -r requirements.lock
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@mkdir -p build/types && ln -sfn ../.. build/types/inferd
+	@touch $@
+
 protos: .venv/ready
 	@sh protos/generate.sh $(BIN)
+
+lock:
+	@uv pip compile -q --no-config --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    packaging/build-tools.in -o requirements-build.lock
+	@uv pip compile -q --no-config --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --extra dev -c requirements-build.lock pyproject.toml -o requirements.lock
+
+clean:
+	@rm -rf .venv build dist *.egg-info

@@ -89,7 +89,8 @@ class _Run:
         self.submit = submit
         prompt = b"".join(token_bytes(t) for t in submit.tokens[: submit.n_prompt])
         self.orders = {key.decode(): int(value) for key, value in ORDER.findall(prompt)}
-        self.mix = zlib.crc32(prompt, submit.params.seed & 0xFFFFFFFF)
+        seed = submit.params.seed if submit.params.temperature > 0 else 0
+        self.mix = zlib.crc32(prompt, seed & 0xFFFFFFFF)
         self.length = self.orders.get("tokens", 40 + self.mix % 80)
         self.n_done = 0
         self.text = TextStream(submit.params.stop, sent_bytes=submit.sent_bytes)

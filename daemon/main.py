@@ -111,7 +111,7 @@ async def _probe(node: Node, machine: Machine) -> None:
         backends = await asyncio.to_thread(probe_backends)
         machine.hardware = with_backends(hardware, backends)
         machine.open_pools(node.ledger)
-        node.gpus = tuple(device.id for device in machine.gpus())
+        node.fleet.gpus = tuple(device.id for device in machine.gpus())
 
 
 async def _until(stop: asyncio.Event, eternal: list[asyncio.Task[None]]) -> None:

@@ -71,7 +71,7 @@ class Models(pb_grpc.ModelsServicer):
     @guarded
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         entries = await asyncio.to_thread(self.node.catalog.scan)
-        residents = self.node.residents
+        residents = self.node.fleet.residents
         rows = (
             wire.to_model_info(entry, residents[name].model if name in residents else None)
             for name, entry in sorted(entries.items())
@@ -80,7 +80,7 @@ class Models(pb_grpc.ModelsServicer):
 
     @guarded
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> None:
-        async for model in self.node.load(request.model):
+        async for model in self.node.fleet.load(request.model):
             progress = pb.LoadProgress(state=model.state.value, progress=model.load_progress)
             if model.ready is not None:
                 progress.load_ms, progress.device = model.load_ms, model.ready.device
@@ -88,7 +88,7 @@ class Models(pb_grpc.ModelsServicer):
 
     @guarded
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
-        return pb.UnloadModelResponse(was_loaded=await self.node.unload(request.model, request.force))
+        return pb.UnloadModelResponse(was_loaded=await self.node.fleet.unload(request.model, request.force))
 
 
 class Monitor(pb_grpc.MonitorServicer):

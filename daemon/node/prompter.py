@@ -139,9 +139,11 @@ class Prompter:
             self._reservation = None
 
     def _fail(self, error: InferdError) -> None:
-        for future in (self._ready, *self._pending.values()):
-            if not future.done():
-                future.set_exception(error)
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(error)
 
 
 def _died() -> InferdError:

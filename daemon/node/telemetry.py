@@ -54,7 +54,7 @@ class Telemetry:
         )
 
     async def _round(self) -> None:
-        pids = {r.model.name: r.model.pid for r in self.node.residents.values() if r.model.pid is not None}
+        pids = {r.model.name: r.model.pid for r in self.node.fleet if r.model.pid is not None}
         memory, readings = await asyncio.to_thread(self.sensors.read, pids.values())
         workers = {name: (pid, memory_bytes(pid)) for name, pid in pids.items()}
         self.machine.on_reading(memory, readings, workers, self.node.ledger)

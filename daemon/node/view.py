@@ -32,7 +32,7 @@ def snapshot(node: Node, machine: Machine, *, sequence: int, version: str, uptim
         sequence=sequence,
         version=version,
         uptime_s=uptime_s,
-        models=tuple(_model(node, machine, resident, now_s) for resident in node.residents.values()),
+        models=tuple(_model(node, machine, resident, now_s) for resident in node.fleet),
         requests=tuple(_request(node, job, now_s) for job in live),
         devices=_devices(node, machine),
         rates=_rates(node, live),
@@ -142,7 +142,7 @@ def _host(node: Node, machine: Machine) -> HostRow:
 def _warnings(node: Node, machine: Machine) -> tuple[WarningRow, ...]:
     """What an operator should look at; each with the way out."""
     rows = []
-    for resident in node.residents.values():
+    for resident in node.fleet:
         if resident.model.error:
             remedy = "see the daemon's log; the next request tries again after a pause"
             rows.append(WarningRow(Code.MODEL_FAILED.value, "error", resident.model.error, remedy))

@@ -1,0 +1,191 @@
+"""All models and their workers: born when wanted, drained when not, buried and forgiven."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ...backends.messages import LoadFailed, Loading, Ready, Step, WorkerStats
+from ..domain.errors import Code, InferdError
+from ..domain.model import ModelState
+from ..policy.ledger import Shortfall
+from ..policy.scheduler import no_room
+from .plans import keep_alive_s, make_plan
+from .resident import Resident
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from ...backends.messages import FromWorker
+    from ...backends.process import Exit
+    from ..domain.model import Model
+    from .node import Node
+
+LOADED = (ModelState.LOADING, ModelState.READY, ModelState.DRAINING)
+
+
+class Fleet:
+    """Owner of every Resident. It shares the Node's loop, scheduler and ledger, and is written to by nobody else."""
+
+    def __init__(self, node: Node, n_threads: int) -> None:
+        self.node = node
+        self.n_threads = n_threads
+        self.gpus: tuple[str, ...] = ()  # device ids that llama.cpp can use
+        self.residents: dict[str, Resident] = {}
+
+    def __iter__(self) -> Iterator[Resident]:
+        return iter(list(self.residents.values()))
+
+    def get(self, name: str) -> Resident:
+        """The model of that name, known from now on. Raises NOT_FOUND, or MODEL_CORRUPT for a file nobody can read."""
+        if (resident := self.residents.get(name)) is not None:
+            return resident
+        node = self.node
+        entry = node.catalog.scan().get(name)
+        if entry is None:
+            raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
+        if entry.facts is None:
+            raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
+        plan = make_plan(name, entry.facts, node.config, self.n_threads, self.gpus)
+        resident = Resident(name, entry.facts, plan, keep_alive_s(name, node.config), node.ledger)
+        self.residents[name] = resident
+        node.scheduler.add_model(name, resident.footprint.bytes_on, resident.model.keep_alive_s)
+        return resident
+
+    async def load(self, name: str) -> AsyncIterator[Model]:
+        """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""
+        resident = self.get(name)
+        model = resident.model
+        self._ask(resident)
+        while model.state is not ModelState.READY:
+            if resident.load_error is not None and model.state not in LOADED:
+                raise resident.load_error
+            yield model
+            await self.node.changes.wait()
+            if model.state is ModelState.COLD and resident.load_error is None:
+                self._ask(resident)  # it was still draining when we asked first
+        yield model
+
+    async def unload(self, name: str, force: bool) -> bool:
+        """Have a model unloaded; False when it was not loaded. Running requests end first, unless `force`."""
+        resident = self.get(name)
+        resident.prompter.close()
+        if resident.model.state not in LOADED:
+            return False
+        self.drain(resident, force)
+        while resident.model.state is ModelState.DRAINING:
+            await self.node.changes.wait()
+        return True
+
+    def begin(self, resident: Resident) -> None:
+        """Reserve and spawn, as the scheduler decided."""
+        name, now_s = resident.model.name, time.monotonic()
+        try:
+            resident.load(
+                now_s,
+                lambda message: self._on_message(resident, message),
+                lambda: self._on_gone(resident),
+                lambda how: self._on_reaped(resident, how),
+            )
+        except Shortfall as short:
+            self.node.scheduler.on_closed(name, now_s)
+            error = no_room(name, short.pool, short.needed_bytes, short.free_bytes)
+            self.node.carry_out(self.node.scheduler.on_load_failed(name, error))
+        self.node.changes.notify()
+
+    def drain(self, resident: Resident, force: bool) -> None:
+        """Take nothing new; end the worker when its last request ended, or now."""
+        model, node = resident.model, self.node
+        if model.state is not ModelState.DRAINING:
+            force = force or model.state is ModelState.LOADING
+            model.move(ModelState.DRAINING)
+            node.scheduler.on_closed(model.name, float("inf"))
+        running = node.scheduler.lanes[model.name].running
+        if force:
+            error = InferdError(Code.CANCELLED, f"{model.name} was unloaded")
+            for job in list(running):
+                node.cancel(job.id, error)
+        if force or not running:
+            resident.stop()
+        node.changes.notify()
+
+    async def close(self) -> None:
+        """End every process; returns when all are reaped."""
+        for resident in self:
+            resident.prompter.close()
+            if resident.model.state in LOADED:
+                self.drain(resident, force=True)
+        while any(r.model.state is ModelState.DRAINING for r in self):
+            await self.node.changes.wait()
+        for resident in self:
+            await resident.prompter.wait()
+
+    def tick(self, now_s: float) -> None:
+        """Prompt helpers of cold models end after the keep-alive, too."""
+        for resident in self:
+            model, prompter = resident.model, resident.prompter
+            idle = model.state is ModelState.COLD and prompter.open and model.keep_alive_s >= 0
+            if idle and now_s - prompter.used_s > model.keep_alive_s:
+                prompter.close()
+
+    def _ask(self, resident: Resident) -> None:
+        node, model = self.node, resident.model
+        now_s = time.monotonic()
+        node.refuse_when_closing()
+        if model.state is ModelState.FAILED:
+            raise resident.refusal(now_s)
+        if model.state is ModelState.COLD:
+            if (short := node.ledger.shortfall(resident.footprint.bytes_on)) is not None:
+                raise no_room(model.name, short.pool, short.needed_bytes, short.free_bytes)
+            node.carry_out(node.scheduler.on_load(model.name, now_s))
+
+    # what workers say
+
+    def _on_message(self, resident: Resident, message: FromWorker) -> None:
+        match message:
+            case Step(events=events):
+                self.node.on_events(resident, events)
+            case WorkerStats():
+                resident.model.stats = message
+            case Loading(progress=progress):
+                resident.model.load_progress = progress
+                self.node.changes.notify()
+            case Ready():
+                self._on_ready(resident, message)
+            case LoadFailed():
+                resident.note_load_failure(message)
+            case other:
+                raise AssertionError(f"not from a worker: {other}")
+
+    def _on_ready(self, resident: Resident, ready: Ready) -> None:
+        node, model, now_s = self.node, resident.model, time.monotonic()
+        resident.worker_ready()
+        model.move(ModelState.READY)
+        model.ready, model.load_progress = ready, 1.0
+        model.load_ms = (now_s - model.load_started_s) * 1e3
+        node.carry_out(node.scheduler.on_ready(model.name, ready.n_slots, ready.kv_cells, now_s))
+        node.changes.notify()
+
+    def _on_gone(self, resident: Resident) -> None:
+        """The worker's channel ended: what ran in it ends now, before the process is reaped."""
+        self.node.scheduler.on_closed(resident.model.name, float("inf"))
+        self.node.on_worker_gone(resident)
+
+    def _on_reaped(self, resident: Resident, how: Exit) -> None:
+        node, model, now_s = self.node, resident.model, time.monotonic()
+        was_loading = model.state is ModelState.LOADING
+        back_off_s = resident.reaped(how, now_s)
+        if model.state is ModelState.FAILED:
+            if was_loading and resident.load_error is not None:
+                node.carry_out(node.scheduler.on_load_failed(model.name, resident.load_error))
+            asyncio.get_running_loop().call_later(back_off_s, self._on_back_off_over, resident)
+        else:
+            node.carry_out(node.scheduler.on_cold(model.name, now_s))
+        node.changes.notify()
+
+    def _on_back_off_over(self, resident: Resident) -> None:
+        resident.model.move(ModelState.COLD)
+        if not self.node.closing:
+            self.node.carry_out(self.node.scheduler.on_cold(resident.model.name, time.monotonic()))
+        self.node.changes.notify()
