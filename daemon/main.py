@@ -70,6 +70,7 @@ async def _serve(config: Config, where: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node, telemetry = build(config)
+    await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     server, health = _server(config, node, telemetry)
     _bind(server, where)
     await server.start()

@@ -38,20 +38,38 @@ class Fleet:
         return iter(list(self.residents.values()))
 
     def get(self, name: str) -> Resident:
-        """The model of that name, known from now on. Raises NOT_FOUND, or MODEL_CORRUPT for a file nobody can read."""
-        if (resident := self.residents.get(name)) is not None:
-            return resident
+        """The model of that name, as it is known. Raises NOT_FOUND, or MODEL_CORRUPT for a file nobody can read."""
+        resident = self.residents.get(name)
+        return resident if resident is not None and self._in_use(resident) else self._look_up(name)
+
+    def _in_use(self, resident: Resident) -> bool:
+        lane = self.node.scheduler.lanes[resident.model.name]
+        unused = resident.model.state is ModelState.COLD and not (lane.waiting or lane.running or lane.loading)
+        return not unused
+
+    def _look_up(self, name: str) -> Resident:
+        """What the disk says now; a model whose file was replaced while it was cold starts afresh."""
         node = self.node
         entry = node.catalog.scan().get(name)
         if entry is None:
             raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
         if entry.facts is None:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
+        known = self.residents.get(name)
+        if known is not None and known.entry == entry and known.model.plan.devices == self._devices(known):
+            return known
+        if known is not None:
+            known.prompter.close()
         plan = make_plan(name, entry.facts, node.config, self.n_threads, self.gpus)
-        resident = Resident(name, entry.facts, plan, keep_alive_s(name, node.config), node.ledger)
+        resident = Resident(name, entry, plan, keep_alive_s(name, node.config), node.ledger)
         self.residents[name] = resident
         node.scheduler.add_model(name, resident.footprint.bytes_on, resident.model.keep_alive_s)
         return resident
+
+    def _devices(self, resident: Resident) -> tuple[str, ...]:
+        """What a plan made now would use: GPUs are found only some seconds after the start."""
+        model = resident.model
+        return make_plan(model.name, model.facts, self.node.config, self.n_threads, self.gpus).devices
 
     async def load(self, name: str) -> AsyncIterator[Model]:
         """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""

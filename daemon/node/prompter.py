@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
 TIMEOUT_S = 20.0  # for one prompt, waiting for its turn included
 
+_SERIAL = itertools.count(1)
+
 CODES = {
     "template": Code.TEMPLATE_FAILED,
     "no_template": Code.TEMPLATE_FAILED,
@@ -88,7 +90,7 @@ class Prompter:
     async def _start(self) -> None:
         if self._process is not None:  # an older one is still on its way out
             await self._process.wait()
-        owner = f"{self.name}/prompt"
+        owner = f"{self.name}/prompt-{next(_SERIAL)}"  # an older one may still be on its way out
         if (short := self._ledger.shortfall({"host": PROCESS_BYTES})) is not None:
             raise InferdError(
                 Code.NO_ROOM,

@@ -14,10 +14,11 @@ from .prompter import Prompter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...backends.facts import LoadPlan, ModelFacts
+    from ...backends.facts import LoadPlan
     from ...backends.messages import FromWorker, LoadFailed, ToWorker
     from ...backends.process import Exit, Process
     from ..policy.ledger import Ledger, Reservation
+    from ..system.catalog import Entry
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,11 @@ LOAD_CODES = {"corrupt": Code.MODEL_CORRUPT, "unsupported": Code.UNSUPPORTED}
 class Resident:
     """Plain methods on the event loop; what has to wait is a task that ends in one of the `on_...` callbacks."""
 
-    def __init__(self, name: str, facts: ModelFacts, plan: LoadPlan, keep_alive_s: float, ledger: Ledger) -> None:
-        self.model = Model(name, facts, plan, keep_alive_s)
-        self.footprint = kinds.footprint(facts, plan)
+    def __init__(self, name: str, entry: Entry, plan: LoadPlan, keep_alive_s: float, ledger: Ledger) -> None:
+        assert entry.facts is not None
+        self.entry = entry
+        self.model = Model(name, entry.facts, plan, keep_alive_s)
+        self.footprint = kinds.footprint(entry.facts, plan)
         self.prompter = Prompter(name, plan, ledger)
         self.load_error: InferdError | None = None
         self._ledger = ledger

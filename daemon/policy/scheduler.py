@@ -60,7 +60,10 @@ class Scheduler:
         self.lanes: dict[str, Lane] = {}
 
     def add_model(self, name: str, bytes_on: Mapping[str, int], keep_alive_s: float) -> None:
-        self.lanes.setdefault(name, Lane(bytes_on, keep_alive_s))
+        """A model that was not known, or whose file is another one now; nothing waits for it or runs."""
+        lane = self.lanes.get(name)
+        assert lane is None or not (lane.waiting or lane.running or lane.slots or lane.loading)
+        self.lanes[name] = Lane(bytes_on, keep_alive_s)
 
     # events
 

@@ -1,0 +1,204 @@
+"""The models on disk: scans the folders, names what it finds, and keeps the facts of unchanged files.
+
+Everything in a folder may be hostile. Only regular files count, and no link may lead out of its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ...backends.facts import CorruptModel, ModelFacts
+from ...backends.kinds import is_model_file, model_files, model_name, read_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+DEMO = "demo"  # the name of the model that comes with inferd
+MAX_DEPTH = 8  # folders inside folders
+MAX_ENTRIES = 100_000  # directory entries looked at in one folder of models
+MAX_MODELS = 4096
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}(:[a-z0-9._-]{1,64})?")
+_MAX_NAME = 128
+_HASH = re.compile(r"[0-9a-f]{32,}")  # a folder of a download cache, named by content or revision
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model: with facts it can be loaded, with an error it can only be shown."""
+
+    name: str
+    facts: ModelFacts | None
+    error: str | None  # one sentence, fit for a client
+    file_bytes: int  # all parts together
+    mtime_ns: int  # of the newest part
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model file before it is read; `stamp` changes whenever one of its files does."""
+
+    name: str
+    path: str
+    stamp: tuple[tuple[int, int, int, int], ...]  # device, inode, bytes, mtime_ns of each part
+    error: str | None = None
+
+
+def valid_name(name: str) -> bool:
+    """A name somebody asks for; anything else cannot be in a catalog and is never looked up."""
+    return _NAME.fullmatch(name) is not None
+
+
+def as_name(text: str) -> str:
+    """The nearest valid name: lower case, every other character a dash; "model" if nothing is left."""
+    dashed = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")
+    return dashed[:_MAX_NAME] or "model"
+
+
+class Catalog:
+    """`scan` reads the disk and takes as long as that takes: the first time some 50 ms a file, then 0.1 ms."""
+
+    def __init__(self, folders: Sequence[Path], bundled: Path | None = None) -> None:
+        self._folders = tuple(folders)
+        self._bundled = bundled
+        self._read: dict[str, tuple[_Found, ModelFacts | None, str | None]] = {}
+        self._scanning = threading.Lock()
+
+    def scan(self) -> Mapping[str, Entry]:
+        """All models by name, the bundled one first. Never raises: what cannot be read is an entry's error."""
+        with self._scanning:
+            return self._scan()
+
+    def _scan(self) -> Mapping[str, Entry]:
+        entries: dict[str, Entry] = {}
+        seconds: list[Entry] = []
+        read, self._read = self._read, {}
+        files_seen: set[tuple[int, int]] = set()
+        for found in islice(self._found(), MAX_MODELS):
+            first = found.stamp[0][:2]
+            if first in files_seen:
+                continue  # the same file by another way, or a folder given twice
+            files_seen.add(first)
+            entry = self._entry(found, read)
+            if entry.name in entries:
+                seconds.append(entry)
+            else:
+                entries[entry.name] = entry
+        for entry in seconds:  # last, so that no name somebody chose is taken by a made-up one
+            renamed = _renamed(entry, entries)
+            entries[renamed.name] = renamed
+        return MappingProxyType(entries)
+
+    def _found(self) -> Iterator[_Found]:
+        if self._bundled is not None and (status := _regular(str(self._bundled))):
+            yield _Found(DEMO, str(self._bundled), _stamp([status]))
+        for folder in self._folders:
+            yield from _walk(os.path.realpath(folder))
+
+    def _entry(self, found: _Found, read: dict[str, tuple[_Found, ModelFacts | None, str | None]]) -> Entry:
+        known = read.get(found.path)
+        if known is None or known[0] != found:
+            known = (found, *_facts(found))
+        self._read[found.path] = known
+        _, facts, error = known
+        return Entry(
+            name=found.name,
+            facts=facts,
+            error=error,
+            file_bytes=sum(n_bytes for _, _, n_bytes, _ in found.stamp),
+            mtime_ns=max(mtime_ns for _, _, _, mtime_ns in found.stamp),
+        )
+
+
+def _facts(found: _Found) -> tuple[ModelFacts | None, str | None]:
+    if found.error is not None:
+        return None, found.error
+    try:
+        return read_facts(found.path), None
+    except CorruptModel as error:
+        return None, str(error)
+
+
+def _renamed(entry: Entry, entries: Mapping[str, Entry]) -> Entry:
+    """The second file of a name is shown beside the first, and why it cannot be used."""
+    error = entry.error or f"another model is already called {entry.name!r}; rename this file"
+    n = 2
+    while (name := f"{entry.name[: _MAX_NAME - 5]}-{n}") in entries:
+        n += 1
+    return Entry(name, None, error, entry.file_bytes, entry.mtime_ns)
+
+
+def _walk(root: str) -> Iterator[_Found]:
+    """Model files below `root` in a fixed order; hidden files and folders are somebody's working state."""
+    budget = MAX_ENTRIES
+    pending = [(root, 0)]
+    while pending:
+        folder, depth = pending.pop()
+        files: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(folder) as listing:
+                for item in listing:
+                    budget -= 1
+                    if budget < 0:
+                        return
+                    if item.name.startswith("."):
+                        continue
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(item.path)
+                    elif is_model_file(item.path):
+                        files.append(item.path)
+        except OSError:
+            continue  # gone or closed to us
+        yield from _models(root, folder, sorted(files))
+        if depth < MAX_DEPTH:
+            pending.extend((path, depth + 1) for path in sorted(folders, reverse=True))
+
+
+def _models(root: str, folder: str, files: list[str]) -> Iterator[_Found]:
+    starts = [path for path in files if model_files(path)]
+    own_folder = folder != root and len(starts) == 1 and not _HASH.fullmatch(os.path.basename(folder))
+    for path in starts:
+        name = as_name(os.path.basename(folder) if own_folder else model_name(path))
+        found = _look(root, name, path)
+        if found is not None:
+            yield found
+
+
+def _look(root: str, name: str, path: str) -> _Found | None:
+    """None for what is no file at all: a pipe, a device, a dangling link, or a link that leads outside."""
+    parts = model_files(path)
+    stats = [_regular(part, root) for part in parts]
+    if stats[0] is None:
+        return None
+    error = None
+    if None in stats:
+        error = f"part {stats.index(None) + 1} of {len(parts)} is missing"
+    elif any(status.st_nlink > 1 for status in stats if status):
+        error = "has more than one hard link; copy it into the folder instead"
+    elif not path.isprintable():  # half a UTF-16 pair stands for a byte that is not UTF-8
+        error = "has a file name that cannot be shown; rename it"
+    return _Found(name, path, _stamp(stats), error)
+
+
+def _regular(path: str, root: str | None = None) -> os.stat_result | None:
+    """The status of a regular file that, followed through its links, lies below `root`."""
+    try:
+        if root is not None and not os.path.realpath(path).startswith(os.path.join(root, "")):
+            return None
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _stamp(stats: Sequence[os.stat_result | None]) -> tuple[tuple[int, int, int, int], ...]:
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in stats if s is not None)
