@@ -203,12 +203,12 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 def decode_to_worker(frame: bytes | bytearray | memoryview) -> ToWorker:
-    """Raises msgspec.DecodeError on a frame that is not ours."""
+    """Raises msgspec.DecodeError or UnicodeDecodeError on a frame that is not ours."""
     return _TO_WORKER.decode(frame)
 
 
 def decode_from_worker(frame: bytes | bytearray | memoryview) -> FromWorker:
-    """Raises msgspec.DecodeError on a frame that is not ours."""
+    """Raises msgspec.DecodeError or UnicodeDecodeError on a frame that is not ours."""
     return _FROM_WORKER.decode(frame)
 
 

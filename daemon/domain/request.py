@@ -130,6 +130,11 @@ MAX_STOPS, MAX_STOP_BYTES, MAX_BIASES, MAX_BIAS = 16, 256, 1024, 100.0
 MAX_MESSAGES, MAX_ID_CHARS = 1024, 128
 
 
+def plain(value: float) -> str:
+    """A figure for people that is never rounded onto the limit beside it."""
+    return str(value).removesuffix(".0")
+
+
 def check_range(name: str, value: float) -> None:
     """Raise INVALID naming the field and its limits when `value` is outside RANGES or not finite."""
     lowest, highest, open_end = RANGES[name]
@@ -138,7 +143,7 @@ def check_range(name: str, value: float) -> None:
         left = "(" if open_end else "["
         raise InferdError(
             Code.INVALID,
-            f"{name} must be in {left}{lowest:g}, {highest:g}], not {value:g}",
+            f"{name} must be in {left}{plain(lowest)}, {plain(highest)}], not {plain(value)}",
             field=name,
             lowest=lowest,
             highest=highest,
@@ -164,7 +169,7 @@ def check_logit_bias(bias: Mapping[int, float]) -> None:
         raise InferdError(Code.INVALID, message, field="logit_bias", highest=MAX_BIASES)
     for token, value in bias.items():
         if not (math.isfinite(value) and abs(value) <= MAX_BIAS):
-            message = f"logit_bias[{token}] must be in [-{MAX_BIAS:g}, {MAX_BIAS:g}], not {value:g}"
+            message = f"logit_bias[{token}] must be in [-{MAX_BIAS:g}, {MAX_BIAS:g}], not {plain(value)}"
             raise InferdError(Code.INVALID, message, field=f"logit_bias[{token}]", highest=MAX_BIAS)
 
 

@@ -64,7 +64,6 @@ class Jobs:
         if job.announced:
             return stream.push(Resumed("kv_full"), now_s)
         job.announced = True
-        job.started_s = now_s
         job.cached_tokens = event.cached_tokens
         self.meter.total.prompt_tokens += event.prompt_tokens
         request = job.request

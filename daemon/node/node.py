@@ -191,6 +191,8 @@ class Node:
         job.move(Phase.RUNNING)
         job.attempt += 1
         job.why = ""
+        if job.started_s is None:
+            job.started_s = time.monotonic()
         params = msgspec.structs.replace(job.request.params, max_tokens=job.max_tokens)
         tokens = job.prompt + job.generated
         submit = Submit(

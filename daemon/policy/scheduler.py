@@ -172,7 +172,10 @@ class Scheduler:
         if lane.slots:
             started = self._fill(lane)
             idle = not lane.running and not lane.waiting
-            lane.idle_since_s = (lane.idle_since_s or now_s) if idle else None
+            if not idle:
+                lane.idle_since_s = None
+            elif lane.idle_since_s is None:
+                lane.idle_since_s = now_s
             return started
         if lane.waiting and not lane.loading and lane.closed_until_s <= now_s:
             return self._load(name, lane, now_s)

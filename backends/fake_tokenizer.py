@@ -1,0 +1,28 @@
+"""Prompts for the fake engine: one token for each UTF-8 byte."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .fake import N_VOCAB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .facts import LoadPlan
+    from .messages import ChatMessage
+
+
+class FakeTokenizer:
+    n_vocab = N_VOCAB
+
+    def chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+        text = "".join(f"{m.role}: {m.content}\n" for m in messages)
+        return self.plain(text + "assistant: ", add_special=True, parse_special=True)
+
+    def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return list(prompt.encode(errors="replace"))
+
+
+def load(plan: LoadPlan) -> FakeTokenizer:
+    return FakeTokenizer()

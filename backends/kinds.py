@@ -1,0 +1,72 @@
+"""Which backend owns a file, what the file is and what a load of it takes; the daemon's only way to ask.
+
+A new backend is one folder here and two lines below: an import and a row.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from .facts import HOST, BackendName, CorruptModel, Footprint, LoadPlan, ModelFacts
+from .llama import footprint as llama_footprint
+from .llama import gguf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FAKE_BYTES = 30 << 20  # the fake engine's process; it has no weights
+
+
+class Kind(NamedTuple):
+    suffix: str  # of the file's name, lower case
+    read_facts: Callable[[str], ModelFacts]
+    part_paths: Callable[[str], list[str]]  # all files of the model that begins with this one; [] if none does
+    stem: Callable[[str], str]  # the file's name for people
+    footprint: Callable[[ModelFacts, LoadPlan], Footprint]
+
+
+KINDS: dict[BackendName, Kind] = {
+    "llama": Kind(gguf.SUFFIX, gguf.read_facts, gguf.part_paths, gguf.stem, llama_footprint.estimate),
+}
+
+
+def is_model_file(path: str | os.PathLike[str]) -> bool:
+    """By its name alone: nothing is opened."""
+    return _owner(path) is not None
+
+
+def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
+    """Raises CorruptModel, with one sentence that is fit for a client."""
+    kind = _owner(path)
+    if kind is None:
+        suffixes = ", ".join(sorted(kind.suffix for kind in KINDS.values()))
+        raise CorruptModel(f"no backend reads files of this kind; the known ones end in {suffixes}")
+    return kind.read_facts(os.fspath(path))
+
+
+def model_name(path: str | os.PathLike[str]) -> str:
+    """What a model file is called: its name without suffix and part number."""
+    kind = _owner(path)
+    return kind.stem(os.fspath(path)) if kind else os.path.basename(path)
+
+
+def model_files(path: str | os.PathLike[str]) -> list[str]:
+    """All files of the model that begins with this one; none if it is a later part or no model file."""
+    kind = _owner(path)
+    return kind.part_paths(os.fspath(path)) if kind else []
+
+
+def footprint(facts: ModelFacts, plan: LoadPlan) -> Footprint:
+    """What a worker with this plan will take; the plan's backend counts, not the file's."""
+    if plan.backend == "fake":
+        return Footprint(bytes_on={HOST: FAKE_BYTES}, weights_bytes=0, kv_bytes=0, compute_bytes=FAKE_BYTES)
+    return KINDS[plan.backend].footprint(facts, plan)
+
+
+def _owner(path: str | os.PathLike[str]) -> Kind | None:
+    name = os.path.basename(path).lower()
+    for kind in KINDS.values():
+        if name.endswith(kind.suffix) and name != kind.suffix:
+            return kind
+    return None

@@ -1,0 +1,346 @@
+"""The one door to llama.cpp: model, vocabulary, context and batch over its C API, typed and narrow."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp.llama_cpp as c
+import numpy as np
+
+from .log import CONT, INFO, LlamaLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from .log import Fault
+
+    Logits = npt.NDArray[np.float32]
+
+KV_TYPES = {
+    "f32": c.GGML_TYPE_F32,
+    "f16": c.GGML_TYPE_F16,
+    "bf16": 30,
+    "q8_0": c.GGML_TYPE_Q8_0,
+    "q4_0": c.GGML_TYPE_Q4_0,
+}
+LAST_SEQ = 255  # with a unified cache every id up to here can hold cells, though only n_seq_max are decoded
+
+log = LlamaLog()
+_printing = False
+
+
+class BindingError(Exception):
+    """llama.cpp refused; `fault` says whose fault it is."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+def _on_log(level: int, text: bytes, _: object) -> None:
+    global _printing
+    if level != CONT:
+        _printing = INFO <= level < 4  # 4 is debug
+        log.on_line(level, text.decode(errors="replace"))
+    if _printing:
+        os.write(2, text)
+
+
+_log_callback = c.llama_log_callback(_on_log)  # C keeps a bare pointer to it
+
+
+class Model:
+    """Weights (or, with `vocab_only`, just the vocabulary and the metadata) of one file. Raises BindingError."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        vocab_only: bool = False,
+        n_gpu_layers: int = 0,
+        use_mmap: bool = True,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        c.llama_log_set(_log_callback, None)
+        c.llama_backend_init()
+        params = c.llama_model_default_params()
+        params.vocab_only = vocab_only
+        params.n_gpu_layers = n_gpu_layers
+        params.load_mode = c.LLAMA_LOAD_MODE_MMAP if use_mmap else c.LLAMA_LOAD_MODE_NONE
+        no_devices = (ctypes.c_void_p * 1)(None)
+        if n_gpu_layers == 0:
+            params.devices = ctypes.addressof(no_devices)
+        failure: list[BaseException] = []
+
+        def on_progress(fraction: float, _: object) -> bool:
+            try:
+                if progress is not None:
+                    progress(fraction)
+            except BaseException as error:  # must not unwind through C
+                failure.append(error)
+            return not failure
+
+        callback = c.llama_progress_callback(on_progress)
+        params.progress_callback = callback
+        log.errors.clear()
+        self._model = c.llama_model_load_from_file(os.fsencode(path), params)
+        if failure:
+            raise failure[0]
+        if not self._model:
+            raise BindingError(*log.fault())
+        self.vocab = Vocab(c.llama_model_get_vocab(self._model))
+
+    @property
+    def keeps_all_cells(self) -> bool:
+        """False for sliding windows and recurrent states, which forget."""
+        m = self._model
+        return not (c.llama_model_n_swa(m) or c.llama_model_is_recurrent(m) or c.llama_model_is_hybrid(m))
+
+    @property
+    def is_generative(self) -> bool:
+        return bool(c.llama_model_has_decoder(self._model) and not c.llama_model_has_encoder(self._model))
+
+    def chat_template(self) -> str | None:
+        raw = c.llama_model_chat_template(self._model, None)
+        return raw.decode(errors="replace") if raw else None
+
+    def close(self) -> None:
+        c.llama_model_free(self._model)
+
+
+class Vocab:
+    """Tokens and their bytes."""
+
+    def __init__(self, vocab: Any) -> None:
+        self._vocab = vocab
+        self.n_tokens: int = c.llama_vocab_n_tokens(vocab)
+        self._piece_buffer = ctypes.create_string_buffer(256)
+        self._pieces: dict[int, bytes] = {}
+
+    @cached_property
+    def eog(self) -> frozenset[int]:
+        """Tokens that end a generation."""
+        return frozenset(t for t in range(self.n_tokens) if c.llama_vocab_is_eog(self._vocab, t))
+
+    @cached_property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens the model's file says must never be drawn."""
+        n = ctypes.c_int32(0)
+        tokens = c.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n))
+        return tuple(tokens[i] for i in range(n.value)) if tokens else ()
+
+    @property
+    def bos(self) -> int | None:
+        return _token_or_none(c.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos(self) -> int | None:
+        return _token_or_none(c.llama_vocab_eos(self._vocab))
+
+    @property
+    def add_bos(self) -> bool:
+        return bool(c.llama_vocab_get_add_bos(self._vocab))
+
+    def text(self, token: int | None) -> str:
+        """How the vocabulary spells a token: "<|im_end|>"."""
+        raw = None if token is None else c.llama_vocab_get_text(self._vocab, token)
+        return raw.decode(errors="replace") if raw else ""
+
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a text; control tokens add nothing."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            n = c.llama_token_to_piece(self._vocab, token, self._piece_buffer, len(self._piece_buffer), 0, False)
+            if n < 0:
+                self._piece_buffer = ctypes.create_string_buffer(-n)
+                n = c.llama_token_to_piece(self._vocab, token, self._piece_buffer, -n, 0, False)
+            piece = self._pieces[token] = self._piece_buffer.raw[:n]
+        return piece
+
+    def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
+        n_max = len(text) + 8
+        for _ in range(2):
+            tokens = (c.llama_token * n_max)()
+            n = c.llama_tokenize(self._vocab, text, len(text), tokens, n_max, add_special, parse_special)
+            if n >= 0:
+                return list(tokens[:n])
+            n_max = -n
+        raise AssertionError("llama_tokenize asked for more room twice")
+
+
+def _token_or_none(token: int) -> int | None:
+    return None if token == c.LLAMA_TOKEN_NULL else token
+
+
+class Batch:
+    """Rows of one llama_decode in arrays that are allocated once; slices are filled, not single tokens."""
+
+    def __init__(self, n_rows_max: int) -> None:
+        self.n_rows_max = n_rows_max
+        self._token = np.zeros(n_rows_max, np.int32)
+        self._pos = np.zeros(n_rows_max, np.int32)
+        self._seq = np.zeros(n_rows_max, np.int32)
+        self._wanted = np.zeros(n_rows_max, np.int8)
+        n_seq_id = np.ones(n_rows_max, np.int32)
+        # Row i's list of sequences is the one element at seq[i].
+        seq_ids = self._seq.ctypes.data + 4 * np.arange(n_rows_max, dtype=np.uint64)
+        self._keep = (n_seq_id, seq_ids)
+        raw = c.llama_batch()
+        raw.token = _pointer(self._token, c.llama_token)
+        raw.pos = _pointer(self._pos, ctypes.c_int32)
+        raw.n_seq_id = _pointer(n_seq_id, ctypes.c_int32)
+        raw.seq_id = _pointer(seq_ids, ctypes.POINTER(ctypes.c_int32))
+        raw.logits = _pointer(self._wanted, ctypes.c_int8)
+        self.raw = raw
+        self.n_wanted = 0
+
+    def clear(self) -> None:
+        self.raw.n_tokens = 0
+        self.n_wanted = 0
+
+    def add(self, seq: int, pos: int, tokens: Sequence[int], *, want_last: bool) -> None:
+        """Append rows of one sequence; with `want_last` the last one's logits are kept."""
+        start, stop = self.raw.n_tokens, self.raw.n_tokens + len(tokens)
+        self._token[start:stop] = tokens
+        self._pos[start:stop] = range(pos, pos + len(tokens)) if len(tokens) > 1 else pos
+        self._seq[start:stop] = seq
+        self._wanted[start:stop] = 0
+        if want_last:
+            self._wanted[stop - 1] = 1
+            self.n_wanted += 1
+        self.raw.n_tokens = stop
+
+
+def _pointer(array: npt.NDArray[Any], to: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(to))
+
+
+@dataclass(frozen=True)
+class ContextShape:
+    """What a context is made of; see LoadPlan for the words."""
+
+    n_cells: int
+    n_seqs: int
+    n_ubatch: int
+    n_threads: int
+    kv_type: str
+    unified: bool
+    flash_attention: bool | None
+
+
+class Context:
+    """The KV cells of a model and the means to compute. Raises BindingError when it cannot be made."""
+
+    def __init__(self, model: Model, shape: ContextShape) -> None:
+        params = c.llama_context_default_params()
+        params.n_ctx = shape.n_cells
+        params.n_batch = params.n_ubatch = shape.n_ubatch
+        params.n_seq_max = shape.n_seqs
+        params.n_threads = params.n_threads_batch = shape.n_threads
+        params.type_k = params.type_v = KV_TYPES[shape.kv_type]
+        params.kv_unified = shape.unified
+        params.flash_attn_type = -1 if shape.flash_attention is None else int(shape.flash_attention)
+        params.no_perf = True
+        log.errors.clear()
+        self._ctx = c.llama_init_from_model(model._model, params)
+        if not self._ctx:
+            raise BindingError(*log.fault())
+        self._memory = c.llama_get_memory(self._ctx)
+        self._n_vocab = model.vocab.n_tokens
+        self.n_ctx_seq: int = c.llama_n_ctx_seq(self._ctx)
+        self.n_cells: int = c.llama_n_ctx(self._ctx)
+        self.n_seqs = shape.n_seqs
+        self.batch = Batch(shape.n_ubatch)
+
+    def decode(self) -> bool:
+        """Compute the batch; False when there are no KV cells for it (nothing changed). Raises RuntimeError else."""
+        code = c.llama_decode(self._ctx, self.batch.raw)
+        if code not in (0, 1):
+            raise RuntimeError(f"llama_decode failed with {code}: {' / '.join(log.errors[-2:])}")
+        return bool(code == 0)
+
+    def logits(self) -> Logits:
+        """One row for each wanted row of the last batch, in order; valid and writable until the next decode."""
+        pointer = c.llama_get_logits(self._ctx)
+        address = ctypes.addressof(pointer.contents)
+        n_bytes = self.batch.n_wanted * self._n_vocab * 4
+        flat: Logits = np.frombuffer(memoryview((ctypes.c_char * n_bytes).from_address(address)), np.float32)
+        return flat.reshape(self.batch.n_wanted, self._n_vocab)
+
+    def seq_rm(self, seq: int, pos: int = 0) -> None:
+        """Free the cells of a sequence from `pos` on."""
+        c.llama_memory_seq_rm(self._memory, seq, pos, -1)
+
+    def seq_cp(self, source: int, target: int) -> None:
+        """Let `target` share every cell of `source`; only with a unified cache."""
+        c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def state_get(self, seq: int) -> npt.NDArray[np.uint8]:
+        """The KV of one sequence as bytes."""
+        data = np.empty(c.llama_state_seq_get_size(self._ctx, seq), np.uint8)
+        n = c.llama_state_seq_get_data(self._ctx, _pointer(data, ctypes.c_uint8), data.size, seq)
+        return data[:n]
+
+    def state_set(self, seq: int, data: npt.NDArray[np.uint8]) -> bool:
+        """Put such bytes into `seq` (what it held is freed); False when there is no room."""
+        return bool(c.llama_state_seq_set_data(self._ctx, _pointer(data, ctypes.c_uint8), data.size, seq))
+
+    def clear(self) -> None:
+        c.llama_memory_clear(self._memory, False)
+
+    def close(self) -> None:
+        c.llama_free(self._ctx)
+
+
+class _Device(ctypes.Structure):
+    """ggml_backend_dev_props."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("capabilities", ctypes.c_bool * 16),
+    )
+
+
+def backend_devices() -> list[dict[str, object]]:
+    """What this build of llama.cpp can compute on, as ggml reports it."""
+    kinds = ("cpu", "gpu", "igpu", "accel", "meta")
+    ggml = c._lib
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    ggml.ggml_backend_dev_get_props.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Device)]
+    c.llama_backend_init()
+    devices: list[dict[str, object]] = []
+    for i in range(ggml.ggml_backend_dev_count()):
+        props = _Device()
+        ggml.ggml_backend_dev_get_props(ggml.ggml_backend_dev_get(i), ctypes.byref(props))
+        devices.append(
+            {
+                "name": props.name.decode(),
+                "description": (props.description or b"").decode(errors="replace"),
+                "type": kinds[props.type],
+                "device_id": props.device_id.decode().lower() if props.device_id else None,
+                "memory_total": props.memory_total,
+            }
+        )
+    return devices
+
+
+def build_facts() -> dict[str, object]:
+    return {
+        "version": version("llama_cpp_python"),
+        "supports_gpu_offload": bool(c.llama_supports_gpu_offload()),
+        "system_info": c.llama_print_system_info().decode(),
+    }

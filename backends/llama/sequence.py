@@ -1,0 +1,76 @@
+"""One request while it runs: its tokens, how far they are computed, its text and its clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..text import TextStream
+
+if TYPE_CHECKING:
+    from ..messages import Submit
+    from .sampling import Sampler
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`tokens` is prompt and completion; the KV of the first `n_computed` of them is in the cells of `seq`."""
+
+    submit: Submit
+    seq: int
+    sampler: Sampler
+    tokens: list[int] = field(init=False)
+    text: TextStream = field(init=False)
+    unsent: str = ""  # text of a replay that the daemon has not seen
+    n_computed: int = 0
+    started_s: float | None = None  # the first prompt row was computed
+    first_s: float | None = None  # the first token of this attempt was drawn
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.submit.tokens)
+        self.text = TextStream(self.submit.params.stop, sent_bytes=self.submit.sent_bytes)
+
+    @property
+    def name(self) -> tuple[str, int]:
+        return self.submit.job, self.submit.attempt
+
+    @property
+    def n_prompt(self) -> int:
+        return self.submit.n_prompt
+
+    @property
+    def n_completion(self) -> int:
+        return len(self.tokens) - self.submit.n_prompt
+
+    @property
+    def n_left(self) -> int:
+        """Rows to compute before the next token can be drawn."""
+        return len(self.tokens) - self.n_computed
+
+    @property
+    def decoding(self) -> bool:
+        """Only the last token is missing, and something was drawn before: one row a step."""
+        return self.n_computed >= self.n_prompt and self.n_left == 1
+
+    def replay(self, pieces: list[bytes]) -> None:
+        """Feed the text of what an earlier attempt generated."""
+        self.unsent = "".join(self.text.feed(piece) for piece in pieces)
+
+    def add(self, token: int, piece: bytes) -> str:
+        """Append a drawn token; returns the text that is now decided."""
+        self.tokens.append(token)
+        text = self.unsent + self.text.feed(piece)
+        self.unsent = ""
+        return text
+
+    def tail(self) -> str:
+        """Text still held back at the end."""
+        text = self.unsent + self.text.flush()
+        self.unsent = ""
+        return text
+
+    def timings_ms(self, now_s: float) -> tuple[float, float]:
+        """(prefill, decode)."""
+        started_s = now_s if self.started_s is None else self.started_s
+        first_s = now_s if self.first_s is None else self.first_s
+        return (first_s - started_s) * 1e3, (now_s - first_s) * 1e3

@@ -1,0 +1,48 @@
+"""Prompts of a GGUF model: its own vocabulary and chat template, without its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..engine import LoadError
+from ..template import ChatTemplate
+from .binding import BindingError, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..facts import LoadPlan
+    from ..messages import ChatMessage
+
+
+class LlamaTokenizer:
+    """See Tokenizer in ../prepare.py."""
+
+    def __init__(self, model: Model) -> None:
+        self._vocab = model.vocab
+        self.n_vocab = model.vocab.n_tokens
+        source = model.chat_template()
+        bos, eos = (self._vocab.text(token) for token in (self._vocab.bos, self._vocab.eos))
+        self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
+
+    def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
+        if self._template is None:
+            return None
+        text = self._template.render(messages)
+        tokens = self.plain(text, add_special=False, parse_special=True)
+        bos = self._vocab.bos
+        if self._vocab.add_bos and bos is not None and tokens[:1] != [bos]:
+            tokens.insert(0, bos)  # many templates leave it to the tokenizer, many write it themselves
+        return tokens
+
+    def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        raw = prompt.encode(errors="replace")
+        return self._vocab.tokenize(raw, add_special=add_special, parse_special=parse_special)
+
+
+def load(plan: LoadPlan) -> LlamaTokenizer:
+    """Raises LoadError."""
+    try:
+        return LlamaTokenizer(Model(plan.path, vocab_only=True))
+    except BindingError as error:
+        raise LoadError(error.fault, str(error)) from error

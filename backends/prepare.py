@@ -1,0 +1,139 @@
+"""The prompt helper beside a worker: python -m inferd.backends.prepare --fd N.
+
+It holds a model's vocabulary only, renders chat templates and tokenizes. A template that breaks every limit kills this
+process and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from .channel import SyncChannel
+from .child import settle
+from .engine import LoadError
+from .messages import Load, LoadFailed, Prepare, Prepared, PrepareFailed, Ready, Stop, decode_to_worker, encode
+from .template import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .facts import LoadPlan
+    from .messages import ChatMessage
+
+PROMPT_BYTES = 4 * 2**20
+HEADROOM_BYTES = 768 * 2**20  # address space beyond what the loaded vocabulary takes
+CPU_S = 20  # of one Prepare; the kernel ends the process then, whatever C code it is in
+
+
+class Tokenizer(Protocol):
+    """What one backend knows about the prompts of one model."""
+
+    n_vocab: int
+
+    def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
+        """None when the model has no chat template. Raises TemplateError."""
+
+    def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+
+TOKENIZERS = {"llama": ".llama.tokenizer", "fake": ".fake_tokenizer"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="inferd-prepare")
+    parser.add_argument("--fd", type=int, required=True)
+    channel = SyncChannel(settle(parser.parse_args().fd))
+    try:
+        tokenizer = load(channel)
+        if tokenizer is not None:
+            limit_memory()
+            serve(channel, tokenizer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the daemon is gone, and with it every reason to go on
+
+
+def load(channel: SyncChannel) -> Tokenizer | None:
+    """Open the vocabulary of the first message's model and say so; None when it cannot be."""
+    start_s = time.perf_counter()
+    frame = channel.recv(block=True)
+    assert frame is not None
+    message = decode_to_worker(frame)
+    assert isinstance(message, Load)
+    plan = message.plan
+    try:
+        tokenizer = open_tokenizer(plan)
+    except LoadError as error:
+        channel.send(encode(LoadFailed(error.code, str(error))))
+        return None
+    load_ms = (time.perf_counter() - start_s) * 1e3
+    channel.send(encode(Ready(plan.n_ctx, 0, 0, tokenizer.n_vocab, "CPU", load_ms, {})))
+    return tokenizer
+
+
+def open_tokenizer(plan: LoadPlan) -> Tokenizer:
+    """Raises LoadError."""
+    tokenizer: Tokenizer = import_module(TOKENIZERS[plan.backend], __package__).load(plan)
+    return tokenizer
+
+
+def limit_memory() -> None:
+    """From here on a prompt may ask for so much more and no more."""
+    with open("/proc/self/statm", "rb") as file:
+        used_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = used_bytes + HEADROOM_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def limit_cpu() -> None:
+    """Wind up the clock for the next prompt."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_S, hard))
+
+
+def serve(channel: SyncChannel, tokenizer: Tokenizer) -> None:
+    """Until Stop, one prompt after the other."""
+    while True:
+        frame = channel.recv(block=True)
+        assert frame is not None
+        match decode_to_worker(frame):
+            case Prepare() as request:
+                limit_cpu()
+                channel.send(encode(prepare(tokenizer, request)))
+            case Stop():
+                return
+            case other:
+                raise AssertionError(f"not for a prompt helper: {other}")
+
+
+def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
+    """Tokens of one prompt, or why there are none."""
+    texts = [request.prompt or ""] if request.messages is None else [m.content for m in request.messages]
+    n_bytes = sum(len(text.encode(errors="replace")) for text in texts)
+    if n_bytes > PROMPT_BYTES:
+        return PrepareFailed(request.id, "limit", f"the prompt has {n_bytes} bytes, at most {PROMPT_BYTES} are allowed")
+    try:
+        if request.messages is None:
+            tokens: list[int] | None = tokenizer.plain(
+                texts[0], add_special=request.add_special, parse_special=request.parse_special
+            )
+        else:
+            tokens = tokenizer.chat(request.messages)
+    except TemplateError as error:
+        return PrepareFailed(request.id, error.code, str(error))
+    except MemoryError:
+        return PrepareFailed(request.id, "limit", "the prompt needs too much memory to tokenize")
+    if tokens is None:
+        return PrepareFailed(request.id, "no_template", "the model has no chat template; send a plain prompt")
+    if not tokens:
+        return PrepareFailed(request.id, "tokenize", "the prompt is empty")
+    return Prepared(request.id, tokens)
+
+
+if __name__ == "__main__":
+    main()

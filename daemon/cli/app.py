@@ -1,0 +1,64 @@
+"""The console script `inferd`: its verbs, each in the file of its group."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from . import config, doctor, models, ps, run, serve
+
+app = typer.Typer(
+    name="inferd",
+    help="Local inference for everybody on this workstation.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich for plain help would double the time to show it
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve.serve)
+app.command()(run.run)
+app.command()(ps.ps)
+app.command()(ps.cancel)
+app.command("models")(models.models)
+app.command()(models.load)
+app.command()(models.unload)
+app.command()(doctor.doctor)
+app.add_typer(config.app, name="config")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from ... import __version__
+
+    print(f"inferd {__version__}")
+
+
+def _version_option(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version_option, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Local inference for everybody on this workstation."""
+
+
+def main() -> None:
+    # gRPC's own log lines are for its developers; what matters comes back as an error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a '?'
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Where the daemon is, and how a channel to it is set up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from .errors import InferdError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENVIRONMENT = "INFERD_ADDRESS"
+SYSTEM_SOCKET = Path("/run/inferd/inferd.sock")
+MAX_SOCKET_PATH_BYTES = 107  # sun_path, less its final zero
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+ChannelOptions = list[tuple[str, int | str]]
+
+
+def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
+    """The socket a daemon started by this user listens on when nothing else is said."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "inferd" / "inferd.sock" if runtime else SYSTEM_SOCKET
+
+
+def resolve(address: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """The address to dial, as `unix:/path` or `host:port`. Raises InferdError("invalid")."""
+    chosen = address or environ.get(ENVIRONMENT)
+    if chosen:
+        return normalize(chosen)
+    own = default_socket(environ)
+    # A user's own daemon wins; where there is none, the machine's may be running.
+    socket = SYSTEM_SOCKET if not own.exists() and SYSTEM_SOCKET.exists() else own
+    return normalize(str(socket))
+
+
+def normalize(address: str) -> str:
+    """Check one written address and bring it to `unix:/absolute/path` or `host:port`."""
+    if address.startswith("unix:") or "/" in address:
+        path = os.path.abspath(address.removeprefix("unix:"))
+        path = "/" + path.lstrip("/")  # unix:///path has three
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise _invalid(address, f"a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
+        return f"unix:{path}"
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise _invalid(address, "it must be unix:/path, /path or host:port")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise _invalid(address, "write an IPv6 address in brackets: [::1]:50051")
+    return f"{host}:{port}"
+
+
+def target(address: str) -> str:
+    """What gRPC calls a resolved address, to dial it and to listen on it: a path is percent-encoded there."""
+    if address.startswith("unix:"):
+        return "unix:" + quote(address.removeprefix("unix:"))
+    return address
+
+
+def channel_options(address: str, connect_timeout_s: float) -> ChannelOptions:
+    """Options of every channel to a daemon."""
+    options: ChannelOptions = [
+        # Bound what is read ahead of a slow reader: some 1,100 small messages instead of 56,000.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 16 * 1024),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 0),  # the client itself knows what may be tried again
+        # Clients of one process share neither a connection nor its back-off.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A daemon that has just started is found at once; one that accepts and says nothing is given up.
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 250),
+        ("grpc.min_reconnect_backoff_ms", max(100, int(connect_timeout_s * 1000))),
+    ]
+    if address.startswith("unix:"):
+        options.append(("grpc.default_authority", "localhost"))
+    return options
+
+
+def _invalid(address: str, why: str) -> InferdError:
+    return InferdError("invalid", f"bad address {address!r}: {why}", details={"field": "address"})

@@ -1,0 +1,152 @@
+"""What a client holds of an answer while it comes in; the part that the two clients share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import inferd_pb2 as pb
+from .errors import InferdError
+
+FINISH_REASONS = {pb.STOP: "stop", pb.LENGTH: "length", pb.CANCELLED: "cancelled"}
+
+
+@dataclass(slots=True)
+class Logprob:
+    token: int
+    logprob: float
+    text: str
+    top: list[Logprob] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Delta:
+    """A piece of an answer. `index` is the position of its first token in the completion."""
+
+    text: str
+    tokens: list[int]
+    index: int
+    choice: int
+    logprobs: list[Logprob]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds; the first three count from the arrival of the request."""
+
+    queue_ms: float
+    ttft_ms: float
+    e2e_ms: float
+    tpot_ms: float
+    itl_max_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one choice ended."""
+
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+
+
+class Answer:
+    """The state of one generation, moved by the daemon's events."""
+
+    def __init__(self, request: pb.GenerateRequest) -> None:
+        self.request_id = request.request_id
+        self.model = request.model
+        self.device: str | None = None
+        self.seed: int | None = None
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.queued: int | None = None  # requests before this one; None: it does not wait
+        self.waits_for: str | None = None  # slot, load, memory
+        self.resumed = 0  # times it was moved or restarted without losing a token
+        self.endings: dict[int, Ending] = {}  # by choice
+        self._text: dict[int, list[str]] = {}
+        self._cancelled = False
+
+    @property
+    def finish_reason(self) -> str | None:
+        """stop, length or cancelled; None while it runs. Of the first choice, if there are several."""
+        ending = self._first_ending()
+        return ending.finish_reason if ending else "cancelled" if self._cancelled else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts once it is done; completions of several choices are added up."""
+        first = self._first_ending()
+        if first is None:
+            return None
+        completion = sum(ending.usage.completion_tokens for ending in self.endings.values())
+        return Usage(first.usage.prompt_tokens, first.usage.cached_tokens, completion)
+
+    @property
+    def timings(self) -> Timings | None:
+        ending = self._first_ending()
+        return ending.timings if ending else None
+
+    def text_so_far(self, choice: int = 0) -> str:
+        """What has been received and read of one choice."""
+        return "".join(self._text.get(choice, ()))
+
+    def take(self, event: pb.GenerateResponse) -> Delta | None:
+        """Move by one event; a delta comes back as such."""
+        kind = event.WhichOneof("event")
+        if kind == "delta":
+            return self._on_delta(event.delta)
+        if kind == "queued":
+            self.request_id = event.queued.request_id or self.request_id
+            self.queued, self.waits_for = event.queued.position, event.queued.why or None
+        elif kind == "started":
+            self._on_started(event.started)
+        elif kind == "resumed":
+            self.resumed += 1
+        elif kind == "finished":
+            self._on_finished(event.finished)
+        return None
+
+    def check_complete(self) -> None:
+        """Called when the stream has ended well."""
+        if not self.endings and not self._cancelled:
+            raise InferdError("internal", "the answer ended without saying why")
+
+    def _on_delta(self, delta: pb.Delta) -> Delta:
+        text = delta.text
+        if text:
+            self._text.setdefault(delta.choice, []).append(text)
+        logprobs = [_logprob(entry) for entry in delta.logprobs]
+        return Delta(text, list(delta.tokens), delta.index, delta.choice, logprobs)
+
+    def _on_started(self, started: pb.Started) -> None:
+        self.queued = self.waits_for = None
+        self.request_id = started.request_id or self.request_id
+        self.model = started.model or self.model
+        self.device = started.device or None
+        self.seed = started.seed
+        self.prompt_tokens, self.cached_tokens = started.prompt_tokens, started.cached_tokens
+
+    def _on_finished(self, finished: pb.Finished) -> None:
+        usage, t = finished.usage, finished.timings
+        self.queued = self.waits_for = None
+        self.endings[finished.choice] = Ending(
+            FINISH_REASONS.get(finished.finish_reason, "stop"),
+            Usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
+            Timings(t.queue_ms, t.ttft_ms, t.e2e_ms, t.tpot_ms, t.itl_max_ms, t.prefill_ms, t.decode_ms),
+        )
+
+    def _first_ending(self) -> Ending | None:
+        return self.endings[min(self.endings)] if self.endings else None
+
+
+def _logprob(wire: pb.Logprob) -> Logprob:
+    return Logprob(wire.token, wire.logprob, wire.text, [_logprob(entry) for entry in wire.top])

@@ -1,0 +1,126 @@
+"""What is computed next: decoding rows first, whole prompts or long pieces of them, and kernels that never change when exact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.backends.llama.batch import BLOCK, chunk_rows, plan_exact, plan_fast
+from inferd.backends.llama.sampling import Sampler
+from inferd.backends.llama.sequence import Sequence
+from inferd.backends.messages import SamplingParams, Submit
+
+if TYPE_CHECKING:
+    from inferd.backends.llama.batch import Call
+
+PARAMS = SamplingParams(max_tokens=100)
+
+
+def sequence(n_prompt: int, n_computed: int = 0, n_tokens: int | None = None) -> Sequence:
+    tokens = list(range(n_tokens or n_prompt))
+    made = Sequence(Submit("job", 1, tokens, n_prompt, PARAMS), 0, Sampler(PARAMS, (), (), 1000))
+    made.n_computed = n_computed
+    return made
+
+
+def decoding(n_prompt: int = 5) -> Sequence:
+    return sequence(n_prompt, n_prompt, n_prompt + 1)
+
+
+def rows(calls: list[Call]) -> list[list[int]]:
+    return [[piece.n_rows for piece in call.pieces] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("row_ms", "beside", "expected"),
+    [(None, False, 512), (None, True, 128), (0.5, False, 512), (3.0, False, 256), (100.0, False, 64), (2.0, True, 64)],
+)
+def test_the_chunk_follows_the_measured_time(row_ms: float | None, beside: bool, expected: int) -> None:
+    assert chunk_rows(512, row_ms, beside=beside) == expected
+
+
+def test_the_chunk_fits_the_ubatch() -> None:
+    assert chunk_rows(256, None, beside=False) == 256
+
+
+def test_nothing_to_do_is_no_call() -> None:
+    assert plan_fast([], 512, 512) == []
+    assert plan_exact([], 512) == []
+
+
+def test_decoding_rows_come_first_and_prompts_share_the_rest() -> None:
+    calls = plan_fast([sequence(100), decoding(), sequence(200), decoding()], 512, 512)
+    assert rows(calls) == [[1, 1, 100, 200]]
+
+
+def test_who_does_not_fit_waits_for_those_before() -> None:
+    assert rows(plan_fast([sequence(1000), sequence(10)], 512, 512)) == [[512]]
+    assert rows(plan_fast([sequence(100), sequence(1000), sequence(10)], 128, 512)) == [[100]]
+
+
+@pytest.mark.parametrize(
+    ("n_left", "chunk", "expected"), [(150, 128, 86), (100, 64, 100), (192, 128, 128), (129, 128, 65), (63, 512, 63)]
+)
+def test_the_end_of_a_prompt_is_never_a_short_piece(n_left: int, chunk: int, expected: int) -> None:
+    assert rows(plan_fast([sequence(n_left)], chunk, 512)) == [[expected]]
+
+
+def test_a_full_ubatch_still_moves_the_prompt() -> None:
+    assert rows(plan_fast([*(decoding() for _ in range(8)), sequence(100)], 64, 64)) == [[1] * 8 + [56]]
+
+
+def test_exact_blocks_are_whole_and_alone() -> None:
+    calls = plan_exact([decoding(), sequence(200), sequence(30)], 128)
+    assert rows(calls) == [[1, 30], [64], [64]]
+
+
+def test_exact_ends_of_prompts_share_the_small_call() -> None:
+    assert rows(plan_exact([sequence(140, 128), sequence(60)], 512)) == [[12, 51]]
+
+
+def test_exact_replayed_tokens_are_not_prompt() -> None:
+    assert rows(plan_exact([sequence(128, 128, 400)], 512)) == [[63]]
+
+
+def test_exact_pads_a_single_row() -> None:
+    (call,) = plan_exact([decoding()], 512)
+    assert (call.padded, call.n_rows) == (True, 2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 400), st.integers(0, 100)), min_size=1, max_size=80),
+    st.sampled_from([64, 128, 512]),
+)
+def test_exact_rows_always_meet_the_same_kernel(shapes: list[tuple[int, int]], chunk: int) -> None:
+    sequences = [sequence(n_prompt, 0, n_prompt + n_more) for n_prompt, n_more in shapes]
+    while any(s.n_left for s in sequences):
+        left = [s for s in sequences if s.n_left]
+        calls = plan_exact(left, chunk)
+        assert calls
+        for call in calls:
+            whole = [piece.n_rows == BLOCK for piece in call.pieces]
+            assert len(whole) == 1 if any(whole) else 2 <= call.n_rows < BLOCK
+            for piece in call.pieces:
+                blocks_end = piece.sequence.n_prompt // BLOCK * BLOCK
+                assert (piece.n_rows == BLOCK) == (piece.sequence.n_computed < blocks_end)
+                assert piece.sequence.n_computed % BLOCK == 0 or piece.n_rows < BLOCK
+                piece.sequence.n_computed += piece.n_rows
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2000), st.booleans()), min_size=1, max_size=16), st.sampled_from([64, 128, 512])
+)
+def test_fast_always_moves_on_within_the_ubatch(shapes: list[tuple[int, bool]], chunk: int) -> None:
+    sequences = [decoding(n) if decodes else sequence(n) for n, decodes in shapes]
+    n_steps = 0
+    while left := [s for s in sequences if s.n_left]:
+        (call,) = plan_fast(left, chunk, 512)
+        assert 0 < call.n_rows <= 512
+        for piece in call.pieces:
+            assert 0 < piece.n_rows <= piece.sequence.n_left
+            piece.sequence.n_computed += piece.n_rows
+        n_steps += 1
+    assert n_steps <= 2 + sum(n for n, _ in shapes) // 32 + len(shapes)

@@ -1,0 +1,320 @@
+"""The engine on a tiny random model: what it promises in ../engine.py."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from inferd.backends.engine import LoadError
+from inferd.backends.llama.engine import LlamaEngine, load
+from inferd.backends.messages import Delta, Finished, FinishReason, Stopped
+
+from .engines import Heard, hear, plan, run, submit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.llama
+
+
+def prompt(n_tokens: int, seed: int = 0) -> list[int]:
+    return [random.Random(seed).randrange(500) for _ in range(n_tokens)]
+
+
+@pytest.fixture(scope="module")
+def fast(tiny_model: Path) -> Iterator[LlamaEngine]:
+    engine = load(plan(tiny_model), lambda _: None)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_model: Path) -> Iterator[LlamaEngine]:
+    engine = load(plan(tiny_model, numerics="exact"), lambda _: None)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def idle_before_and_after(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    for name in {"fast", "exact"} & set(request.fixturenames):
+        engine = request.getfixturevalue(name)
+        assert not engine.busy()
+        assert engine.step() == []
+        assert (engine.stats().running, engine.stats().kv_cells_used) == (0, 0)
+
+
+def test_ready_says_what_was_loaded(tiny_model: Path) -> None:
+    seen: list[float] = []
+    engine = load(plan(tiny_model), seen.append)
+    ready = engine.ready
+    assert (ready.n_ctx, ready.n_slots, ready.kv_cells, ready.n_vocab, ready.device) == (512, 4, 2048, 512, "CPU")
+    assert ready.buffers["CPU KV"] > 0
+    assert "CPU compute" in ready.buffers
+    assert seen[-1] == 1.0
+    engine.close()
+
+
+def test_a_request_starts_runs_and_finishes(fast: LlamaEngine) -> None:
+    heard = run(fast, submit("a", prompt(20), max_tokens=3))["a"]
+    assert heard.kinds == ["Started", "Delta", "Delta", "Delta", "Finished"]
+    assert (heard.started.prompt_tokens, heard.started.cached_tokens) == (20, 0)
+    assert [e.index for e in heard.events if isinstance(e, Delta)] == [0, 1, 2]
+    assert isinstance(heard.end, Finished)
+    assert (heard.end.reason, heard.end.completion_tokens) == (FinishReason.LENGTH, 3)
+    assert heard.end.prefill_ms > 0
+    assert heard.end.decode_ms > 0
+
+
+def test_text_is_the_bytes_of_the_tokens(fast: LlamaEngine) -> None:
+    heard = run(fast, submit("a", prompt(5), max_tokens=60, temperature=2.0))["a"]
+    raw = b"".join(fast._vocab.piece(token) for token in heard.tokens)
+    assert heard.text == raw.decode(errors="replace")
+
+
+def test_more_requests_than_slots_all_finish(fast: LlamaEngine) -> None:
+    heard = run(fast, *(submit(f"j{i}", prompt(30 + 40 * i, i), max_tokens=5 + i) for i in range(9)))
+    assert [len(heard[f"j{i}"].tokens) for i in range(9)] == [5 + i for i in range(9)]
+
+
+def test_greedy_side_by_side_is_greedy_alone(exact: LlamaEngine) -> None:
+    asked = [submit(f"j{i}", prompt(10 + 30 * i, i), temperature=0.0, max_tokens=20) for i in range(4)]
+    together = {job: heard.tokens for job, heard in run(exact, *asked).items()}
+    assert together == {request.job: run(exact, request)[request.job].tokens for request in asked}
+
+
+@pytest.mark.parametrize("n_prompt", [1, 40, 64, 150, 256])
+def test_exact_tokens_depend_on_nothing_else(exact: LlamaEngine, n_prompt: int) -> None:
+    target = submit("t", prompt(n_prompt, 3), temperature=1.0, seed=n_prompt, max_tokens=60)
+    alone = run(exact, target)["t"].tokens
+    for seed in range(6):
+        draw = random.Random(seed)
+        crowd = [
+            submit(f"{seed}-{i}", prompt(draw.randrange(1, 200), i), temperature=1.0, max_tokens=draw.randrange(1, 40))
+            for i in range(12)
+        ]
+        n_done = draw.randrange(60) if seed else 0
+        again = submit("t", target.tokens + alone[:n_done], n_prompt, temperature=1.0, seed=n_prompt, max_tokens=60)
+        place = draw.randrange(len(crowd))
+        assert run(exact, *crowd[:place], again, *crowd[place:])["t"].tokens == alone[n_done:]
+
+
+def test_a_replay_goes_on_in_the_middle(exact: LlamaEngine) -> None:
+    params = {"temperature": 1.5, "seed": 3, "max_tokens": 40, "repeat_penalty": 1.3, "frequency_penalty": 0.2}
+    whole = run(exact, submit("a", prompt(70), **params))["a"]
+    for n_done in (1, 17, 39):
+        deltas = [e for e in whole.events if isinstance(e, Delta)][:n_done]
+        sent = "".join(e.text for e in deltas)
+        tokens = prompt(70) + whole.tokens[:n_done]
+        rest = run(exact, submit("a", tokens, 70, sent_bytes=len(sent.encode()), **params))["a"]
+        assert rest.tokens == whole.tokens[n_done:]
+        assert sent + rest.text == whole.text
+        assert [e.index for e in rest.events if isinstance(e, Delta)] == list(range(n_done, 40))
+        assert isinstance(rest.end, Finished)
+        assert rest.end.completion_tokens == 40
+
+
+def test_a_replay_that_was_complete_finishes_at_once(fast: LlamaEngine) -> None:
+    heard = run(fast, submit("a", prompt(12), 4, max_tokens=8))["a"]
+    assert heard.kinds == ["Started", "Finished"]
+    assert isinstance(heard.end, Finished)
+    assert heard.end.completion_tokens == 8
+
+
+def test_a_stop_string_ends_the_text_before_it(fast: LlamaEngine) -> None:
+    whole = run(fast, submit("a", prompt(9), temperature=0.0, max_tokens=40))["a"]
+    stop = whole.text[10:14]
+    heard = run(fast, submit("a", prompt(9), temperature=0.0, max_tokens=40, stop=(stop,)))["a"]
+    assert heard.text == whole.text[: whole.text.index(stop)]
+    assert isinstance(heard.end, Finished)
+    assert heard.end.reason is FinishReason.STOP
+    assert heard.end.completion_tokens == len(heard.tokens)
+
+
+def test_an_end_token_is_neither_counted_nor_shown(fast: LlamaEngine) -> None:
+    (eos,) = {fast._vocab.eos}
+    assert eos is not None
+    heard = run(fast, submit("a", prompt(9), ignore_eos=False, logit_bias={eos: 100.0}, min_tokens=2))["a"]
+    assert isinstance(heard.end, Finished)
+    assert (heard.end.reason, heard.end.completion_tokens, len(heard.tokens)) == (FinishReason.STOP, 2, 2)
+    assert eos not in heard.tokens
+
+
+def test_the_context_is_a_limit(fast: LlamaEngine) -> None:
+    heard = run(fast, submit("a", prompt(500), max_tokens=100))["a"]
+    assert isinstance(heard.end, Finished)
+    assert (heard.end.reason, len(heard.tokens)) == (FinishReason.LENGTH, 12)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "n_prompt", "words"),
+    [
+        ([], 0, "no tokens"),
+        ([1] * 512, 512, "the prompt has 512 tokens and leaves no room in the context of 512"),
+        ([1, 512], 2, "token 512 is not one of the model's 512 tokens"),
+        ([-1], 1, "token -1"),
+    ],
+)
+def test_what_can_never_run_is_an_error(fast: LlamaEngine, tokens: list[int], n_prompt: int, words: str) -> None:
+    heard = run(fast, submit("a", tokens, n_prompt))["a"]
+    assert isinstance(heard.end, Finished)
+    assert heard.end.reason is FinishReason.ERROR
+    assert words in heard.end.error
+
+
+def test_logprobs_are_the_models_own(fast: LlamaEngine) -> None:
+    heard = run(fast, submit("a", prompt(9), temperature=0.0, logprobs=3, max_tokens=4, logit_bias={7: 99.0}))["a"]
+    for event in heard.events:
+        if isinstance(event, Delta):
+            assert event.logprobs is not None
+            (chosen,) = event.logprobs
+            assert chosen.token == event.tokens[0] == 7
+            assert len(chosen.top) == 3
+            assert [entry[1] for entry in chosen.top] == sorted((entry[1] for entry in chosen.top), reverse=True)
+            assert chosen.logprob <= chosen.top[0][1] < 0
+
+
+def test_invalid_numbers_fail_one_request_only(fast: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fast._context.logits
+
+    def broken() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        rows = real()
+        rows[0, 3] = np.nan
+        return rows
+
+    monkeypatch.setattr(fast._context, "logits", broken)
+    heard = run(fast, submit("a", prompt(9)), submit("b", prompt(9)))
+    end = heard["a"].end
+    assert isinstance(end, Finished)
+    assert (end.reason, end.error) == (FinishReason.ERROR, "the model produced invalid numbers")
+    assert heard["b"].end.job == "b"
+
+
+def test_cancel_in_the_middle_of_a_prompt_frees_at_once(fast: LlamaEngine) -> None:
+    fast._row_ms = 1e6  # so slow that a step takes the smallest chunk
+    fast.submit(submit("a", prompt(400)))
+    heard = hear(fast, {}, n_steps=2)
+    assert fast.stats().kv_cells_used == 128
+    fast.cancel("a", 1)
+    assert fast.stats().kv_cells_used == 0
+    assert fast.step() == [Stopped("a", 1, 0)]
+    assert heard["a"].kinds == ["Started"]
+    fast._row_ms = None
+
+
+def test_cancel_counts_the_tokens_of_all_attempts(fast: LlamaEngine) -> None:
+    fast.submit(submit("a", prompt(12), 4, max_tokens=100))
+    n_new = sum(isinstance(event, Delta) for _ in range(3) for event in fast.step())
+    fast.cancel("a", 1)
+    assert fast.step() == [Stopped("a", 1, 8 + n_new)]
+
+
+def test_cancel_of_what_waits_or_is_unknown(fast: LlamaEngine) -> None:
+    for i in range(5):
+        fast.submit(submit(f"j{i}", prompt(9)))
+    fast.step()
+    fast.cancel("j4", 1)
+    fast.cancel("j0", 2)  # another attempt
+    fast.cancel("nobody", 1)
+    heard = hear(fast, {})
+    assert heard["j4"].events == [Stopped("j4", 1, 0)]
+    assert all(isinstance(heard[f"j{i}"].end, Finished) for i in range(4))
+
+
+@pytest.mark.parametrize("numerics", ["fast", "exact"])
+def test_short_of_cells_the_lowest_rank_is_parked_and_nobody_fails(tiny_model: Path, numerics: str) -> None:
+    engine = load(plan(tiny_model, kv_cells=512, numerics=numerics), lambda _: None)
+    ranks = {"high": 9, "low": 1, "middle": 5}
+    asked = {job: submit(job, prompt(120, rank), max_tokens=200, rank=rank) for job, rank in ranks.items()}
+    heard = run(engine, *asked.values())
+    parked = heard["low"].end
+    assert isinstance(parked, Stopped)
+    assert parked.parked
+    assert parked.n_tokens == len(heard["low"].tokens)
+    again = run(engine, submit("low", asked["low"].tokens + heard["low"].tokens, 120, max_tokens=200))["low"]
+    assert len(heard["low"].tokens) + len(again.tokens) == 200
+    for job in ("high", "middle"):
+        end = heard[job].end
+        assert isinstance(end, Finished | Stopped)
+        assert len(heard[job].tokens) == 200 or isinstance(end, Stopped)
+    assert len(heard["high"].tokens) == 200
+    engine.close()
+
+
+def test_alone_and_short_of_cells_is_length(tiny_model: Path) -> None:
+    engine = load(plan(tiny_model, kv_cells=256, n_ctx=512), lambda _: None)
+    assert engine.ready.n_ctx == 256
+    heard = run(engine, submit("a", prompt(200), max_tokens=400))["a"]
+    assert isinstance(heard.end, Finished)
+    assert (heard.end.reason, len(heard.tokens)) == (FinishReason.LENGTH, 56)
+    engine.close()
+
+
+def test_a_look_ahead_does_not_push_out_what_runs(tiny_model: Path) -> None:
+    engine = load(plan(tiny_model, kv_cells=512), lambda _: None)
+    heard: dict[str, Heard] = {}
+    engine.submit(submit("a", prompt(300), max_tokens=50, rank=0))
+    engine.submit(submit("b", prompt(300), max_tokens=5, rank=9))
+    hear(engine, heard)
+    assert [type(heard[job].end) for job in "ab"] == [Finished, Finished]
+    engine.close()
+
+
+def test_a_split_cache_serves_too(tiny_model: Path) -> None:
+    engine = load(plan(tiny_model, kv_layout="split"), lambda _: None)
+    assert engine.ready.n_ctx == 512
+    heard = run(engine, *(submit(f"j{i}", prompt(100 + i, i), max_tokens=20) for i in range(6)))
+    assert all(len(h.tokens) == 20 for h in heard.values())
+    engine.close()
+
+
+def test_a_sliding_window_serves_too_but_not_exactly(sliding_model: Path) -> None:
+    engine = load(plan(sliding_model), lambda _: None)
+    heard = run(engine, *(submit(f"j{i}", prompt(150, i), max_tokens=20) for i in range(4)))
+    assert all(len(h.tokens) == 20 for h in heard.values())
+    engine.close()
+    with pytest.raises(LoadError, match="sliding window") as error:
+        load(plan(sliding_model, numerics="exact"), lambda _: None)
+    assert error.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("changes", [{"kv_layout": "split"}, {"flash_attention": False}])
+def test_exact_has_its_conditions(tiny_model: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(LoadError) as error:
+        load(plan(tiny_model, numerics="exact", **changes), lambda _: None)
+    assert error.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+def test_every_kv_type_that_fits_the_head_works_or_says_why(tiny_model: Path, kv_type: str) -> None:
+    try:
+        engine = load(plan(tiny_model, kv_type=kv_type), lambda _: None)
+    except LoadError as error:
+        assert kv_type in ("q8_0", "q4_0")  # the head of 16 is no whole block
+        assert error.code in ("unsupported", "corrupt")
+        return
+    assert len(run(engine, submit("a", prompt(9)))["a"].tokens) == 8
+    engine.close()
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 10, 5000])
+def test_a_broken_file_is_corrupt_and_tells_no_paths(tiny_model: Path, tmp_path: Path, keep_bytes: int) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(tiny_model.read_bytes()[:keep_bytes])
+    with pytest.raises(LoadError) as error:
+        load(plan(path), lambda _: None)
+    assert error.value.code == "corrupt"
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_an_unreadable_progress_receiver_ends_the_load(tiny_model: Path) -> None:
+    def gone(_: float) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        load(plan(tiny_model), gone)

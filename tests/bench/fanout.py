@@ -1,0 +1,105 @@
+"""Tokens per second from the fake engine through the daemon to its readers, and how late they come.
+
+The engine emits at a set rate, a little above the bar. Token i of a stream is due i / rate after the stream's start. The start
+is taken from the token that came soonest, and the shortest way through the idle daemon is added to every delay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferd import Client
+
+from . import daemon, ttft
+from .figures import Outcome, of_runs, percentile, spread
+from . import models
+
+N_STREAMS = 32
+RATE = 650.0  # of one stream: 20,800 for all
+BAR_TOKENS_PER_S = 20_000.0
+BAR_DELAY_MS = 10.0
+ROOT = Path(__file__).parents[2]
+
+Message = tuple[float, int, int]  # when, index of the first token, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of all streams at one rate."""
+
+    tokens_per_s: float
+    tokens_per_message: float
+    delays_ms: list[float]  # of every token; empty when there is no rate
+
+
+def measure(*, quick: bool) -> Outcome:
+    seconds, n_runs = (2.0, 2) if quick else (4.0, 5)
+    folder, name = tiny_folder()
+    with daemon.running(daemon.fake_config(folder, RATE)) as one:
+        runs = [run(one.address, name, int(RATE * seconds), RATE) for _ in range(n_runs)]
+    with daemon.running(daemon.fake_config(folder)) as one:
+        free = [run(one.address, name, int(RATE * seconds), 0.0) for _ in range(n_runs)]
+    p50 = [percentile(r.delays_ms, 0.5) for r in runs]
+    p99 = [percentile(r.delays_ms, 0.99) for r in runs]
+    in_time = [r.tokens_per_s * share_in_time(r.delays_ms) for r in runs]
+    lines = [
+        f"At {N_STREAMS} x {RATE:g} tokens/s: {spread([r.tokens_per_s for r in runs], 0)} tokens/s arrive, delay p50 "
+        f"{spread(p50, 2)} ms, p99 {spread(p99, 2)} ms, {spread([r.tokens_per_message for r in runs], 2)} tokens a message.",
+        f"As fast as it goes: {spread([r.tokens_per_s for r in free], 0)} tokens/s, "
+        f"{spread([r.tokens_per_message for r in free], 2)} tokens a message.",
+    ]
+    title = f"tokens/s of {N_STREAMS} fake streams, delivered within {BAR_DELAY_MS:g} ms"
+    return Outcome([of_runs(title, in_time, "tokens/s", at_least=BAR_TOKENS_PER_S)], lines)
+
+
+def share_in_time(delays_ms: list[float]) -> float:
+    return sum(delay <= BAR_DELAY_MS for delay in delays_ms) / len(delays_ms)
+
+
+def run(address: str, model: str, n_tokens: int, rate: float, n_processes: int = 2) -> Run:
+    with Client(address) as client:
+        client.load(model).wait()
+        shortest_ms = min(ttft.first_text_ms(client, model)[0] for _ in range(30))
+    streams = listen(address, model, n_tokens, n_processes)
+    n_messages = sum(len(messages) for messages in streams)
+    total = sum(n for messages in streams for _, _, n in messages)
+    assert total == N_STREAMS * n_tokens, f"{total} tokens came, not {N_STREAMS * n_tokens}"
+    first_s = min(messages[0][0] for messages in streams)
+    last_s = max(messages[-1][0] for messages in streams)
+    delays_ms = [delay + shortest_ms for m in streams for delay in excess_ms(m, rate)] if rate else []
+    return Run(total / (last_s - first_s), total / n_messages, delays_ms)
+
+
+def excess_ms(messages: list[Message], rate: float) -> list[float]:
+    """How much later than the soonest token each token came, against its due time."""
+    late_s = [when_s - (index + i) / rate for when_s, index, n in messages for i in range(n)]
+    soonest_s = min(late_s)
+    return [(late - soonest_s) * 1e3 for late in late_s]
+
+
+def listen(address: str, model: str, n_tokens: int, n_processes: int) -> list[list[Message]]:
+    """Have the streams read by several client processes, so that one of them is not the limit."""
+    share = N_STREAMS // n_processes
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for i in range(n_processes):
+            command = [sys.executable, "-m", "tests.bench.listen", address, model, str(share), str(n_tokens), str(40 + share * i)]
+            pipes = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            clients.append(stack.enter_context(pipes))
+        for client in clients:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "ready\n"
+        for client in clients:
+            assert client.stdin is not None
+            client.stdin.write("go\n")
+            client.stdin.flush()
+        streams: list[list[Message]] = []
+        for client in clients:
+            assert client.stdout is not None
+            streams += json.loads(client.stdout.readline())
+    return streams

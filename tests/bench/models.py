@@ -1,0 +1,32 @@
+"""The model files that the probes need, made once and kept under build/bench."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..models.random_gguf import SHAPES, write_random_gguf
+
+CACHE = Path(__file__).parents[2] / "build" / "bench"
+N_VOCAB = SHAPES["qwen2-0.5b"].n_vocab
+
+
+def tiny() -> Path:
+    """A file that only the fake engine will serve."""
+    return _made("tiny", "q8_0")
+
+
+def half_billion() -> Path:
+    """Qwen2-0.5B in all but its answers."""
+    return _made("qwen2-0.5b", "q4_k_m")
+
+
+def _made(shape: str, quant: str) -> Path:
+    path = CACHE / f"{shape}-{quant}" / f"{shape}-{quant}.gguf"
+    if not path.exists():
+        print(f"making {path.name}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        write_random_gguf(unfinished, SHAPES[shape], quant, path.stem)
+        unfinished.rename(path)
+    return path
