@@ -78,7 +78,7 @@ async def _serve(config: Config, where: str) -> int:
     log.info("serving on %s", where)
     eternal = [
         asyncio.create_task(telemetry.run(), name="telemetry"),
-        asyncio.create_task(_probe(node, telemetry.machine), name="probe"),
+        asyncio.create_task(_probe(node, telemetry), name="probe"),
     ]
     await _until(stop, eternal)
     log.info("shutting down: %d requests are live", len(node.jobs))
@@ -105,12 +105,14 @@ def build(config: Config) -> tuple[Node, Telemetry]:
     return node, Telemetry(node, machine, Sensors(hardware), version("inferd"))
 
 
-async def _probe(node: Node, machine: Machine) -> None:
+async def _probe(node: Node, telemetry: Telemetry) -> None:
     """What the engines make of devices beside the CPU; takes seconds, so it runs beside the serving."""
+    machine = telemetry.machine
     if machine.needs_probe():
         hardware = await asyncio.to_thread(detect)
         backends = await asyncio.to_thread(probe_backends)
         machine.hardware = with_backends(hardware, backends)
+        telemetry.sensors = Sensors(machine.hardware)
         machine.open_pools(node.ledger)
         node.fleet.gpus = tuple(device.id for device in machine.gpus())
 

@@ -1100,16 +1100,12 @@ class HostState(google.protobuf.message.Message):
     BOOKED_BYTES_FIELD_NUMBER: builtins.int
     MARGIN_BYTES_FIELD_NUMBER: builtins.int
     PSI_MEMORY_SOME_AVG10_FIELD_NUMBER: builtins.int
-    PSI_CPU_SOME_AVG10_FIELD_NUMBER: builtins.int
-    PSI_IO_SOME_AVG10_FIELD_NUMBER: builtins.int
     memory_total_bytes: builtins.int
     memory_available_bytes: builtins.int
     """as this process may use it"""
     booked_bytes: builtins.int
     margin_bytes: builtins.int
     psi_memory_some_avg10: builtins.float
-    psi_cpu_some_avg10: builtins.float
-    psi_io_some_avg10: builtins.float
     def __init__(
         self,
         *,
@@ -1118,16 +1114,9 @@ class HostState(google.protobuf.message.Message):
         booked_bytes: builtins.int = ...,
         margin_bytes: builtins.int = ...,
         psi_memory_some_avg10: builtins.float | None = ...,
-        psi_cpu_some_avg10: builtins.float | None = ...,
-        psi_io_some_avg10: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_psi_cpu_some_avg10", b"_psi_cpu_some_avg10", "_psi_io_some_avg10", b"_psi_io_some_avg10", "_psi_memory_some_avg10", b"_psi_memory_some_avg10", "psi_cpu_some_avg10", b"psi_cpu_some_avg10", "psi_io_some_avg10", b"psi_io_some_avg10", "psi_memory_some_avg10", b"psi_memory_some_avg10"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_psi_cpu_some_avg10", b"_psi_cpu_some_avg10", "_psi_io_some_avg10", b"_psi_io_some_avg10", "_psi_memory_some_avg10", b"_psi_memory_some_avg10", "booked_bytes", b"booked_bytes", "margin_bytes", b"margin_bytes", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "psi_cpu_some_avg10", b"psi_cpu_some_avg10", "psi_io_some_avg10", b"psi_io_some_avg10", "psi_memory_some_avg10", b"psi_memory_some_avg10"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_psi_cpu_some_avg10", b"_psi_cpu_some_avg10"]) -> typing.Literal["psi_cpu_some_avg10"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_psi_io_some_avg10", b"_psi_io_some_avg10"]) -> typing.Literal["psi_io_some_avg10"] | None: ...
-    @typing.overload
+    def HasField(self, field_name: typing.Literal["_psi_memory_some_avg10", b"_psi_memory_some_avg10", "psi_memory_some_avg10", b"psi_memory_some_avg10"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_psi_memory_some_avg10", b"_psi_memory_some_avg10", "booked_bytes", b"booked_bytes", "margin_bytes", b"margin_bytes", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "psi_memory_some_avg10", b"psi_memory_some_avg10"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_psi_memory_some_avg10", b"_psi_memory_some_avg10"]) -> typing.Literal["psi_memory_some_avg10"] | None: ...
 
 Global___HostState: typing_extensions.TypeAlias = HostState

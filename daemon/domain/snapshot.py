@@ -63,8 +63,6 @@ class HostRow:
     booked_bytes: int
     margin_bytes: int
     psi_memory_some_avg10: float | None
-    psi_cpu_some_avg10: float | None
-    psi_io_some_avg10: float | None
 
 
 @dataclass(frozen=True, slots=True)

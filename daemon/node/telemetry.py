@@ -35,12 +35,11 @@ class Telemetry:
     _sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def run(self) -> None:
-        """For ever. Sensors are read in a thread: a driver that hangs must not stop the daemon."""
+        """For ever. Sensors are read in a thread of their own, so a driver that hangs stops only its own figures."""
+        reading: asyncio.Task[None] | None = None
         while True:
-            try:
-                await self._round()
-            except OSError as error:
-                log.warning("sensors: %s", error)
+            if reading is None or reading.done():
+                reading = asyncio.create_task(self._read(), name="sensors")
             self.node.tick(time.monotonic())
             await asyncio.sleep(PERIOD_S)
 
@@ -53,8 +52,11 @@ class Telemetry:
             self.node, self.machine, sequence=sequence, version=self.version, uptime_s=uptime_s, now_s=now_s
         )
 
-    async def _round(self) -> None:
+    async def _read(self) -> None:
         pids = {r.model.name: r.model.pid for r in self.node.fleet if r.model.pid is not None}
-        memory, readings = await asyncio.to_thread(self.sensors.read, pids.values())
+        try:
+            memory, readings = await asyncio.to_thread(self.sensors.read, tuple(pids.values()))
+        except OSError as error:
+            return log.warning("sensors: %s", error)
         workers = {name: (pid, memory_bytes(pid)) for name, pid in pids.items()}
-        self.machine.on_reading(memory, readings, workers, self.node.ledger)
+        return self.machine.on_reading(memory, readings, workers, self.node.ledger)

@@ -134,8 +134,6 @@ def _host(node: Node, machine: Machine) -> HostRow:
         booked_bytes=node.ledger.booked_bytes(HOST),
         margin_bytes=node.ledger.pools[HOST].margin,
         psi_memory_some_avg10=memory.psi_some_avg10,
-        psi_cpu_some_avg10=None,
-        psi_io_some_avg10=None,
     )
 
 

@@ -79,9 +79,9 @@ class Ledger:
     def shortfall(self, bytes_on: Mapping[str, int]) -> Shortfall | None:
         """The first pool that cannot take this, or None when all can. Changes nothing."""
         for name, n_bytes in bytes_on.items():
-            free_bytes = self.headroom_bytes(name) if name in self.pools else 0
+            free_bytes = max(0, self.headroom_bytes(name)) if name in self.pools else 0
             if n_bytes > free_bytes:
-                return Shortfall(name, n_bytes, max(0, free_bytes))
+                return Shortfall(name, n_bytes, free_bytes)
         return None
 
     def reserve(self, owner: str, bytes_on: Mapping[str, int]) -> Reservation:
@@ -96,8 +96,9 @@ class Ledger:
 
     def release(self, reservation: Reservation) -> None:
         """Give the bytes back, once."""
-        if self.reservations.pop(reservation.owner, None) is not reservation:
+        if self.reservations.get(reservation.owner) is not reservation:
             raise AssertionError(f"{reservation.owner} does not hold this reservation")
+        del self.reservations[reservation.owner]
         for pool in self.pools.values():
             if (gone := pool.observed.pop(reservation.owner, 0)) > 0:
                 pool.used = max(0, pool.used - gone)

@@ -41,7 +41,6 @@ def test_names_of_quantities_say_their_unit(section: type[msgspec.Struct]) -> No
         ("server", {"drain_s": float("nan")}),
         ("server", {"max_message_bytes": 1}),
         ("server", {"max_message_bytes": 65 * 2**20}),
-        ("server", {"stream_buffer_tokens": 0}),
         ("queue", {"max_requests": 0}),
         ("memory", {"host_margin_bytes": -1}),
         ("fake", {"tokens_per_s": -1.0}),

@@ -19,7 +19,7 @@ def test_the_union_names_every_decision_of_the_file() -> None:
 def test_decisions_that_say_the_same_are_equal() -> None:
     assert Load("a") == Load("a")
     assert Load("a") != Load("b")
-    assert Load("a") != Unload("a")
+    assert len({Load("a"), Unload("a"), Load("a")}) == 2
 
 
 def test_a_decision_cannot_be_changed() -> None:
