@@ -26,6 +26,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._streams: dict[str, Stream] = {}
         self._arrivals = itertools.count()
+        self._read: set[Stream] = set()  # streams that somebody reads, also after the job is over
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -43,6 +44,7 @@ class Jobs:
         job = Job(request, now_s, next(self._arrivals))
         stream = Stream(job)
         self._jobs[job.id], self._streams[job.id] = job, stream
+        self._read.add(stream)
         return job, stream
 
     def forget(self, job: Job) -> None:
@@ -50,26 +52,30 @@ class Jobs:
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id], self._streams[job.id]
 
-    def stalled(self, now_s: float, limit_s: float) -> list[Job]:
-        """Live jobs whose reader stands still."""
-        return [job for job in self if job.live and self._streams[job.id].stalled_s(now_s) > limit_s]
+    def hung_up(self, stream: Stream) -> None:
+        """Nobody reads the stream any more."""
+        self._read.discard(stream)
 
-    def tell_queued(self, job: Job, position: int, now_s: float) -> None:
-        self._streams[job.id].push(Queued(job.id, position, job.why), now_s)
+    def stalled(self, now_s: float, limit_s: float) -> list[Stream]:
+        """Streams whose reader stands still."""
+        return [stream for stream in self._read if stream.stalled_s(now_s) > limit_s]
+
+    def tell_queued(self, job: Job, position: int) -> None:
+        self._streams[job.id].push(Queued(job.id, position, job.why))
 
     # what happens to a job
 
-    def started(self, job: Job, event: messages.Started, device: str, now_s: float) -> None:
+    def started(self, job: Job, event: messages.Started, device: str) -> None:
         stream = self._streams[job.id]
         if job.announced:
-            return stream.push(Resumed("kv_full"), now_s)
+            return stream.push(Resumed("kv_full"))
         job.announced = True
         job.cached_tokens = event.cached_tokens
         self.meter.total.prompt_tokens += event.prompt_tokens
         request = job.request
         seed = request.params.seed
         news = Started(job.id, request.model, event.prompt_tokens, event.cached_tokens, device, seed)
-        return stream.push(news, now_s)
+        return stream.push(news)
 
     def grown(self, job: Job, event: messages.Delta, now_s: float) -> None:
         """The token path: count, remember, pass on."""
@@ -83,7 +89,7 @@ class Jobs:
         text = event.text
         job.sent_bytes += len(text) if text.isascii() else len(text.encode())
         self.meter.on_tokens(job.request.model, len(event.tokens))
-        self._streams[job.id].push_text(event.index, text, event.tokens, event.logprobs, now_s)
+        self._streams[job.id].push_text(event.index, text, event.tokens, event.logprobs)
 
     def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
         if event.reason is FinishReason.ERROR:
@@ -95,8 +101,8 @@ class Jobs:
         self.meter.total.requests_finished += 1
         stream = self._streams[job.id]
         if event.text:
-            stream.push_text(len(job.generated), event.text, (), None, now_s)
-        stream.push(summary(job, event.completion_tokens, now_s), now_s)
+            stream.push_text(len(job.generated), event.text, (), None)
+        stream.push(summary(job, event.completion_tokens, now_s))
         return stream.close()
 
     def failed(self, job: Job, error: InferdError) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ..system.catalog import Catalog
     from .resident import Resident
     from .stream import Stream
+
+log = logging.getLogger(__name__)
 
 RANK = {Priority.BATCH: 0, Priority.NORMAL: 1, Priority.INTERACTIVE: 2}  # who is parked first when KV is short
 
@@ -82,6 +85,7 @@ class Node:
 
     def hang_up(self, stream: Stream) -> None:
         """The reader of this stream is gone; nothing happens when the request is over already."""
+        self.jobs.hung_up(stream)
         self._cancel(stream.job)
 
     async def tokenize(
@@ -97,12 +101,13 @@ class Node:
         self.meter.on_tick(now_s)
         self.carry_out(self.scheduler.on_tick(now_s))
         limit_s = self.config.server.slow_consumer_s
-        for job in self.jobs.stalled(now_s, limit_s):
-            message = f"the reader of this stream took nothing for {limit_s:g} s"
-            self.cancel(job.id, InferdError(Code.SLOW_CONSUMER, message))
+        for stream in self.jobs.stalled(now_s, limit_s):
+            error = InferdError(Code.SLOW_CONSUMER, f"the reader of this stream took nothing for {limit_s:g} s")
+            self._cancel(stream.job, error)
+            stream.cut(error)
         for lane in self.scheduler.lanes.values():
             for position, job in enumerate(lane.waiting):
-                self._tell_queued(job, position, now_s)
+                self._tell_queued(job, position)
         self.fleet.tick(now_s)
         self.changes.notify()
 
@@ -134,6 +139,9 @@ class Node:
                 self._on_prepared(job, tokens, resident.model)
         except InferdError as error:
             self._fail_queued(job, error)
+        except Exception:
+            log.exception("%s: preparing the prompt failed", job.id)
+            self._fail_queued(job, InferdError(Code.INTERNAL, "the prompt could not be prepared"))
 
     def _on_prepared(self, job: Job, tokens: list[int], model: Model) -> None:
         """The prompt has a length now, and its limits can be checked. Raises InferdError."""
@@ -233,7 +241,7 @@ class Node:
             case Started():
                 if job.live:
                     device = resident.model.ready.device if resident.model.ready else ""
-                    self.jobs.started(job, event, device, now_s)
+                    self.jobs.started(job, event, device)
             case Finished():
                 if job.live:
                     self.jobs.finished(job, event, now_s)
@@ -257,9 +265,9 @@ class Node:
 
     # small things
 
-    def _tell_queued(self, job: Job, position: int, now_s: float) -> None:
+    def _tell_queued(self, job: Job, position: int) -> None:
         job.why = self.scheduler.why(job)
-        self.jobs.tell_queued(job, position, now_s)
+        self.jobs.tell_queued(job, position)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

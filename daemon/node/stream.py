@@ -7,6 +7,7 @@ behind costs fewer, larger messages. Memory is bounded by the answer; a reader t
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,10 @@ class Stream:
         self._error: InferdError | None = None
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
-        self._oldest_s: float | None = None  # when the oldest event that nobody took was pushed
+        self._reader: asyncio.Task[object] | None = None
+        self._busy_since_s: float | None = None  # when the reader took what it has not finished with
 
-    def push(self, event: StreamEvent, now_s: float) -> None:
+    def push(self, event: StreamEvent) -> None:
         """Hand over one event; ignored after the end."""
         if self._closed:
             return
@@ -87,11 +89,9 @@ class Stream:
             self._events[-1] = event  # only the newest position is of interest
         else:
             self._events.append(event)
-        self._wake(now_s)
+        self._wake()
 
-    def push_text(
-        self, index: int, text: str, tokens: Sequence[int], logprobs: list[TokenLogprob] | None, now_s: float
-    ) -> None:
+    def push_text(self, index: int, text: str, tokens: Sequence[int], logprobs: list[TokenLogprob] | None) -> None:
         """Hand over tokens; they join those that still wait."""
         if self._closed:
             return
@@ -103,20 +103,27 @@ class Stream:
                 last.logprobs = (last.logprobs or []) + logprobs
         else:
             self._events.append(Text(index, text, list(tokens), logprobs))
-        self._wake(now_s)
+        self._wake()
 
     def close(self, error: InferdError | None = None) -> None:
         """No event follows; the reader gets what waits, then the error if there is one."""
         if not self._closed:
             self._closed, self._error = True, error
-            self._wake(None)
+            self._wake()
 
     def stalled_s(self, now_s: float) -> float:
-        """How long the oldest event has waited for the reader."""
-        return 0.0 if self._oldest_s is None or self._closed else now_s - self._oldest_s
+        """How long the reader has been busy with what it took last: its client takes nothing."""
+        return 0.0 if self._busy_since_s is None else now_s - self._busy_since_s
+
+    def cut(self, error: InferdError) -> None:
+        """End the stream although its reader stands still in a write; that write would never end."""
+        self.close(error)
+        if self._reader is not None:
+            self._reader.cancel()
 
     async def take(self) -> list[StreamEvent]:
         """Everything that waits, at least one event; [] at the end. Raises the InferdError that ended it."""
+        self._reader, self._busy_since_s = asyncio.current_task(), None
         while not self._events:
             if self._closed:
                 if self._error is not None:
@@ -125,11 +132,9 @@ class Stream:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         events, self._events = self._events, []
-        self._oldest_s = None
+        self._busy_since_s = time.monotonic()
         return events
 
-    def _wake(self, now_s: float | None) -> None:
-        if self._oldest_s is None:
-            self._oldest_s = now_s
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
