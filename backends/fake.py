@@ -79,7 +79,9 @@ ORDER = re.compile(rb"fake:(tokens|crash|hang)=(\d+)")
 
 def token_bytes(token: int) -> bytes:
     """The text of one token of the fake vocabulary."""
-    return bytes([token]) if token < N_BYTES else f"{WORDS[token - N_BYTES]} ".encode()
+    if token < N_BYTES:
+        return bytes([token])
+    return f"{WORDS[(token - N_BYTES) % len(WORDS)]} ".encode()  # a real model's file may have more words
 
 
 class _Run:

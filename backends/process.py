@@ -106,6 +106,8 @@ class Process:
             theirs.close()
         self._channel = await AsyncChannel.open(ours, self._receive, self._end)
         self.send(Load(plan))
+        if self.state is WorkerState.STOPPING:  # told to end before there was a channel to say so
+            self.send(Stop())
         self._life = asyncio.create_task(self._live(), name=f"{self.module}[{self.pid}]")
 
     @property

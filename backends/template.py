@@ -58,6 +58,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for many, times in ((left, right), (right, left)):
             if not isinstance(times, int):
                 continue
+            if operator == "*" and isinstance(many, int) and many.bit_length() + times.bit_length() > POWER_BITS:
+                raise _TooMuch
             if operator == "*" and hasattr(many, "__len__") and len(many) * times > OUTPUT_BYTES:
                 raise _TooMuch
             if operator == "**" and isinstance(left, int) and left.bit_length() * times > POWER_BITS:

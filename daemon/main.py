@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import ipaddress
 import logging
 import os
 import signal
@@ -18,7 +19,9 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from ..protos import address as addresses
+from ..protos.errors import InferdError
 from .api import rpc
+from .api.guard import Reading
 from .node.machine import Machine
 from .node.node import Node
 from .node.telemetry import Telemetry
@@ -35,7 +38,6 @@ log = logging.getLogger("inferd")
 OK, FAILED, BUSY, BAD_CONFIG = 0, 5, 75, 78
 SOCKET_MODE = 0o660
 HANG_UP_S = 1.0  # for streams that outlive the drain
-LOOPBACK = ("127.", "localhost", "[::1]")
 
 
 class Refused(Exception):
@@ -50,7 +52,7 @@ def serve(config: Config, log_level: str = "info") -> int:
     """Run until SIGTERM or SIGINT; returns the exit code of DESIGN's table."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:
-        where = addresses.normalize(config.server.address) if config.server.address else _default_address()
+        where = _address(config)
         _check_reach(where)
         with _locked(where):
             return asyncio.run(_serve(config, where))
@@ -134,7 +136,7 @@ def _server(config: Config, node: Node, telemetry: Telemetry) -> tuple[grpc.aio.
         ("grpc.so_reuseport", 0),
         ("grpc.http2.bdp_probe", 0),
     ]
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(options=options, interceptors=[Reading()])
     rpc.register(server, node, telemetry)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -160,15 +162,30 @@ def _bind(server: grpc.aio.Server, where: str) -> None:
         os.chmod(where.removeprefix("unix:"), SOCKET_MODE)
 
 
-def _default_address() -> str:
-    return addresses.normalize(os.environ.get(addresses.ENVIRONMENT) or str(addresses.default_socket()))
+def _address(config: Config) -> str:
+    """The config's, else the environment's, else the default socket."""
+    field, given = "server.address", config.server.address
+    if not given:
+        field, given = addresses.ENVIRONMENT, os.environ.get(addresses.ENVIRONMENT) or str(addresses.default_socket())
+    try:
+        return addresses.normalize(given)
+    except InferdError as error:
+        raise Refused(BAD_CONFIG, f"`{field}`: {error}") from None
 
 
 def _check_reach(where: str) -> None:
     """TCP without TLS and authentication stays on this machine."""
-    if not where.startswith(("unix:", *LOOPBACK)):
+    if not where.startswith("unix:") and not _is_loopback(where.rpartition(":")[0]):
         text = f"`server.address`: {where} is reachable from outside, which needs TLS and authentication"
         raise Refused(BAD_CONFIG, text)
+
+
+def _is_loopback(host: str) -> bool:
+    """By the whole name: `localhost.example.org` and `127.example.org` are anybody's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager
@@ -179,7 +196,7 @@ def _locked(where: str) -> Any:
         return
     path = Path(where.removeprefix("unix:"))
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
+    with open(f"{path.with_suffix('') if path.suffix == '.sock' else path}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -47,7 +47,7 @@ class BindingError(Exception):
 def _on_log(level: int, text: bytes, _: object) -> None:
     global _printing
     if level != CONT:
-        _printing = INFO <= level < 4  # 4 is debug
+        _printing = level >= INFO
         log.on_line(level, text.decode(errors="replace"))
     if _printing:
         os.write(2, text)

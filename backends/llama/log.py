@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-ERROR = 3  # ggml_log_level
-WARN = 2
-INFO = 1
-CONT = 5
+INFO, WARN, ERROR, CONT = 2, 3, 4, 5  # ggml_log_level; 1 is debug, CONT goes on with the line before
 
 Fault = Literal["corrupt", "memory", "unsupported"]
 
@@ -16,7 +13,7 @@ _BUFFER = re.compile(r"\s(\S+)\s+(\S+(?: \S+ state)?) buffer size = +([\d.]+) Mi
 _DEVICE = re.compile(r"using device (\S+) \((.+?)\) ")
 _MEMORY = re.compile(r"alloc|out of memory|cudaMalloc", re.IGNORECASE)
 _UNSUPPORTED = re.compile(
-    r"unknown (model architecture|pre-tokenizer|\(magic)|unsupported|not supported|requires|cannot be used",
+    r"unknown (model arch|pre-tok)|unsupported|not supported|requires|does not divide|cannot be used",
     re.IGNORECASE,
 )
 _WHERE = re.compile(r"^\w+: (error loading model: |failed to initialize the context: )?")

@@ -8,17 +8,38 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import grpc
+from google.protobuf.message import DecodeError
+
 from ..domain.errors import Code, InferdError
 from .wire import to_status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import grpc
-
     Method = Callable[..., Awaitable[Any]]
 
 log = logging.getLogger(__name__)
+
+UNREADABLE = "the message cannot be read: it is damaged, or a text in it is not valid UTF-8"
+
+
+class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Bytes that are no message reach the method as None, which `guarded` refuses; gRPC itself would say UNKNOWN."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        read = handler.request_deserializer
+
+        def read_or_none(raw: bytes) -> Any:
+            try:
+                return read(raw)
+            except DecodeError:
+                return None
+
+        return handler._replace(request_deserializer=read_or_none)
 
 
 def guarded(method: Method) -> Any:
@@ -27,6 +48,8 @@ def guarded(method: Method) -> Any:
     @functools.wraps(method)
     async def run(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if request is None:
+                raise InferdError(Code.INVALID, UNREADABLE)
             return await method(self, request, context)
         except InferdError as error:
             await _abort(context, error)

@@ -14,7 +14,6 @@ from .guard import guarded
 if TYPE_CHECKING:
     import grpc
 
-    from ..domain.request import Request
     from ..node.node import Node
     from ..node.stream import Stream
     from ..node.telemetry import Telemetry
@@ -37,11 +36,13 @@ class Inference(pb_grpc.InferenceServicer):
         streams: list[Stream] = []
         try:
             for one in requests:
-                streams.append(self.node.submit(one))
+                stream = self.node.submit(one)
+                stream.read_by(asyncio.current_task())
+                streams.append(stream)
             if len(streams) == 1:
                 await _forward(streams[0], 0, context)
             else:
-                await _forward_all(requests, streams, context)
+                await _forward_all(streams, context)
         finally:
             for stream in streams:
                 self.node.hang_up(stream)
@@ -130,14 +131,22 @@ async def _forward(stream: Stream, choice: int, context: Context) -> None:
             await context.write(wire.to_response(event, choice))
 
 
-async def _forward_all(requests: list[Request], streams: list[Stream], context: Context) -> None:
-    """Several answers on one call; the first failure ends them all."""
+async def _forward_all(streams: list[Stream], context: Context) -> None:
+    """Several answers on one call, which carries one message at a time; the first failure ends them all."""
+    takes = {asyncio.ensure_future(stream.take()): choice for choice, stream in enumerate(streams)}
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for request, stream in zip(requests, streams, strict=True):
-                tasks.create_task(_forward(stream, request.choice, context), name=request.id)
-    except* InferdError as group:
-        raise group.exceptions[0] from None
+        while takes:
+            done, _ = await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
+            for taken in done:
+                choice = takes.pop(taken)
+                for event in (events := taken.result()):
+                    await context.write(wire.to_response(event, choice))
+                if events:
+                    takes[asyncio.ensure_future(streams[choice].take())] = choice
+    finally:
+        for taken in takes:
+            taken.cancel()
+        await asyncio.gather(*takes, return_exceptions=True)
 
 
 def register(server: grpc.aio.Server, node: Node, telemetry: Telemetry) -> None:

@@ -63,6 +63,7 @@ FINISH_REASON = {
 }
 ROLES = ("system", "user", "assistant", "tool", "developer")
 DOMAIN = "inferd"
+MAX_MESSAGE_CHARS = 512  # it goes out twice, percent-encoded and in base64, and clients take 8 KiB of trailers
 
 
 # requests
@@ -282,5 +283,6 @@ def to_status(error: InferdError) -> grpc.Status:
     else:
         packed.pop()
     code = code_pb2.Code.Value(status.name)
-    rich: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=packed))
+    text = error.message if len(error.message) <= MAX_MESSAGE_CHARS else f"{error.message[: MAX_MESSAGE_CHARS - 1]}…"
+    rich: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=text, details=packed))
     return rich

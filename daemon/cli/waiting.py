@@ -82,5 +82,7 @@ class Waiting:
 
 def sentence(position: int, why: str | None) -> str:
     """What a position in the queue means to who stands there."""
-    what = f"queued for {why}" if why in ("memory", "prompt") else "queued"
+    if why == "prompt":
+        return "reading the prompt"
+    what = "queued for memory" if why == "memory" else "queued"
     return f"{what}, {position} before you" if position else f"{what}, you are next"

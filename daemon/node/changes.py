@@ -16,8 +16,12 @@ class Changes:
             self._next.set_result(None)
         self._next = None
 
-    async def wait(self) -> None:
-        """Until the next change."""
+    def next(self) -> asyncio.Future[None]:
+        """The next change; take it before a look at the state, and no change after that look is missed."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._next)
+        return asyncio.shield(self._next)
+
+    async def wait(self) -> None:
+        """Until the next change."""
+        await self.next()

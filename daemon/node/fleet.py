@@ -79,8 +79,9 @@ class Fleet:
         while model.state is not ModelState.READY:
             if resident.load_error is not None and model.state not in LOADED:
                 raise resident.load_error
+            change = self.node.changes.next()  # taken first: the reader of what we yield may be slow
             yield model
-            await self.node.changes.wait()
+            await change
             if model.state is ModelState.COLD and resident.load_error is None:
                 self._ask(resident)  # it was still draining when we asked first
         yield model

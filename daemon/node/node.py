@@ -252,6 +252,7 @@ class Node:
                 if job.phase is Phase.PARKING:
                     job.move(Phase.QUEUED)
                     self.carry_out(self.scheduler.on_parked(job, now_s))
+                    self._end_drained(resident)
                 else:
                     self._release(resident, job, now_s)
 
@@ -259,9 +260,13 @@ class Node:
         """The worker holds nothing of the job any more."""
         self.jobs.forget(job)
         self.carry_out(self.scheduler.on_released(job, now_s))
+        self._end_drained(resident)
+        self.changes.notify()
+
+    def _end_drained(self, resident: Resident) -> None:
+        """A draining worker ends with the last that runs in it."""
         if resident.model.state is ModelState.DRAINING and not self.scheduler.lanes[resident.model.name].running:
             resident.stop()
-        self.changes.notify()
 
     # small things
 

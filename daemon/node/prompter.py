@@ -66,6 +66,7 @@ class Prompter:
         """End the helper; the next prompt starts a new one."""
         if self._process is not None:
             self._process.stop()
+            self._forget()
 
     async def wait(self) -> None:
         """Until the helper, if there is one, is reaped."""
@@ -128,8 +129,13 @@ class Prompter:
                 raise AssertionError(f"not from a prompt helper: {other}")
 
     def _gone(self) -> None:
-        self._opened = None
+        self._forget()
         self._fail(_died())
+
+    def _forget(self) -> None:
+        """The next prompt needs a new helper; one that is on its way already stays."""
+        if self._opened is not None and self._opened.done():
+            self._opened = None
 
     def _reaped(self, _: Exit) -> None:
         self._release()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Stream:
         self._error: InferdError | None = None
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
-        self._reader: asyncio.Task[object] | None = None
+        self._reader: asyncio.Task[Any] | None = None
         self._busy_since_s: float | None = None  # when the reader took what it has not finished with
 
     def push(self, event: StreamEvent) -> None:
@@ -115,6 +115,10 @@ class Stream:
         """How long the reader has been busy with what it took last: its client takes nothing."""
         return 0.0 if self._busy_since_s is None else now_s - self._busy_since_s
 
+    def read_by(self, task: asyncio.Task[Any] | None) -> None:
+        """Who writes to the client what `take` returns."""
+        self._reader = task
+
     def cut(self, error: InferdError) -> None:
         """End the stream although its reader stands still in a write; that write would never end."""
         self.close(error)
@@ -123,7 +127,7 @@ class Stream:
 
     async def take(self) -> list[StreamEvent]:
         """Everything that waits, at least one event; [] at the end. Raises the InferdError that ended it."""
-        self._reader, self._busy_since_s = asyncio.current_task(), None
+        self._busy_since_s = None
         while not self._events:
             if self._closed:
                 if self._error is not None:

@@ -1,4 +1,4 @@
-"""What is computed next: decoding rows first, whole prompts or long pieces of them, and kernels that never change when exact."""
+"""What is computed next: decoding rows first, then long pieces of prompts, and the same kernels always when exact."""
 
 from __future__ import annotations
 

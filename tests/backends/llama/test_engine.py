@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_greedy_side_by_side_is_greedy_alone(exact: LlamaEngine) -> None:
 def test_exact_tokens_depend_on_nothing_else(exact: LlamaEngine, n_prompt: int) -> None:
     target = submit("t", prompt(n_prompt, 3), temperature=1.0, seed=n_prompt, max_tokens=60)
     alone = run(exact, target)["t"].tokens
-    for seed in range(6):
+    for seed in range(3):
         draw = random.Random(seed)
         crowd = [
             submit(f"{seed}-{i}", prompt(draw.randrange(1, 200), i), temperature=1.0, max_tokens=draw.randrange(1, 40))
@@ -105,7 +105,13 @@ def test_exact_tokens_depend_on_nothing_else(exact: LlamaEngine, n_prompt: int) 
 
 
 def test_a_replay_goes_on_in_the_middle(exact: LlamaEngine) -> None:
-    params = {"temperature": 1.5, "seed": 3, "max_tokens": 40, "repeat_penalty": 1.3, "frequency_penalty": 0.2}
+    params: dict[str, Any] = {
+        "temperature": 1.5,
+        "seed": 3,
+        "max_tokens": 40,
+        "repeat_penalty": 1.3,
+        "frequency_penalty": 0.2,
+    }
     whole = run(exact, submit("a", prompt(70), **params))["a"]
     for n_done in (1, 17, 39):
         deltas = [e for e in whole.events if isinstance(e, Delta)][:n_done]
@@ -290,16 +296,17 @@ def test_exact_has_its_conditions(tiny_model: Path, changes: dict[str, object]) 
     assert error.value.code == "unsupported"
 
 
-@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
-def test_every_kv_type_that_fits_the_head_works_or_says_why(tiny_model: Path, kv_type: str) -> None:
-    try:
-        engine = load(plan(tiny_model, kv_type=kv_type), lambda _: None)
-    except LoadError as error:
-        assert kv_type in ("q8_0", "q4_0")  # the head of 16 is no whole block
-        assert error.code in ("unsupported", "corrupt")
-        return
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16"])
+def test_kv_types_serve(tiny_model: Path, kv_type: str) -> None:
+    engine = load(plan(tiny_model, kv_type=kv_type), lambda _: None)
     assert len(run(engine, submit("a", prompt(9)))["a"].tokens) == 8
     engine.close()
+
+
+def test_a_kv_type_the_model_cannot_have_is_unsupported(tiny_model: Path) -> None:
+    with pytest.raises(LoadError, match="block size") as error:  # 16 wide heads, blocks of 32
+        load(plan(tiny_model, kv_type="q8_0"), lambda _: None)
+    assert error.value.code == "unsupported"
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 10, 5000])

@@ -42,6 +42,7 @@ def waiting_answer(position: int | None, why: str | None) -> Answer:
         (3, "slot", "queued, 3 before you"),
         (0, "slot", "queued, you are next"),
         (2, "memory", "queued for memory, 2 before you"),
+        (0, "prompt", "reading the prompt"),
     ],
 )
 def test_what_a_position_means(position: Any, why: Any, text: Any) -> None:

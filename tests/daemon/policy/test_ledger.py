@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -124,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if owner in self.held:
             return
         before = {name: self.ledger.headroom_bytes(name) for name in POOLS}
-        fits = all(n <= before[name] for name, n in bytes_on.items())
+        fits = all(n <= max(0, before[name]) for name, n in bytes_on.items())
         try:
             self.held[owner] = self.ledger.reserve(owner, bytes_on)
         except Shortfall as short:
@@ -167,3 +168,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)

@@ -1,0 +1,200 @@
+"""The engine without weights: the same words every time, at a set rate, with the faults it was ordered to have."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from inferd.backends import fake
+from inferd.backends.facts import LoadPlan
+from inferd.backends.fake import N_VOCAB, FakeEngine, token_bytes
+from inferd.backends.messages import Delta, Finished, FinishReason, SamplingParams, Started, Stopped, Submit
+
+if TYPE_CHECKING:
+    from inferd.backends.messages import Event
+
+PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=2, kv_cells=512, n_threads=1)
+
+
+def submit(prompt: str = "fake:tokens=5", job: str = "a", done: tuple[int, ...] = (), **params: Any) -> Submit:
+    tokens = list(prompt.encode())
+    sampling = SamplingParams(**{"max_tokens": 200, **params})
+    sent_bytes = sum(len(token_bytes(token)) for token in done)
+    return Submit(job, 1, tokens + list(done), len(tokens), sampling, sent_bytes=sent_bytes)
+
+
+def run(*submits: Submit, plan: LoadPlan = PLAN) -> list[Event]:
+    engine = FakeEngine(plan)
+    for one in submits:
+        engine.submit(one)
+    events = []
+    while engine.busy():
+        events += engine.step()
+    return events
+
+
+def tokens(events: list[Event], job: str = "a") -> list[int]:
+    return [token for event in events if isinstance(event, Delta) and event.job == job for token in event.tokens]
+
+
+def text(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta | Finished))
+
+
+def end(events: list[Event]) -> Finished:
+    assert isinstance(events[-1], Finished)
+    return events[-1]
+
+
+def test_an_answer_starts_goes_on_token_by_token_and_ends() -> None:
+    events = run(submit("fake:tokens=3"))
+    assert [type(event) for event in events] == [Started, Delta, Delta, Delta, Finished]
+    assert [event.index for event in events if isinstance(event, Delta)] == [0, 1, 2]
+    assert (end(events).reason, end(events).completion_tokens) == (FinishReason.STOP, 3)
+    assert text(events) == "".join(token_bytes(token).decode() for token in tokens(events))
+
+
+def test_the_same_request_gets_the_same_words() -> None:
+    assert tokens(run(submit(seed=7))) == tokens(run(submit(seed=7)))
+
+
+def test_another_seed_or_another_prompt_gets_other_words() -> None:
+    assert tokens(run(submit(seed=7))) != tokens(run(submit(seed=8)))
+    assert tokens(run(submit("x fake:tokens=5"))) != tokens(run(submit("y fake:tokens=5")))
+
+
+def test_the_seed_is_nothing_to_a_greedy_request() -> None:
+    assert tokens(run(submit(seed=7, temperature=0))) == tokens(run(submit(seed=8, temperature=0)))
+
+
+@pytest.mark.parametrize("n_done", [1, 3])
+def test_a_replayed_request_goes_on_with_the_same_words(n_done: int) -> None:
+    whole = run(submit(seed=3))
+    done = tuple(tokens(whole)[:n_done])
+    rest = run(submit(seed=3, done=done))
+    assert tokens(rest) == tokens(whole)[n_done:]
+    assert next(event.index for event in rest if isinstance(event, Delta)) == n_done
+    assert b"".join(map(token_bytes, done)).decode() + text(rest) == text(whole)
+    assert end(rest).completion_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("params", "n_tokens", "reason"),
+    [
+        ({"max_tokens": 2}, 2, FinishReason.LENGTH),
+        ({"max_tokens": 100}, 5, FinishReason.STOP),
+        ({"max_tokens": 100, "min_tokens": 9}, 9, FinishReason.STOP),
+        ({"max_tokens": 20, "ignore_eos": True}, 20, FinishReason.LENGTH),
+    ],
+)
+def test_how_long_an_answer_is(params: dict[str, Any], n_tokens: int, reason: FinishReason) -> None:
+    events = run(submit(**params))
+    assert (len(tokens(events)), end(events).reason) == (n_tokens, reason)
+
+
+def test_the_context_ends_an_answer() -> None:
+    prompt = "x" * 250
+    events = run(submit(prompt, ignore_eos=True))
+    assert (len(tokens(events)), end(events).reason) == (PLAN.n_ctx - 250, FinishReason.LENGTH)
+
+
+def test_a_stop_string_ends_the_text_before_it() -> None:
+    whole = text(run(submit("fake:tokens=9")))
+    stop = whole[10:14]
+    events = run(submit("fake:tokens=9", stop=(stop,)))
+    assert text(events) == whole[: whole.index(stop)]
+    assert end(events).reason is FinishReason.STOP
+
+
+def test_log_probabilities_come_when_they_are_asked_for() -> None:
+    asked = [event for event in run(submit(logprobs=0)) if isinstance(event, Delta)]
+    assert all(event.logprobs and event.logprobs[0].token == event.tokens[0] for event in asked)
+    assert all(event.logprobs is None for event in run(submit()) if isinstance(event, Delta))
+
+
+def test_no_more_run_than_there_are_slots_and_the_rest_is_not_lost() -> None:
+    engine = FakeEngine(PLAN)
+    for job in "abc":
+        engine.submit(submit(job=job))
+    stats = engine.stats()
+    assert (stats.running, stats.waiting) == (2, 1)
+    assert {end(run(*(submit(job=job) for job in "abc"))).job} <= set("abc")
+    assert all(tokens(run(*(submit(job=job) for job in "abc")), job) for job in "abc")
+
+
+def test_a_cancel_is_answered_and_frees_the_slot() -> None:
+    engine = FakeEngine(msgspec.structs.replace(PLAN, n_slots=1))
+    engine.submit(submit(job="a"))
+    engine.submit(submit(job="b", done=(300, 301)))
+    engine.step()
+    engine.cancel("a", 1)
+    assert engine.step()[0] == Stopped("a", 1, 1)
+    assert engine.stats().running == 1
+    engine.cancel("b", 1)
+    assert [event for event in engine.step() if isinstance(event, Stopped)] == [Stopped("b", 1, 3)]
+    assert not engine.busy()
+
+
+def test_one_that_waits_inside_can_be_cancelled_too() -> None:
+    engine = FakeEngine(msgspec.structs.replace(PLAN, n_slots=1))
+    engine.submit(submit(job="a"))
+    engine.submit(submit(job="b", done=(300,)))
+    engine.cancel("b", 1)
+    assert Stopped("b", 1, 1) in engine.step()
+
+
+@pytest.mark.parametrize(("job", "attempt"), [("a", 2), ("nobody", 1)])
+def test_a_cancel_of_something_else_is_no_event(job: str, attempt: int) -> None:
+    engine = FakeEngine(PLAN)
+    engine.submit(submit(job="a"))
+    engine.cancel(job, attempt)
+    assert not any(isinstance(event, Stopped) for event in engine.step())
+    assert engine.stats().running == 1
+
+
+def test_ids_of_a_larger_vocabulary_than_ours_are_words_too() -> None:
+    one = submit()
+    strange = msgspec.structs.replace(one, tokens=[*one.tokens, N_VOCAB, 151_000], n_prompt=len(one.tokens) + 2)
+    assert len(tokens(run(strange))) == 5
+
+
+@dataclass
+class Clock:
+    now_s: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, span_s: float) -> None:
+        assert 0 < span_s <= fake.NAP_S
+        self.now_s += span_s
+
+
+def test_the_rate_is_kept_by_each_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(fake, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
+    plan = msgspec.structs.replace(PLAN, fake_tokens_per_s=50.0)
+    run(submit("fake:tokens=101", job="a"), submit("fake:tokens=101", job="b"), plan=plan)
+    assert clock.now_s - 100.0 == pytest.approx(101 / 50, abs=2 * fake.NAP_S)
+
+
+def test_loading_tells_its_progress_up_to_the_end() -> None:
+    told: list[float] = []
+    ready = fake.load(PLAN, told.append).ready
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0.0, 1.0)
+    assert (ready.n_ctx, ready.n_slots, ready.kv_cells) == (256, 2, 512)
+
+
+def test_an_ordered_crash_kills_the_process_and_spares_a_replay() -> None:
+    code = "from inferd.tests.backends.test_fake import *; run(submit('fake:crash=2'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert end(run(submit("fake:crash=2", done=(300, 301), max_tokens=3))).reason is FinishReason.LENGTH

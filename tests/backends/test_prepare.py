@@ -1,0 +1,207 @@
+"""The prompt helper: its answers in process, and its life as a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferd.backends.channel import SyncChannel
+from inferd.backends.facts import LoadPlan
+from inferd.backends.messages import (
+    ChatMessage,
+    FromWorker,
+    Load,
+    LoadFailed,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    Stop,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
+from inferd.backends.prepare import PROMPT_BYTES, TOKENIZERS, open_tokenizer, prepare
+from inferd.backends.template import ChatTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+FAKE = LoadPlan(backend="fake", path="x", n_ctx=512, n_slots=1, kv_cells=512, n_threads=1)
+
+
+class Templated:
+    """A tokenizer of words with a given chat template."""
+
+    n_vocab = 10
+
+    def __init__(self, source: str | None) -> None:
+        self.template = None if source is None else ChatTemplate(source)
+
+    def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
+        if self.template is None:
+            return None
+        return self.plain(self.template.render(messages), add_special=True, parse_special=True)
+
+    def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return [len(word) for word in prompt.split()]
+
+
+def chat(source: str | None, content: str = "hi") -> Prepared | PrepareFailed:
+    return prepare(Templated(source), Prepare("id", [ChatMessage("user", content)]))
+
+
+def test_messages_become_tokens() -> None:
+    assert chat("{{ messages[0].role }} {{ messages[0].content }}") == Prepared("id", [4, 2])
+
+
+def test_a_plain_prompt_becomes_tokens() -> None:
+    assert prepare(Templated(None), Prepare("id", prompt="a bb")) == Prepared("id", [1, 2])
+
+
+def test_without_a_template_chat_is_refused() -> None:
+    failed = chat(None)
+    assert isinstance(failed, PrepareFailed)
+    assert failed.code == "no_template"
+
+
+def test_a_failing_template_says_so() -> None:
+    failed = chat("{{ raise_exception('no') }}")
+    assert isinstance(failed, PrepareFailed)
+    assert (failed.code, failed.message) == ("template", "the chat template failed: no")
+
+
+@pytest.mark.parametrize(
+    "request_of", [lambda s: Prepare("id", prompt=s), lambda s: Prepare("id", [ChatMessage("u", s)])]
+)
+def test_a_prompt_beyond_the_limit_is_refused_with_numbers(request_of: object) -> None:
+    assert callable(request_of)
+    failed = prepare(Templated("x"), request_of("é" * (PROMPT_BYTES // 2 + 1)))
+    assert isinstance(failed, PrepareFailed)
+    assert failed.code == "limit"
+    assert f"{PROMPT_BYTES + 2} bytes, at most {PROMPT_BYTES}" in failed.message
+
+
+def test_nothing_at_all_is_refused() -> None:
+    failed = prepare(Templated(None), Prepare("id", prompt=""))
+    assert isinstance(failed, PrepareFailed)
+    assert failed.code == "tokenize"
+
+
+def test_the_fake_speaks_bytes() -> None:
+    tokenizer = open_tokenizer(FAKE)
+    assert tokenizer.plain("hé", add_special=True, parse_special=True) == list("hé".encode())
+    assert tokenizer.chat([ChatMessage("user", "hi")]) == list(b"user: hi\nassistant: ")
+
+
+def test_every_row_of_the_table_loads() -> None:
+    assert set(TOKENIZERS) == {"fake", "llama"}
+
+
+@contextmanager
+def process(plan: LoadPlan) -> Iterator[tuple[subprocess.Popen[bytes], SyncChannel]]:
+    ours, theirs = socket.socketpair()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "inferd.backends.prepare", "--fd", str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),),
+        stderr=subprocess.DEVNULL,
+    )
+    theirs.close()
+    channel = SyncChannel(ours)
+    channel.send(encode(Load(plan)))
+    try:
+        yield child, channel
+    finally:
+        ours.close()
+        child.wait(20)
+
+
+def ask(channel: SyncChannel, message: ToWorker) -> FromWorker:
+    channel.send(encode(message))
+    return answer(channel)
+
+
+def answer(channel: SyncChannel) -> FromWorker:
+    frame = channel.recv(block=True)
+    assert frame is not None
+    return decode_from_worker(frame)
+
+
+def test_a_process_answers_ignores_signals_and_ends_with_the_channel() -> None:
+    with process(FAKE) as (child, channel):
+        assert isinstance(answer(channel), Ready)
+        os.kill(child.pid, signal.SIGINT)
+        os.kill(child.pid, signal.SIGTERM)
+        assert ask(channel, Prepare("7", prompt="ab")) == Prepared("7", [97, 98])
+    assert child.returncode == 0
+
+
+def test_a_process_ends_on_stop() -> None:
+    with process(FAKE) as (child, channel):
+        assert isinstance(answer(channel), Ready)
+        channel.send(encode(Stop()))
+        assert child.wait(20) == 0
+
+
+@pytest.mark.llama
+def test_a_process_with_a_real_vocabulary(tmp_path: Path) -> None:
+    from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
+
+    path = write_random_gguf(tmp_path / "m.gguf", SHAPES["tiny"])
+    plan = LoadPlan(backend="llama", path=str(path), n_ctx=512, n_slots=1, kv_cells=512, n_threads=1)
+    with process(plan) as (child, channel):
+        ready = answer(channel)
+        assert isinstance(ready, Ready)
+        assert ready.n_vocab == 512
+        plain = ask(channel, Prepare("1", prompt="<|im_start|>"))
+        assert isinstance(plain, Prepared)
+        assert len(plain.tokens) == 1
+        talk = ask(channel, Prepare("2", [ChatMessage("user", "hi")]))
+        assert isinstance(talk, Prepared)
+        assert talk.tokens[0] == plain.tokens[0]
+    assert child.returncode == 0
+
+
+@pytest.mark.llama
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "{{ ('x' * 4000000) | replace('x', 'x' * 4000000) }}",
+        "{% set ns = namespace(a=['x']) %}{% for i in range(99) %}{% set ns.a = ns.a + ns.a %}{% endfor %}",
+        "{{ '%0999999999d' % 1 }}{{ 'x' | center(999999999) }}",
+    ],
+)
+def test_a_process_survives_a_template_that_wants_all_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: str
+) -> None:
+    from inferd.tests.models import random_gguf
+
+    monkeypatch.setattr(random_gguf, "CHAT_TEMPLATE", hostile)
+    path = random_gguf.write_random_gguf(tmp_path / "m.gguf", random_gguf.SHAPES["tiny"])
+    plan = LoadPlan(backend="llama", path=str(path), n_ctx=512, n_slots=1, kv_cells=512, n_threads=1)
+    with process(plan) as (child, channel):
+        assert isinstance(answer(channel), Ready)
+        failed = ask(channel, Prepare("1", [ChatMessage("user", "hi")]))
+        assert isinstance(failed, PrepareFailed)
+        assert failed.code == "limit"
+        assert isinstance(ask(channel, Prepare("2", prompt="a")), Prepared)
+    assert child.returncode == 0
+
+
+@pytest.mark.llama
+def test_a_process_that_cannot_load_says_why(tmp_path: Path) -> None:
+    plan = LoadPlan(backend="llama", path=str(tmp_path / "none.gguf"), n_ctx=1, n_slots=1, kv_cells=1, n_threads=1)
+    with process(plan) as (child, channel):
+        failed = answer(channel)
+        assert isinstance(failed, LoadFailed)
+        assert failed.code == "corrupt"
+        assert str(tmp_path) not in failed.message
+    assert child.returncode == 0

@@ -1,0 +1,107 @@
+"""What a model file and the config together make of a load."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.backends.facts import ModelFacts
+from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
+from inferd.daemon.node.plans import (
+    CELL_STEP,
+    DEFAULT_CONTEXT_TOKENS,
+    DEFAULT_KEEP_ALIVE_S,
+    DEFAULT_SLOTS,
+    MAX_FULL_CONTEXTS,
+    keep_alive_s,
+    make_plan,
+    options_for,
+)
+
+FACTS = ModelFacts(
+    backend="llama",
+    path="/m.gguf",
+    file_bytes=1,
+    architecture="llama",
+    quantization="Q8_0",
+    n_params=1,
+    n_layers=1,
+    n_embd=1,
+    n_heads=1,
+    n_kv_heads=1,
+    k_head_dim=1,
+    v_head_dim=1,
+    n_ctx_train=32_768,
+    n_vocab=300,
+)
+
+
+def config(defaults: ModelOptions | None = None, **by_name: ModelOptions) -> Config:
+    return Config(models=Models(defaults=defaults or ModelOptions(), by_name=by_name))
+
+
+def test_without_a_config_the_model_and_the_machine_decide() -> None:
+    plan = make_plan("m", FACTS, Config(), default_threads=6)
+    assert (plan.backend, plan.path, plan.n_threads) == ("llama", "/m.gguf", 6)
+    assert plan.n_ctx == DEFAULT_CONTEXT_TOKENS
+    assert plan.n_slots == DEFAULT_SLOTS
+    assert plan.kv_cells == MAX_FULL_CONTEXTS * plan.n_ctx
+    assert (plan.n_gpu_layers, plan.devices, plan.use_mmap) == (0, (), True)
+
+
+def test_a_short_model_gets_no_more_context_than_it_was_trained_for() -> None:
+    facts = msgspec.structs.replace(FACTS, n_ctx_train=1000)
+    assert make_plan("m", facts, Config(), 1).n_ctx == 1024
+
+
+def test_few_slots_need_no_more_cells_than_their_contexts() -> None:
+    plan = make_plan("m", FACTS, config(ModelOptions(slots=2, context_tokens=512)), 1)
+    assert plan.kv_cells == 2 * 512
+
+
+def test_cells_are_never_fewer_than_one_context() -> None:
+    plan = make_plan("m", FACTS, config(ModelOptions(context_tokens=4096, kv_cells=256)), 1)
+    assert plan.kv_cells == plan.n_ctx == 4096
+
+
+@given(st.integers(1, 200_000), st.integers(1, 64), st.none() | st.integers(1, 10**6))
+def test_a_plan_keeps_what_an_engine_relies_on(context_tokens: int, slots: int, kv_cells: int | None) -> None:
+    options = ModelOptions(context_tokens=context_tokens, slots=slots, kv_cells=kv_cells)
+    plan = make_plan("m", FACTS, config(options), 1)
+    assert plan.n_ctx % CELL_STEP == plan.kv_cells % CELL_STEP == 0
+    assert context_tokens <= plan.n_ctx < context_tokens + CELL_STEP
+    assert plan.kv_cells >= plan.n_ctx
+    assert plan.n_slots == slots
+
+
+def test_a_models_own_options_go_over_the_bundled_ones_and_those_over_the_defaults() -> None:
+    defaults = ModelOptions(slots=2, numerics="fast", threads=3)
+    merged = options_for("demo", config(defaults, demo=ModelOptions(threads=1)))
+    assert (merged.slots, merged.numerics, merged.threads) == (2, "exact", 1)
+    assert options_for("demo", config(demo=ModelOptions(numerics="fast"))).numerics == "fast"
+    assert options_for("m", config(defaults)).numerics == "fast"
+
+
+def test_a_false_or_zero_of_the_operator_is_a_decision_and_not_a_gap() -> None:
+    options = ModelOptions(mmap=False, flash_attention=False, gpu_layers=0, keep_alive_s=0.0)
+    plan = make_plan("m", FACTS, config(m=options), 1, gpus=("gpu0",))
+    assert (plan.use_mmap, plan.flash_attention, plan.n_gpu_layers, plan.devices) == (False, False, 0, ())
+    assert keep_alive_s("m", config(m=options)) == 0.0
+
+
+def test_where_there_are_gpus_all_layers_go_there() -> None:
+    plan = make_plan("m", FACTS, Config(), 1, gpus=("gpu0", "gpu1"))
+    assert (plan.n_gpu_layers, plan.devices) == (-1, ("gpu0", "gpu1"))
+
+
+def test_the_fake_stands_in_for_every_backend() -> None:
+    fake = Config(fake=Fake(enabled=True, tokens_per_s=7.0, load_s=0.5))
+    plan = make_plan("m", FACTS, fake, 1)
+    assert (plan.backend, plan.fake_tokens_per_s, plan.fake_load_s) == ("fake", 7.0, 0.5)
+
+
+@pytest.mark.parametrize(("given_s", "expected_s"), [(None, DEFAULT_KEEP_ALIVE_S), (0.0, 0.0), (-1.0, -1.0), (5.0, 5.0)])
+def test_the_keep_alive(given_s: float | None, expected_s: float) -> None:
+    assert keep_alive_s("m", config(m=ModelOptions(keep_alive_s=given_s))) == expected_s
