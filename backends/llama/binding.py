@@ -57,7 +57,10 @@ _log_callback = c.llama_log_callback(_on_log)  # C keeps a bare pointer to it
 
 
 class Model:
-    """Weights (or, with `vocab_only`, just the vocabulary and the metadata) of one file. Raises BindingError."""
+    """Weights (or, with `vocab_only`, just vocabulary and metadata) of one file. Raises BindingError.
+
+    With `plain_kernels` a row's products do not depend on how many rows, from two on, are computed with it.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Model:
         vocab_only: bool = False,
         n_gpu_layers: int = 0,
         use_mmap: bool = True,
+        plain_kernels: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         c.llama_log_set(_log_callback, None)
@@ -73,6 +77,9 @@ class Model:
         params = c.llama_model_default_params()
         params.vocab_only = vocab_only
         params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = not plain_kernels
+        if plain_kernels:
+            os.environ["GGML_CPU_TILED_MM"] = "0"  # read once, at the first computation of this process
         params.load_mode = c.LLAMA_LOAD_MODE_MMAP if use_mmap else c.LLAMA_LOAD_MODE_NONE
         no_devices = (ctypes.c_void_p * 1)(None)
         if n_gpu_layers == 0:
@@ -121,6 +128,8 @@ class Vocab:
     def __init__(self, vocab: Any) -> None:
         self._vocab = vocab
         self.n_tokens: int = c.llama_vocab_n_tokens(vocab)
+        self.bos = _token_or_none(c.llama_vocab_bos(vocab))
+        self.eos = _token_or_none(c.llama_vocab_eos(vocab))
         self._piece_buffer = ctypes.create_string_buffer(256)
         self._pieces: dict[int, bytes] = {}
 
@@ -135,14 +144,6 @@ class Vocab:
         n = ctypes.c_int32(0)
         tokens = c.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n))
         return tuple(tokens[i] for i in range(n.value)) if tokens else ()
-
-    @property
-    def bos(self) -> int | None:
-        return _token_or_none(c.llama_vocab_bos(self._vocab))
-
-    @property
-    def eos(self) -> int | None:
-        return _token_or_none(c.llama_vocab_eos(self._vocab))
 
     @property
     def add_bos(self) -> bool:

@@ -38,7 +38,7 @@ class Cells:
         self._context.seq_rm(seq)
 
     def tidy(self, live: Live) -> bool:
-        """Try to win room when there is none; False when that is hopeless."""
+        """Try to win room when there is none; False when nothing was won."""
         return False
 
 
@@ -78,7 +78,8 @@ class ExactCells(Cells):
 
     def tidy(self, live: Live) -> bool:
         live = [(seq, n_cells) for seq, n_cells in live if n_cells]
-        if not self.n_dead or not _fits((n for _, n in live), self._context.n_cells):
+        end = _packed_end((n for _, n in live), self._context.n_cells)
+        if end is None or end >= self.end:
             return False
         kept = [self._context.state_get(seq) for seq, _ in live]
         self._context.clear()
@@ -106,11 +107,11 @@ class ExactCells(Cells):
         self.n_dead += n_cells
 
 
-def _fits(lengths: Iterable[int], n_cells: int) -> bool:
-    """True when runs of cells, each begun at a whole tile, fit with room for the filler."""
+def _packed_end(lengths: Iterable[int], n_cells: int) -> int | None:
+    """Where runs of cells end when each begins a whole tile; None when they or the filler do not fit."""
     end = 0
     for length in lengths:
         if end % BLOCK and end + N_FILLER > n_cells:
-            return False
-        end = end + -end % BLOCK + length
-    return end <= n_cells
+            return None
+        end += -end % BLOCK + length
+    return end if end <= n_cells else None

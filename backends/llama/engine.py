@@ -123,7 +123,6 @@ class LlamaEngine:
             s = Sequence(submit, self._free.pop(0), sampler)
             s.replay([self._vocab.piece(t) for t in submit.tokens[submit.n_prompt :]])
             self._running.append(s)
-            self._events.append(Started(submit.job, submit.attempt, submit.n_prompt, cached_tokens=0))
             if s.n_completion >= submit.params.max_tokens or len(s.tokens) >= self._n_ctx:
                 self._finish(s, FinishReason.LENGTH)
             elif s.text.stopped:
@@ -148,7 +147,13 @@ class LlamaEngine:
         self._release(s)
         self._events.append(Stopped(*s.name, s.n_completion, parked))
 
+    def _start(self, s: Sequence, now_s: float) -> None:
+        if s.started_s is None:
+            s.started_s = now_s
+            self._events.append(Started(*s.name, s.n_prompt, cached_tokens=0))
+
     def _finish(self, s: Sequence, reason: FinishReason, error: str = "") -> None:
+        self._start(s, time.perf_counter())
         self._release(s)
         tail = s.tail()
         prefill_ms, decode_ms = s.timings_ms(time.perf_counter())
@@ -158,12 +163,14 @@ class LlamaEngine:
 
     def _next_calls(self) -> list[Call]:
         chunk = chunk_rows(self._context.batch.n_rows_max, self._row_ms, beside=any(s.decoding for s in self._running))
+        by_rank = sorted(self._running, key=lambda s: -s.submit.rank)  # of equals the oldest first
         if self._plan.numerics == "exact":
-            return plan_exact(self._running, chunk)
-        return plan_fast(self._running, chunk, self._context.batch.n_rows_max)
+            return plan_exact(by_rank, chunk)
+        return plan_fast(by_rank, chunk, self._context.batch.n_rows_max)
 
     def _run(self, call: Call) -> None:
         """Compute one call and draw a token for each sequence that is complete."""
+        tidied = False
         while self._fill(call):
             start_s = time.perf_counter()
             if self._cells.ready_for(call.n_rows) and self._context.decode():
@@ -172,7 +179,8 @@ class LlamaEngine:
                 self._account(call, start_s)
                 self._draw(call)
                 return
-            if not self._cells.tidy(self._live()):
+            tidied = not tidied and self._cells.tidy(self._live())
+            if not tidied:
                 self._make_room()
 
     def _fill(self, call: Call) -> bool:
@@ -202,8 +210,7 @@ class LlamaEngine:
         n_prompt_rows = 0
         for piece in call.pieces:
             s = piece.sequence
-            if s.started_s is None:
-                s.started_s = start_s
+            self._start(s, start_s)
             n_prompt_rows += 0 if s.decoding else piece.n_rows
             s.n_computed += piece.n_rows
         self._cells.took(call.n_rows - call.padded)
@@ -224,6 +231,7 @@ class LlamaEngine:
         raw = None if n_top is None else row.copy()  # drawing changes the row
         try:
             token = s.sampler.sample(row, s.tokens, index)
+            logprobs = None if raw is None else [self._logprob(raw, token, n_top or 0)]
         except InvalidLogits:
             return self._finish(s, FinishReason.ERROR, "the model produced invalid numbers")
         if s.first_s is None:
@@ -232,7 +240,6 @@ class LlamaEngine:
             return self._finish(s, FinishReason.STOP)
         self._decode_tokens += 1
         text = s.add(token, self._vocab.piece(token))
-        logprobs = None if raw is None else [self._logprob(raw, token, n_top or 0)]
         self._events.append(Delta(*s.name, index, [token], text, logprobs))
         if s.text.stopped:
             return self._finish(s, FinishReason.STOP)
@@ -259,7 +266,13 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
         raise LoadError("unsupported", "numerics = exact needs kv_layout = unified and flash attention")
     unified = plan.kv_layout == "unified"
     try:
-        model = Model(plan.path, n_gpu_layers=plan.n_gpu_layers, use_mmap=plan.use_mmap, progress=progress)
+        model = Model(
+            plan.path,
+            n_gpu_layers=plan.n_gpu_layers,
+            use_mmap=plan.use_mmap,
+            plain_kernels=exact,
+            progress=progress,
+        )
         if not model.is_generative:
             raise LoadError("unsupported", "only models that generate text are served")
         if exact and not model.keeps_all_cells:

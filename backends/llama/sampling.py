@@ -178,4 +178,6 @@ def _mix(value: int) -> int:
 def log_sum(row: Row) -> float:
     """log of the sum of exp(row): subtract it from a logit to get its log-probability."""
     best = float(row.max())
+    if not math.isfinite(best):
+        raise InvalidLogits
     return best + math.log(float(np.exp(row - best).sum()))

@@ -56,8 +56,7 @@ def guarded(method: Method) -> Any:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # A client that leaves while a write is blocked shows as ExecuteBatchError, not as CancelledError.
-            if context.cancelled() or type(error).__name__ == "ExecuteBatchError":
+            if context.cancelled() or _client_left(error):
                 return None
             ticket = secrets.token_hex(4)
             log.exception("%s failed, ticket %s", method.__name__, ticket)
@@ -69,4 +68,13 @@ def guarded(method: Method) -> Any:
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: InferdError) -> None:
     status = to_status(error)
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    try:
+        await context.abort(status.code, status.details, status.trailing_metadata)
+    except Exception as failure:  # gRPC's own AbortError, as a rule
+        if not _client_left(failure):
+            raise
+
+
+def _client_left(error: Exception) -> bool:
+    """A client that leaves while something is being sent shows as this, not as CancelledError."""
+    return type(error).__name__ == "ExecuteBatchError"

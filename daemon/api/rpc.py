@@ -43,6 +43,11 @@ class Inference(pb_grpc.InferenceServicer):
                 await _forward(streams[0], 0, context)
             else:
                 await _forward_all(streams, context)
+        except asyncio.CancelledError:
+            # Cut while a write stood still: the status follows what the client has not read yet.
+            if (error := next((stream.error for stream in streams if stream.error), None)) is None:
+                raise
+            raise error from None
         finally:
             for stream in streams:
                 self.node.hang_up(stream)

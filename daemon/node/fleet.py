@@ -89,7 +89,8 @@ class Fleet:
     async def unload(self, name: str, force: bool) -> bool:
         """Have a model unloaded; False when it was not loaded. Running requests end first, unless `force`."""
         resident = self.get(name)
-        resident.prompter.close()
+        if not resident.prompter.busy:
+            resident.prompter.close()
         if resident.model.state not in LOADED:
             return False
         self.drain(resident, force)
@@ -144,7 +145,7 @@ class Fleet:
         """Prompt helpers of cold models end after the keep-alive, too."""
         for resident in self:
             model, prompter = resident.model, resident.prompter
-            idle = model.state is ModelState.COLD and prompter.open and model.keep_alive_s >= 0
+            idle = model.state is ModelState.COLD and prompter.open and not prompter.busy and model.keep_alive_s >= 0
             if idle and now_s - prompter.used_s > model.keep_alive_s:
                 prompter.close()
 
@@ -198,10 +199,12 @@ class Fleet:
         if model.state is ModelState.FAILED:
             if was_loading and resident.load_error is not None:
                 node.carry_out(node.scheduler.on_load_failed(model.name, resident.load_error))
+            if not back_off_s:  # at once: no request may meet a failed model in between
+                return self._on_back_off_over(resident)
             asyncio.get_running_loop().call_later(back_off_s, self._on_back_off_over, resident)
         else:
             node.carry_out(node.scheduler.on_cold(model.name, now_s))
-        node.changes.notify()
+        return node.changes.notify()
 
     def _on_back_off_over(self, resident: Resident) -> None:
         resident.model.move(ModelState.COLD)

@@ -231,8 +231,8 @@ class Node:
 
     def _on_event(self, resident: Resident, event: Event, now_s: float) -> None:
         job = self.jobs.get(event.job)
-        if job is None or job.attempt != event.attempt:
-            return
+        if job is None or job.attempt != event.attempt or job.phase is Phase.QUEUED:
+            return  # of an attempt that is over
         match event:
             case Delta():
                 if job.live:

@@ -53,8 +53,8 @@ class Prompter:
         ticket = str(next(self._ids))
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._pending[ticket] = answer
-        self._process.send(Prepare(ticket, None if messages is None else list(messages), prompt))
         try:
+            self._process.send(Prepare(ticket, None if messages is None else list(messages), prompt))
             return await asyncio.wait_for(answer, TIMEOUT_S)
         except TimeoutError:
             self._process.kill()
@@ -76,6 +76,11 @@ class Prompter:
     @property
     def open(self) -> bool:
         return self._process is not None
+
+    @property
+    def busy(self) -> bool:
+        """Somebody waits for an answer."""
+        return bool(self._pending) or (self._opened is not None and not self._opened.done())
 
     async def _open(self) -> None:
         if self._opened is None:

@@ -75,7 +75,7 @@ class Stream:
     def __init__(self, job: Job) -> None:
         self.job = job
         self._events: list[StreamEvent] = []
-        self._error: InferdError | None = None
+        self.error: InferdError | None = None  # what ended it
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._reader: asyncio.Task[Any] | None = None
@@ -108,7 +108,7 @@ class Stream:
     def close(self, error: InferdError | None = None) -> None:
         """No event follows; the reader gets what waits, then the error if there is one."""
         if not self._closed:
-            self._closed, self._error = True, error
+            self._closed, self.error = True, error
             self._wake()
 
     def stalled_s(self, now_s: float) -> float:
@@ -130,8 +130,8 @@ class Stream:
         self._busy_since_s = None
         while not self._events:
             if self._closed:
-                if self._error is not None:
-                    raise self._error
+                if self.error is not None:
+                    raise self.error
                 return []
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter

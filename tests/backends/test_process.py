@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import sys
 from itertools import product
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from inferd.backends import process
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import Delta, FromWorker, Loading, Ready, SamplingParams, Step, Submit
 from inferd.backends.process import NEXT, Exit, Process, WorkerState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
 
 PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=1, kv_cells=256, n_threads=1)
 
@@ -57,7 +61,8 @@ class Held:
 
 
 @pytest.fixture
-async def held() -> AsyncIterator[Held]:
+async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+    monkeypatch.setattr(process, "KILL_AFTER_S", 15.0)  # a busy machine is no reason to kill
     it = Held()
     yield it
     it.process.kill()
@@ -88,7 +93,13 @@ def test_every_state_but_the_last_can_end() -> None:
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(-6, "signal SIGABRT"), (-9, "signal SIGKILL"), (0, "exit status 0"), (1, "exit status 1"), (-99, "exit status -99")],
+    [
+        (-6, "signal SIGABRT"),
+        (-9, "signal SIGKILL"),
+        (0, "exit status 0"),
+        (1, "exit status 1"),
+        (-99, "exit status -99"),
+    ],
 )
 def test_an_exit_has_a_reason_fit_for_a_client(code: int, reason: str) -> None:
     assert Exit(code, False, ()).reason == reason
@@ -140,7 +151,7 @@ async def test_what_a_stopping_worker_says_is_not_listened_to(held: Held) -> Non
 
 async def test_a_stop_while_it_is_born_is_not_forgotten(held: Held) -> None:
     birth = asyncio.create_task(held.process.start(PLAN))
-    while held.process.pid is None:
+    while held.process.pid is None:  # noqa: ASYNC110 (no event tells of this moment)
         await asyncio.sleep(0)
     held.process.stop()
     await birth
@@ -156,7 +167,7 @@ async def test_its_last_words_are_kept(held: Held) -> None:
 
 
 async def test_no_process_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
     it = Held()
     with pytest.raises(FileNotFoundError):
         await it.process.start(PLAN)

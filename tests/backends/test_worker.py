@@ -131,6 +131,27 @@ def test_a_request_is_answered_and_then_the_worker_says_that_it_is_idle(daemon: 
     assert stats.rss_bytes > 1 << 20
 
 
+def test_an_idle_worker_rests(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[None] = []
+    step = fake.FakeEngine.step
+
+    def counted(engine: fake.FakeEngine) -> list[Event]:
+        steps.append(None)
+        return step(engine)
+
+    monkeypatch.setattr(fake.FakeEngine, "step", counted)
+    loaded(daemon)
+    daemon.send(submit("a"))
+    daemon.events_until(Finished)
+    daemon.until(lambda message: isinstance(message, WorkerStats))
+    n_steps = len(steps)
+    assert n_steps > 0
+    other = Daemon()
+    loaded(other)  # takes some time in which a worker that does not rest would step
+    other.hang_up()
+    assert len(steps) == n_steps
+
+
 def test_a_cancel_is_heard_between_two_steps(daemon: Daemon) -> None:
     loaded(daemon, msgspec.structs.replace(PLAN, fake_tokens_per_s=100.0))
     daemon.send(endless("a"))

@@ -230,9 +230,9 @@ def _values(shape: Shape, name: str, dims: tuple[int, ...], kind: gguf.GGMLQuant
 def _write_q4_k_m(path: Path, shape: Shape, name: str) -> Path:
     import llama_cpp  # only here: the other types need no native library
 
-    @llama_cpp.llama_log_callback
-    def quiet(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None: ...
-
+    quiet = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
+    before, its_data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(its_data))
     between = write_random_gguf(path.with_name(path.name + ".q8_0"), shape, "q8_0", name)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
@@ -241,7 +241,7 @@ def _write_q4_k_m(path: Path, shape: Shape, name: str) -> Path:
     try:
         code = llama_cpp.llama_model_quantize(bytes(between), bytes(path), ctypes.byref(params))
     finally:
-        llama_cpp.llama_log_set(ctypes.cast(None, llama_cpp.llama_log_callback), ctypes.c_void_p())
+        llama_cpp.llama_log_set(before, its_data)
         between.unlink()
     if code != 0:
         raise RuntimeError(f"llama.cpp could not quantize this shape (code {code})")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,6 +124,34 @@ def test_an_invalid_row_is_a_bug_not_an_answer(context: Context) -> None:
     context.batch.add(0, 9, [1], want_last=True)  # a gap in the positions
     with pytest.raises(RuntimeError, match="llama_decode failed with -1"):
         context.decode()
+
+
+ROWS = """
+import sys
+from inferd.backends.llama.binding import Context, ContextShape, Model
+model = Model(sys.argv[1], plain_kernels=sys.argv[2] == "plain")
+context = Context(model, ContextShape(256, 64, 64, 1, "f16", unified=True, flash_attention=True))
+for n_rows in (2, 5, 8, 21, 63):
+    context.clear()
+    context.batch.clear()
+    for seq in range(n_rows):
+        context.batch.add(seq, 0, [7 + seq], want_last=True)
+    assert context.decode()
+    print(hash(context.logits()[0].tobytes()))
+"""
+
+
+@pytest.mark.parametrize("kernels", ["plain", "usual"])
+def test_with_plain_kernels_a_row_is_the_same_beside_any_others(tmp_path: Path, kernels: str) -> None:
+    from inferd.tests.models.random_gguf import Shape, write_random_gguf
+
+    path = write_random_gguf(tmp_path / "k.gguf", Shape(n_embd=256, n_ff=512), "q4_k_m")
+    # The choice holds for a process, so each takes one of its own, and none from this one.
+    env = {name: value for name, value in os.environ.items() if name != "GGML_CPU_TILED_MM"}
+    command = [sys.executable, "-c", ROWS, str(path), kernels]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+    n_different = len(set(done.stdout.split()))
+    assert n_different == 1 if kernels == "plain" else n_different > 1
 
 
 def test_buffers_are_reported(context: Context) -> None:

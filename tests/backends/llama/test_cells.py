@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.llama.binding import Context, ContextShape, Model
-from inferd.backends.llama.cells import N_FILLER, TIDY_CELLS, ExactCells, _fits
+from inferd.backends.llama.cells import N_FILLER, TIDY_CELLS, ExactCells, _packed_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "n_cells", "fits"),
+    ("lengths", "n_cells", "end"),
     [
-        ([], 0, True),
-        ([256], 256, True),
-        ([257], 256, False),
-        ([64, 64], 128, True),
-        ([65, 64], 192, True),
-        ([65, 64], 191, False),
-        ([200, 1], 257, False),
-        ([200, 1], 263, True),
+        ([], 0, 0),
+        ([256], 256, 256),
+        ([257], 256, None),
+        ([64, 64], 128, 128),
+        ([65, 64], 192, 192),
+        ([65, 64], 191, None),
+        ([200, 1], 257, None),
+        ([200, 1], 263, 257),
     ],
 )
-def test_runs_fit_when_each_begins_a_tile(lengths: list[int], n_cells: int, fits: bool) -> None:
-    assert _fits(lengths, n_cells) == fits
+def test_runs_are_packed_each_from_a_whole_tile(lengths: list[int], n_cells: int, end: int | None) -> None:
+    assert _packed_end(lengths, n_cells) == end
 
 
 @pytest.fixture
@@ -107,6 +107,15 @@ def test_dead_cells_are_tidied_when_they_are_many(context: Context) -> None:
         put(context, cells, 0, 64 * i, [6] * 64)
     cells.release(0, 64 * n_blocks, [(1, 10)])
     assert (cells.end, cells.n_dead) == (10, 0)
+
+
+@pytest.mark.llama
+def test_tidying_what_is_tidy_wins_nothing(context: Context) -> None:
+    cells = ExactCells(context)
+    put(context, cells, 0, 0, [5] * 10)
+    put(context, cells, 1, 0, [6] * 64)
+    assert cells.n_dead == 54
+    assert not cells.tidy([(0, 10), (1, 64)])
 
 
 @pytest.mark.llama

@@ -10,9 +10,9 @@ import pytest
 
 from inferd.backends.engine import LoadError
 from inferd.backends.llama.engine import LlamaEngine, load
-from inferd.backends.messages import Delta, Finished, FinishReason, Stopped
+from inferd.backends.messages import Delta, Finished, FinishReason, Stopped, Submit
 
-from .engines import Heard, hear, plan, run, submit
+from .engines import Client, hear, plan, run, submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,6 +201,11 @@ def test_invalid_numbers_fail_one_request_only(fast: LlamaEngine, monkeypatch: p
     assert heard["b"].end.job == "b"
 
 
+def test_the_highest_rank_is_prefilled_first(fast: LlamaEngine) -> None:
+    heard = run(fast, *(submit(f"r{rank}", prompt(480, rank), rank=rank, max_tokens=1) for rank in (1, 3, 2)))
+    assert list(heard) == ["r3", "r2", "r1"]
+
+
 def test_cancel_in_the_middle_of_a_prompt_frees_at_once(fast: LlamaEngine) -> None:
     fast._row_ms = 1e6  # so slow that a step takes the smallest chunk
     fast.submit(submit("a", prompt(400)))
@@ -252,6 +257,26 @@ def test_short_of_cells_the_lowest_rank_is_parked_and_nobody_fails(tiny_model: P
     engine.close()
 
 
+@pytest.mark.parametrize(("numerics", "kv_cells"), [("fast", 768), ("exact", 512), ("exact", 1024)])
+def test_through_parks_and_cancels_nothing_is_lost_repeated_or_stuck(
+    tiny_model: Path, numerics: str, kv_cells: int
+) -> None:
+    engine = load(plan(tiny_model, numerics=numerics, kv_cells=kv_cells), lambda _: None)
+    client = Client(engine, random.Random(kv_cells))
+    for _ in range(700):
+        client.turn()
+    hear(engine, {})
+    assert engine.stats().kv_cells_used == 0
+    assert len(client.finished) > 15
+    for job in client.finished:
+        raw = b"".join(engine._vocab.piece(token) for token in job.tokens[job.n_prompt :])
+        assert job.text == raw.decode(errors="replace")
+        if numerics == "exact":
+            alone = run(engine, Submit("x", 1, job.tokens[: job.n_prompt], job.n_prompt, job.params))["x"].tokens
+            assert alone[: job.n_completion] == job.tokens[job.n_prompt :]
+    engine.close()
+
+
 def test_alone_and_short_of_cells_is_length(tiny_model: Path) -> None:
     engine = load(plan(tiny_model, kv_cells=256, n_ctx=512), lambda _: None)
     assert engine.ready.n_ctx == 256
@@ -263,10 +288,8 @@ def test_alone_and_short_of_cells_is_length(tiny_model: Path) -> None:
 
 def test_a_look_ahead_does_not_push_out_what_runs(tiny_model: Path) -> None:
     engine = load(plan(tiny_model, kv_cells=512), lambda _: None)
-    heard: dict[str, Heard] = {}
-    engine.submit(submit("a", prompt(300), max_tokens=50, rank=0))
-    engine.submit(submit("b", prompt(300), max_tokens=5, rank=9))
-    hear(engine, heard)
+    asked = submit("a", prompt(300), max_tokens=50, rank=0), submit("b", prompt(300), max_tokens=5, rank=9)
+    heard = run(engine, *asked)
     assert [type(heard[job].end) for job in "ab"] == [Finished, Finished]
     engine.close()
 

@@ -102,6 +102,8 @@ def test_the_fake_stands_in_for_every_backend() -> None:
     assert (plan.backend, plan.fake_tokens_per_s, plan.fake_load_s) == ("fake", 7.0, 0.5)
 
 
-@pytest.mark.parametrize(("given_s", "expected_s"), [(None, DEFAULT_KEEP_ALIVE_S), (0.0, 0.0), (-1.0, -1.0), (5.0, 5.0)])
+@pytest.mark.parametrize(
+    ("given_s", "expected_s"), [(None, DEFAULT_KEEP_ALIVE_S), (0.0, 0.0), (-1.0, -1.0), (5.0, 5.0)]
+)
 def test_the_keep_alive(given_s: float | None, expected_s: float) -> None:
     assert keep_alive_s("m", config(m=ModelOptions(keep_alive_s=given_s))) == expected_s

@@ -128,12 +128,14 @@ class LedgerMachine(RuleBasedStateMachine):
         fits = all(n <= max(0, before[name]) for name, n in bytes_on.items())
         try:
             self.held[owner] = self.ledger.reserve(owner, bytes_on)
-        except Shortfall as short:
-            assert not fits
-            assert short.needed_bytes > short.free_bytes == max(0, before[short.pool])
+        except Shortfall as error:
+            short: Shortfall | None = error
         else:
-            assert fits
+            short = None
             assert all(self.ledger.headroom_bytes(name) >= 0 for name, n in bytes_on.items() if n)
+        assert (short is None) == fits
+        if short is not None:
+            assert short.needed_bytes > short.free_bytes == max(0, before[short.pool])
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())

@@ -21,12 +21,12 @@ from inferd.daemon.policy.scheduler import HEADROOM_TOKENS, Scheduler, cells, no
 if TYPE_CHECKING:
     from inferd.daemon.domain.decision import Decision
 
-I, N, B = Priority.INTERACTIVE, Priority.NORMAL, Priority.BATCH
+CHAT, NORMAL, BATCH = Priority.INTERACTIVE, Priority.NORMAL, Priority.BATCH
 FOREVER = math.inf
 ids = itertools.count()
 
 
-def job(priority: Priority = N, model: str = "m", tenant: str = "t", n_prompt: int | None = 10) -> Job:
+def job(priority: Priority = NORMAL, model: str = "m", tenant: str = "t", n_prompt: int | None = 10) -> Job:
     """A job that is prepared, unless `n_prompt` is None."""
     n = next(ids)
     request = Request(f"r{n}", model, SamplingParams(max_tokens=8), priority, tenant, prompt="x")
@@ -74,7 +74,7 @@ def test_a_job_waits_until_a_slot_is_free() -> None:
 
 def test_interactive_starts_before_normal_and_normal_before_batch() -> None:
     it, busy = ready(), job()
-    batch, normal, chat = job(B), job(N), job(I)
+    batch, normal, chat = job(BATCH), job(NORMAL), job(CHAT)
     for waiting in (busy, batch, normal, chat):
         it.on_request(waiting, 1.0)
     assert it.on_released(busy, 2.0) == [Start(chat)]
@@ -83,8 +83,8 @@ def test_interactive_starts_before_normal_and_normal_before_batch() -> None:
 
 
 def test_inside_a_class_the_first_that_came_starts_first() -> None:
-    it, busy = ready(), job(I)
-    line = [job(B) for _ in range(5)]
+    it, busy = ready(), job(CHAT)
+    line = [job(BATCH) for _ in range(5)]
     for waiting in (busy, *line):
         it.on_request(waiting, 1.0)
     started = [busy]
@@ -105,7 +105,7 @@ def test_the_ticket_is_taken_at_arrival_and_not_when_the_prompt_is_read() -> Non
 
 
 def test_a_job_whose_prompt_is_not_read_holds_nobody_back() -> None:
-    it, unread, read = ready(), job(I, n_prompt=None), job(B)
+    it, unread, read = ready(), job(CHAT, n_prompt=None), job(BATCH)
     assert it.on_request(unread, 1.0) == []
     assert it.why(unread) == "prompt"
     assert it.on_request(read, 1.0) == [Start(read)]
@@ -194,7 +194,7 @@ def test_the_first_request_loads_its_model_once() -> None:
 
 
 def test_those_who_waited_start_when_the_model_is_ready() -> None:
-    it, batch, chat = scheduler(), job(B), job(I)
+    it, batch, chat = scheduler(), job(BATCH), job(CHAT)
     it.on_request(batch, 1.0)
     it.on_request(chat, 1.0)
     assert it.why(batch) == "load"

@@ -1,0 +1,271 @@
+"""Models are born when wanted, drained when not, and forgiven after a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferd.backends import process
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.model import ModelState
+from inferd.daemon.node import resident as residents
+from inferd.tests.daemon.node.house import ENDLESS, GIB, SLOW, House, finished, first_text, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Open = Callable[..., House]
+
+
+async def load_failure(house: House, model: str = "alpha") -> InferdError:
+    with pytest.raises(InferdError) as caught:
+        await house.load(model)
+    return caught.value
+
+
+# loading
+
+
+async def test_a_load_is_told_from_cold_to_ready(open_house: Open) -> None:
+    house = open_house(load_s=0.1)
+    states, progress = [], []
+    async for model in house.node.fleet.load("alpha"):
+        states.append(model.state)
+        progress.append(model.load_progress)
+    assert (states[0], states[-1]) == (ModelState.LOADING, ModelState.READY)
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+    model = house.resident().model
+    assert model.load_ms >= 100
+    assert model.ready is not None
+    assert model.booked_bytes == house.node.ledger.booked_bytes("host") > 0
+
+
+async def test_a_model_that_is_ready_is_not_loaded_again(house: House) -> None:
+    pid = (await house.load()).model.pid
+    assert (await house.load()).model.pid == pid
+
+
+async def test_many_who_want_a_model_get_one_worker(house: House) -> None:
+    loaded = await asyncio.gather(*(house.load() for _ in range(5)), house.answer())
+    assert loaded[:5] == [house.resident()] * 5
+    assert list(house.node.ledger.reservations) == ["alpha"]
+
+
+async def test_who_reads_slowly_how_a_load_goes_misses_nothing(house: House) -> None:
+    news = house.node.fleet.load("alpha")
+    model = await anext(news)
+    await house.load()  # all the changes happen while nobody asks for them
+    async with asyncio.timeout(10):
+        assert [it.state async for it in news] == [ModelState.READY]
+    assert model.state is ModelState.READY
+
+
+async def test_a_model_without_room_is_refused_with_both_numbers(open_house: Open) -> None:
+    house = open_house(host_bytes=1 << 20)
+    error = await load_failure(house)
+    assert (error.code, error.details["free_bytes"]) == (Code.NO_ROOM, 1 << 20)
+
+
+async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None:
+    house = open_house(host_bytes=40 << 20)
+    await house.load("alpha")
+    assert (await load_failure(house, "beta")).code is Code.NO_ROOM
+    assert await house.node.fleet.unload("alpha", force=False)
+    await house.load("beta")
+
+
+async def test_names_that_are_not_there_are_refused(house: House) -> None:
+    assert (await load_failure(house, "gamma")).code is Code.NOT_FOUND
+    with pytest.raises(InferdError, match="no model"):
+        await house.node.fleet.unload("gamma", force=False)
+
+
+async def test_a_file_that_was_replaced_while_its_model_was_cold_is_read_again(
+    house: House, folder: Path, gguf: Any
+) -> None:
+    before = house.resident()
+    assert house.resident() is before
+    (folder / "alpha.gguf").write_bytes(gguf.small(n_layers=3, n_vocab=600).build())
+    after = house.resident()
+    assert after is not before
+    assert (after.model.facts.n_layers, after.model.facts.n_vocab) == (3, 600)
+    await house.load()
+    (folder / "alpha.gguf").write_bytes(gguf.small().build())
+    assert house.resident() is after  # it is in use
+
+
+async def test_gpus_that_are_found_later_are_used_by_the_next_load(house: House) -> None:
+    assert house.resident().model.plan.devices == ()
+    house.node.ledger.add_pool("gpu0", 8 * GIB, 0)
+    house.node.fleet.gpus = ("gpu0",)
+    assert house.resident().model.plan.devices == ("gpu0",)
+
+
+# unloading
+
+
+async def test_unloading_waits_for_what_runs_and_keeps_what_waits(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    runs = house.submit("fake:tokens=30")
+    await first_text(runs)
+    model, pid = house.resident().model, house.resident().model.pid
+    unloading = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
+    await house.until(lambda: model.state is ModelState.DRAINING)
+    waits = house.submit("fake:tokens=2")
+    assert finished(await read(runs)).completion_tokens == 30
+    assert await unloading
+    assert finished(await read(waits)).completion_tokens == 2
+    assert model.pid != pid
+
+
+async def test_unloading_by_force_ends_what_runs(slow_house: House) -> None:
+    house = slow_house
+    runs = house.submit(ENDLESS)
+    await first_text(runs)
+    assert await house.node.fleet.unload("alpha", force=True)
+    with pytest.raises(InferdError, match="alpha was unloaded") as caught:
+        await read(runs)
+    assert caught.value.code is Code.CANCELLED
+    assert house.resident().model.state is ModelState.COLD
+    assert house.node.ledger.reservations == {}
+
+
+async def test_force_comes_through_while_the_model_drains(slow_house: House) -> None:
+    house = slow_house
+    runs = house.submit(ENDLESS)
+    await first_text(runs)
+    gentle = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
+    await house.until(lambda: house.resident().model.state is ModelState.DRAINING)
+    assert runs.job.live
+    assert await house.node.fleet.unload("alpha", force=True)
+    assert await gentle
+    assert house.node.meter.total.requests_cancelled == 1
+
+
+async def test_a_model_that_loads_can_be_unloaded(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "KILL_AFTER_S", 0.1)  # one that loads does not listen
+    house = open_house(load_s=60.0)
+    news = house.node.fleet.load("alpha")
+    await anext(news)
+    assert house.state() is ModelState.LOADING
+    assert await house.node.fleet.unload("alpha", force=False)
+    assert house.state() is ModelState.COLD
+
+
+async def test_a_cold_model_is_not_unloaded(house: House) -> None:
+    assert not await house.node.fleet.unload("alpha", force=True)
+
+
+async def test_a_load_asked_for_while_the_model_drains_comes_after_that(slow_house: House) -> None:
+    house = slow_house
+    runs = house.submit("fake:tokens=30")
+    await first_text(runs)
+    unloading = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
+    await house.until(lambda: house.resident().model.state is ModelState.DRAINING)
+    await house.load()
+    assert finished(await read(runs)).completion_tokens == 30
+    assert await unloading
+
+
+async def test_prompts_that_are_being_read_survive_an_unload(house: House) -> None:
+    first = asyncio.create_task(house.node.tokenize("alpha", prompt="hi"))
+    await asyncio.sleep(0)
+    await house.node.fleet.unload("alpha", force=False)
+    assert await first == list(b"hi")
+    helper = house.resident().prompter._process
+    assert helper is not None
+    assert helper.pid is not None
+    os.kill(helper.pid, signal.SIGSTOP)
+    second = asyncio.create_task(house.node.tokenize("alpha", prompt="ho"))
+    await asyncio.sleep(0)
+    await house.node.fleet.unload("alpha", force=False)
+    house.node.tick(time.monotonic() + 1e6)
+    os.kill(helper.pid, signal.SIGCONT)
+    assert await second == list(b"ho")
+    await house.node.fleet.unload("alpha", force=False)
+    assert await house.node.tokenize("alpha", prompt="hi") == list(b"hi")
+
+
+async def test_the_prompt_helper_of_a_cold_model_goes_after_the_keep_alive(open_house: Open) -> None:
+    house = open_house(options={"keep_alive_s": 50.0})
+    await house.node.tokenize("alpha", prompt="hi")
+    prompter = house.resident().prompter
+    house.node.tick(time.monotonic() + 49)
+    assert list(house.node.ledger.reservations) != []
+    house.node.tick(time.monotonic() + 51)
+    await prompter.wait()
+    assert house.node.ledger.reservations == {}
+
+
+# failing
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Workers are run by this program; an empty name gives Python back."""
+    python = sys.executable
+    return lambda program: monkeypatch.setattr(sys, "executable", program or python)
+
+
+async def test_a_worker_that_dies_while_loading_fails_all_who_wait(
+    house: House, no_process: Callable[[str], None]
+) -> None:
+    no_process("/bin/false")
+    first, second = house.submit(), house.submit()
+    for stream in (first, second):
+        with pytest.raises(InferdError, match=r"ended while loading \(exit status 1\)") as caught:
+            await read(stream)
+        assert caught.value.code is Code.MODEL_FAILED
+    model = house.resident().model
+    assert (model.state, model.failures) == (ModelState.FAILED, 1)
+    assert house.node.ledger.reservations == {}
+
+
+async def test_a_model_in_back_off_refuses_at_once_and_says_how_long(
+    house: House, no_process: Callable[[str], None]
+) -> None:
+    no_process("/no/such/program")
+    assert (await load_failure(house)).code is Code.MODEL_FAILED
+    for _ in range(2):
+        with pytest.raises(InferdError, match="No such file") as caught:
+            house.submit()
+        assert caught.value.code is Code.MODEL_FAILED
+        assert caught.value.retry_after_ms is not None
+        assert 0 < caught.value.retry_after_ms <= 1000
+    assert (await load_failure(house)).retry_after_ms is not None
+
+
+async def test_after_the_back_off_a_model_is_tried_again_and_a_token_forgives_it(
+    house: House, no_process: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "BACK_OFF_S", (0.02, 0.04))
+    no_process("/no/such/program")
+    model = house.resident().model
+    for n_failures in (1, 2, 3):
+        await load_failure(house)
+        assert model.failures == n_failures
+        await house.until(lambda: model.state is ModelState.COLD)
+    no_process("")
+    assert await house.answer()
+    assert model.error == ""
+    with pytest.raises(InferdError, match="worker of alpha ended"):
+        await house.answer("fake:crash=1")
+    await house.until(lambda: model.state is ModelState.COLD)
+    assert model.failures == 0
+
+
+async def test_a_crash_before_any_token_counts_as_a_failure(house: House) -> None:
+    await house.load()
+    with pytest.raises(InferdError, match="ended while this request ran"):
+        await house.answer("fake:crash=0")
+    await house.until(lambda: house.resident().model.state is ModelState.FAILED)
+    model = house.resident().model
+    assert (model.failures, "signal SIGABRT" in model.error) == (1, True)

@@ -1,0 +1,158 @@
+"""The table of jobs: what worker events do to a job, and what its reader is told about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.backends import messages as m
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.request import Job, Phase, Priority, Request
+from inferd.daemon.node.jobs import Jobs, summary
+from inferd.daemon.node.stream import Finished, Queued, Resumed, Started, Stream, Text
+from inferd.daemon.policy.meter import Meter
+
+
+def request(request_id: str = "r") -> Request:
+    return Request(request_id, "m", m.SamplingParams(max_tokens=9, seed=77), Priority.NORMAL, "t", tokens=[1, 2, 3])
+
+
+def running(jobs: Jobs, *, arrived_s: float = 10.0, started_s: float = 11.0) -> tuple[Job, Stream]:
+    job, stream = jobs.add(request(), arrived_s)
+    job.prompt = [1, 2, 3]
+    job.move(Phase.RUNNING)
+    job.attempt, job.started_s = 1, started_s
+    return job, stream
+
+
+def delta(index: int, *tokens: int, text: str = "") -> m.Delta:
+    return m.Delta("r", 1, index, list(tokens), text)
+
+
+def finished(reason: m.FinishReason = m.FinishReason.STOP, text: str = "", n: int = 3, error: str = "") -> m.Finished:
+    return m.Finished("r", 1, reason, text, n, prefill_ms=5.0, decode_ms=6.0, error=error)
+
+
+async def test_timings_are_counted_from_arrival() -> None:
+    jobs = Jobs(Meter())
+    job, stream = running(jobs)
+    jobs.started(job, m.Started("r", 1, 3, 2), "CPU")
+    jobs.grown(job, delta(0, 5, text="a "), 12.0)
+    jobs.grown(job, delta(1, 6, text="b "), 12.5)
+    jobs.grown(job, delta(2, 7, text="c "), 14.0)
+    jobs.finished(job, finished(text="."), 14.25)
+    events = await stream.take()
+    assert events == [
+        Started("r", "m", prompt_tokens=3, cached_tokens=2, device="CPU", seed=77),
+        Text(0, "a b c .", [5, 6, 7], None),
+        Finished(
+            m.FinishReason.STOP,
+            prompt_tokens=3,
+            cached_tokens=2,
+            completion_tokens=3,
+            queue_ms=1000.0,
+            ttft_ms=2000.0,
+            tpot_ms=1000.0,
+            itl_max_ms=1500.0,
+            e2e_ms=4250.0,
+            prefill_ms=5.0,
+            decode_ms=6.0,
+        ),
+    ]
+    assert await stream.take() == []
+    assert job.phase is Phase.DONE
+    assert list(jobs.meter.ttft_ms) == [2000.0]
+    total = jobs.meter.total
+    assert (total.prompt_tokens, total.generation_tokens, total.requests_finished) == (3, 3, 1)
+
+
+async def test_an_answer_of_nothing_and_of_one_token_has_timings_too() -> None:
+    for n in (0, 1):
+        jobs = Jobs(Meter())
+        job, stream = running(jobs)
+        if n:
+            jobs.grown(job, delta(0, 5), 12.0)
+        jobs.finished(job, finished(n=n), 13.0)
+        end = (await stream.take())[-1]
+        assert isinstance(end, Finished)
+        assert (end.completion_tokens, end.tpot_ms, end.itl_max_ms) == (n, 0.0, 0.0)
+        assert end.ttft_ms == (2000.0 if n else 3000.0)
+
+
+def test_text_is_counted_in_bytes_as_it_was_sent() -> None:
+    jobs = Jobs(Meter())
+    job, _ = running(jobs)
+    jobs.grown(job, delta(0, 5, text="a"), 1.0)
+    jobs.grown(job, delta(1, 6, 7, text="§€"), 2.0)
+    assert (job.sent_bytes, job.generated) == (6, [5, 6, 7])
+
+
+async def test_only_the_first_start_is_a_start() -> None:
+    jobs = Jobs(Meter())
+    job, stream = running(jobs)
+    jobs.started(job, m.Started("r", 1, 3, 2), "CPU")
+    jobs.started(job, m.Started("r", 2, 3, 3), "CPU")
+    first, second = await stream.take()
+    assert isinstance(first, Started)
+    assert second == Resumed("kv_full")
+    assert (job.cached_tokens, jobs.meter.total.prompt_tokens) == (2, 3)
+
+
+async def test_an_engines_error_fails_the_job_in_the_models_name() -> None:
+    jobs = Jobs(Meter())
+    job, stream = running(jobs)
+    jobs.finished(job, finished(m.FinishReason.ERROR, error="it broke"), 12.0)
+    with pytest.raises(InferdError, match=r"m: it broke") as caught:
+        await stream.take()
+    assert caught.value.code is Code.MODEL_FAILED
+    assert (job.phase, jobs.meter.total.requests_failed) == (Phase.FAILED, 1)
+
+
+@pytest.mark.parametrize("error", [None, InferdError(Code.DEADLINE, "late")])
+async def test_a_cancelled_job_says_why(error: InferdError | None) -> None:
+    jobs = Jobs(Meter())
+    job, stream = running(jobs)
+    jobs.cancelled(job, error)
+    with pytest.raises(InferdError) as caught:
+        await stream.take()
+    assert caught.value.code is (error.code if error else Code.CANCELLED)
+    assert jobs.meter.total.requests_cancelled == 1
+
+
+def test_an_id_is_taken_until_its_job_is_forgotten() -> None:
+    jobs = Jobs(Meter())
+    first, _ = jobs.add(request(), 0.0)
+    with pytest.raises(InferdError, match="request_id r is in use"):
+        jobs.add(request(), 0.0)
+    jobs.forget(first)
+    assert len(jobs) == 0
+    second, _ = jobs.add(request(), 0.0)
+    jobs.forget(first)  # an old one does not take the new one with it
+    assert jobs.get("r") is second
+    assert first.arrival < second.arrival
+
+
+async def test_a_place_in_the_queue_is_told() -> None:
+    jobs = Jobs(Meter())
+    job, stream = jobs.add(request(), 0.0)
+    job.why = "load"
+    jobs.tell_queued(job, 4)
+    assert await stream.take() == [Queued("r", 4, "load")]
+
+
+async def test_a_reader_that_stands_still_is_found_until_it_hangs_up() -> None:
+    jobs = Jobs(Meter())
+    job, stream = jobs.add(request(), 0.0)
+    assert jobs.stalled(1e9, 30.0) == []
+    jobs.tell_queued(job, 0)
+    await stream.take()
+    jobs.forget(job)  # it is over, and its last words are still being read
+    assert jobs.stalled(1e9, 30.0) == [stream]
+    assert jobs.stalled(1e9, 1e9) == []
+    jobs.hung_up(stream)
+    assert jobs.stalled(1e9, 30.0) == []
+
+
+def test_a_summary_needs_a_reason() -> None:
+    job, _ = running(Jobs(Meter()))
+    with pytest.raises(AssertionError):
+        summary(job, 0, 1.0)

@@ -1,0 +1,374 @@
+"""The heart over the fake engine: what becomes of a request, whatever happens on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferd.backends.messages import ChatMessage, FinishReason, Stopped
+from inferd.daemon.domain.config import Queue, Server
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.model import ModelState
+from inferd.daemon.domain.request import Phase, Priority
+from inferd.daemon.node.stream import Queued, Resumed, Started
+from inferd.tests.daemon.node.house import (
+    ENDLESS,
+    LIMIT_S,
+    SLOW,
+    House,
+    finished,
+    first_text,
+    read,
+    text,
+    tokens,
+    what_the_fake_says,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from inferd.daemon.node.stream import Stream
+
+    Open = Callable[..., House]
+
+
+async def failure(reading: Awaitable[Any]) -> InferdError:
+    with pytest.raises(InferdError) as caught:
+        await reading
+    return caught.value
+
+
+def refusal(house: House, *args: Any, **fields: Any) -> InferdError:
+    with pytest.raises(InferdError) as caught:
+        house.submit(*args, **fields)
+    return caught.value
+
+
+def running(house: House, *streams: Stream) -> bool:
+    return all(stream.job.phase is Phase.RUNNING for stream in streams)
+
+
+# a request's way
+
+
+async def test_a_request_becomes_text(house: House) -> None:
+    stream = house.submit("fake:tokens=7")
+    events = await read(stream)
+    started = next(event for event in events if isinstance(event, Started))
+    assert (started.model, started.prompt_tokens, started.device, started.seed) == ("alpha", 13, "fake", 1)
+    assert tokens(events) == what_the_fake_says(stream.job)
+    assert text(events).count(" ") == 7
+    end = finished(events)
+    assert (end.reason, end.prompt_tokens, end.completion_tokens) == (FinishReason.STOP, 13, 7)
+    assert 0 <= end.queue_ms <= end.ttft_ms <= end.e2e_ms
+    assert len(house.node.jobs) == 0
+    total = house.node.meter.total
+    assert (total.prompt_tokens, total.generation_tokens, total.requests_finished) == (13, 7, 1)
+
+
+async def test_a_chat_and_a_plain_prompt_are_read_beside_the_engine(house: House) -> None:
+    chat = house.submit(None, messages=[ChatMessage("user", "fake:tokens=2 §")])
+    plain = house.submit(None, prompt="fake:tokens=4")
+    assert finished(await read(chat)).completion_tokens == 2
+    assert finished(await read(plain)).completion_tokens == 4
+    assert plain.job.prompt == list(b"fake:tokens=4")
+    assert await house.node.tokenize("alpha", prompt="§") == list("§".encode())
+
+
+async def test_two_models_work_side_by_side(house: House) -> None:
+    ours, theirs = house.submit("fake:tokens=3"), house.submit("fake:tokens=5", "beta")
+    assert finished(await read(ours)).completion_tokens == 3
+    assert finished(await read(theirs)).completion_tokens == 5
+    assert house.resident("alpha").model.pid != house.resident("beta").model.pid
+
+
+async def test_max_tokens_ends_an_answer_and_without_it_the_context_does(open_house: Open) -> None:
+    house = open_house(options={"context_tokens": 256})
+    short = finished(await read(house.submit(ENDLESS, max_tokens=4)))
+    assert (short.reason, short.completion_tokens) == (FinishReason.LENGTH, 4)
+    whole = finished(await read(house.submit(ENDLESS)))
+    assert (whole.reason, whole.completion_tokens) == (FinishReason.LENGTH, 256 - len(ENDLESS))
+    most = finished(await read(house.submit(ENDLESS, max_tokens=256)))
+    assert most.completion_tokens == 256 - len(ENDLESS)
+
+
+async def test_those_who_wait_are_told_where_they_stand(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    busy = house.submit(ENDLESS)
+    await first_text(busy)
+    first, second = house.submit(), house.submit()
+    await asyncio.sleep(0)
+    house.node.tick(time.monotonic())
+    house.node.tick(time.monotonic())
+    assert await first.take() == [Queued(first.job.id, 0, "slot")]
+    assert await second.take() == [Queued(second.job.id, 1, "slot")]
+
+
+async def test_interactive_goes_before_batch(open_house: Open) -> None:
+    house = open_house(options={"slots": 1})
+    order: list[str] = []
+
+    async def note(name: str, stream: Stream) -> None:
+        await read(stream)
+        order.append(name)
+
+    batch = house.submit(priority=Priority.BATCH)
+    chat = house.submit(priority=Priority.INTERACTIVE)
+    await asyncio.gather(note("batch", batch), note("chat", chat))
+    assert order == ["chat", "batch"]
+
+
+# refusals
+
+
+async def test_an_unknown_model_is_refused_at_once(house: House) -> None:
+    error = refusal(house, model="gamma")
+    assert (error.code, error.field) == (Code.NOT_FOUND, "model")
+    assert "gamma" in error.message
+
+
+async def test_a_file_that_nobody_can_read_is_refused_at_once(house: House, folder: Any) -> None:
+    (folder / "broken.gguf").write_bytes(b"GGUF")
+    assert refusal(house, model="broken").code is Code.MODEL_CORRUPT
+
+
+@pytest.mark.parametrize(
+    ("said", "fields", "code", "field", "numbers"),
+    [
+        ("x" * 256, {}, Code.PROMPT_TOO_LONG, "prompt", {"prompt_tokens": 256, "context_tokens": 256}),
+        ("", {}, Code.INVALID, "prompt", {}),
+        ("x", {"max_tokens": 257}, Code.INVALID, "max_tokens", {"highest": 256}),
+        (None, {"tokens": [1, 512]}, Code.INVALID, "tokens[1]", {"highest": 511}),
+        ("x", {"params": {"logit_bias": {512: 1.0}}}, Code.INVALID, "logit_bias[0]", {"highest": 511}),
+    ],
+)
+async def test_what_does_not_fit_is_refused_with_its_numbers(
+    open_house: Open, said: str | None, fields: dict[str, Any], code: Code, field: str, numbers: dict[str, int]
+) -> None:
+    house = open_house(options={"context_tokens": 256})
+    error = await failure(read(house.submit(said, **fields)))
+    assert (error.code, error.field) == (code, field)
+    assert error.details == numbers
+    assert all(f"{number:,}" in error.message for number in numbers.values())
+    assert house.node.scheduler.lanes["alpha"].waiting == []
+
+
+async def test_an_id_that_is_in_use_is_refused_until_it_is_free(house: House) -> None:
+    stream = house.submit(request_id="mine")
+    error = refusal(house, request_id="mine")
+    assert (error.code, error.field) == (Code.INVALID, "request_id")
+    await read(stream)
+    await house.answer(request_id="mine")
+
+
+async def test_a_full_queue_ends_the_stream_and_keeps_the_others(open_house: Open) -> None:
+    house = open_house(queue=Queue(max_requests=2, max_requests_per_tenant=1))
+    kept, greedy = house.submit(), house.submit()
+    other, late = house.submit(tenant="other"), house.submit(tenant="third")
+    assert (await failure(read(greedy))).code is Code.QUEUE_FULL
+    error = await failure(read(late))
+    assert (error.code, error.retry_after_ms is not None) == (Code.QUEUE_FULL, True)
+    assert await read(kept)
+    assert await read(other)
+
+
+async def test_a_model_without_room_is_refused_with_both_numbers(open_house: Open) -> None:
+    house = open_house(host_bytes=1 << 20)
+    error = await failure(read(house.submit()))
+    assert error.code is Code.NO_ROOM
+    assert (error.details["needed_bytes"], error.details["free_bytes"]) == (30 << 20, 1 << 20)
+    assert house.resident().model.state is ModelState.COLD
+
+
+async def test_a_prompt_that_cannot_be_read_for_want_of_memory_is_refused(open_house: Open) -> None:
+    house = open_house(host_bytes=64 << 20)
+    error = await failure(read(house.submit(None, prompt="hi")))
+    assert error.code is Code.NO_ROOM
+
+
+async def test_half_a_pair_of_surrogates_harms_nobody_else(house: House) -> None:
+    error = await failure(read(house.submit(None, messages=[ChatMessage("user", "\ud800")])))
+    assert error.code in (Code.INVALID, Code.INTERNAL)
+    assert await house.answer()
+
+
+# cancelling
+
+
+async def test_one_that_waits_can_be_cancelled(house: House) -> None:
+    stream = house.submit()
+    assert house.node.cancel(stream.job.id)
+    assert (await failure(read(stream))).code is Code.CANCELLED
+    assert not house.node.cancel(stream.job.id)
+    assert len(house.node.jobs) == 0
+
+
+async def test_a_cancelled_request_gives_its_slot_to_the_next(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    stream = house.submit(ENDLESS)
+    await first_text(stream)
+    behind = house.submit("fake:tokens=2")
+    assert house.node.cancel(stream.job.id)
+    assert (await failure(read(stream))).code is Code.CANCELLED
+    assert refusal(house, request_id=stream.job.id).field == "request_id"  # the worker has not let go yet
+    assert finished(await read(behind)).completion_tokens == 2
+    assert house.node.meter.total.requests_cancelled == 1
+
+
+async def test_hanging_up_cancels_and_after_the_end_does_nothing(slow_house: House) -> None:
+    house = slow_house
+    stream, other = house.submit(ENDLESS), house.submit("fake:tokens=1")
+    await first_text(stream)
+    house.node.hang_up(stream)
+    assert stream.job.phase is Phase.CANCELLED
+    await read(other)
+    house.node.hang_up(other)
+    assert other.job.phase is Phase.DONE
+    await house.until(lambda: len(house.node.jobs) == 0)
+
+
+async def test_a_deadline_ends_a_request_that_waits_and_one_that_runs(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    await house.load()
+    runs, waits = house.submit(ENDLESS, deadline_ms=60), house.submit(ENDLESS, deadline_ms=30)
+    for stream, limit_ms in ((waits, 30), (runs, 60)):
+        error = await failure(read(stream))
+        assert (error.code, error.field) == (Code.DEADLINE, "deadline_ms")
+        assert str(limit_ms) in error.message
+    in_time = house.submit("fake:tokens=1", deadline_ms=20_000)
+    assert finished(await read(in_time)).reason is FinishReason.STOP
+
+
+async def test_a_reader_that_stands_still_is_cut_and_its_slot_is_free_again(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, server=Server(slow_consumer_s=30.0), tokens_per_s=SLOW)
+    stream, standing = house.submit(ENDLESS), asyncio.Event()
+
+    async def client_that_takes_nothing() -> None:
+        try:
+            stream.read_by(asyncio.current_task())
+            await first_text(stream)
+            standing.set()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            house.node.hang_up(stream)
+
+    reading = asyncio.create_task(client_that_takes_nothing())
+    await standing.wait()
+    house.node.tick(time.monotonic() + 29)
+    assert running(house, stream)
+    house.node.tick(time.monotonic() + 31)
+    assert stream.job.phase is Phase.CANCELLED
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    error = await failure(read(stream))
+    assert (error.code, "30 s" in error.message) == (Code.SLOW_CONSUMER, True)
+    assert await house.answer()
+
+
+# when workers die
+
+
+async def test_a_crash_fails_what_ran_and_the_queue_goes_on(open_house: Open) -> None:
+    house = open_house(tokens_per_s=SLOW)
+    stays = house.submit("fake:tokens=20", "beta")
+    crashes, beside = house.submit("fake:crash=5"), house.submit(ENDLESS)
+    waits = house.submit("fake:tokens=4")
+    for stream in (crashes, beside):
+        error = await failure(read(stream))
+        assert (error.code, error.retry_after_ms) == (Code.WORKER_CRASHED, 1000)
+        assert "alpha" in error.message
+    assert finished(await read(waits)).completion_tokens == 4
+    assert finished(await read(stays)).completion_tokens == 20
+    assert house.resident().model.failures == 0  # it had produced something
+    assert len(crashes.job.generated) == 5
+
+
+async def test_a_parked_request_goes_on_with_the_same_words(slow_house: House) -> None:
+    house = slow_house
+    stream = house.submit("fake:tokens=40")
+    events = await first_text(stream)
+    job = stream.job
+    house.node.on_events(house.resident(), [Stopped(job.id, job.attempt, len(job.generated), parked=True)])
+    assert (job.phase, job.attempt) == (Phase.RUNNING, 2)
+    events += await read(stream)
+    assert tokens(events) == what_the_fake_says(job)
+    assert text(events).count(" ") == 40
+    assert [event.why for event in events if isinstance(event, Resumed)] == ["kv_full"]
+    assert finished(events).completion_tokens == 40
+
+
+async def test_frames_of_an_attempt_that_is_over_do_not_exist(slow_house: House) -> None:
+    house = slow_house
+    stream = house.submit(ENDLESS)
+    await first_text(stream)
+    house.node.on_events(house.resident(), [Stopped(stream.job.id, stream.job.attempt + 1, 0)])
+    house.node.on_events(house.resident(), [Stopped("nobody", 1, 0)])
+    assert running(house, stream)
+
+
+async def test_one_parked_while_its_model_drains_goes_on_in_the_next_worker(slow_house: House) -> None:
+    house = slow_house
+    stream = house.submit("fake:tokens=40")
+    events = await first_text(stream)
+    job, resident = stream.job, house.resident()
+    pid = resident.model.pid
+    unloading = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
+    await house.until(lambda: resident.model.state is ModelState.DRAINING)
+    house.node.on_events(resident, [Stopped(job.id, job.attempt, len(job.generated), parked=True)])
+    async with asyncio.timeout(LIMIT_S):
+        assert await unloading
+    events += await read(stream)
+    assert tokens(events) == what_the_fake_says(job)
+    assert resident.model.pid != pid
+
+
+# keep-alive, drain
+
+
+async def test_an_idle_model_goes_after_its_keep_alive_and_comes_back(open_house: Open) -> None:
+    house = open_house(options={"keep_alive_s": 50.0})
+    await house.answer()
+    house.node.tick(time.monotonic() + 49)
+    assert house.state() is ModelState.READY
+    house.node.tick(time.monotonic() + 51)
+    assert house.state() is ModelState.DRAINING
+    await house.until(lambda: house.state() is ModelState.COLD)
+    assert house.node.ledger.reservations == {}
+    assert await house.answer()
+
+
+async def test_a_busy_model_does_not_go(open_house: Open) -> None:
+    house = open_house(options={"keep_alive_s": 0.0}, tokens_per_s=SLOW)
+    stream = house.submit(ENDLESS)
+    await first_text(stream)
+    house.node.tick(time.monotonic() + 5)
+    assert running(house, stream)
+
+
+async def test_draining_lets_everybody_finish_and_nobody_in(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    stream, waits = house.submit("fake:tokens=30"), house.submit("fake:tokens=2")
+    await first_text(stream)
+    draining = asyncio.create_task(house.node.drain(20.0))
+    await asyncio.sleep(0)
+    error = refusal(house)
+    assert (error.code, error.retry_after_ms) == (Code.SHUTTING_DOWN, 5000)
+    with pytest.raises(InferdError, match="shutting down"):
+        await house.load("beta")
+    assert finished(await read(stream)).completion_tokens == 30
+    assert finished(await read(waits)).completion_tokens == 2
+    await draining
+    assert house.node.ledger.reservations == {}
+
+
+async def test_who_is_still_there_after_the_limit_is_told_why(slow_house: House) -> None:
+    house = slow_house
+    runs, waits = house.submit(ENDLESS), house.submit(None, prompt="still being read")
+    await first_text(runs)
+    await house.node.drain(0.0)
+    for stream in (runs, waits):
+        assert stream.job.phase in (Phase.CANCELLED, Phase.DONE)
+    assert (await failure(read(runs))).code is Code.SHUTTING_DOWN

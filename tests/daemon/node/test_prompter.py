@@ -1,0 +1,135 @@
+"""One model's prompt helper, a real process with the fake's tokenizer: it may die, its callers may not hang."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferd.backends.facts import LoadPlan
+from inferd.backends.messages import ChatMessage
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.node import prompter as prompters
+from inferd.daemon.node.prompter import PROCESS_BYTES, Prompter
+from inferd.daemon.policy.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=1, kv_cells=256, n_threads=1)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    it = Ledger()
+    it.add_pool("host", 4 * PROCESS_BYTES, 0)
+    return it
+
+
+@pytest.fixture
+async def prompter(ledger: Ledger) -> AsyncIterator[Prompter]:
+    it = Prompter("m", PLAN, ledger)
+    yield it
+    it.close()
+    await it.wait()
+    assert ledger.reservations == {}
+
+
+def pid(it: Prompter) -> int:
+    assert it._process is not None
+    assert it._process.pid is not None
+    return it._process.pid
+
+
+async def failure(reading: Awaitable[list[int]]) -> InferdError:
+    with pytest.raises(InferdError) as caught:
+        await reading
+    return caught.value
+
+
+async def test_many_prompts_go_through_one_helper(prompter: Prompter, ledger: Ledger) -> None:
+    assert ledger.booked_bytes("host") == 0
+    texts = [f"prompt {i}" for i in range(20)]
+    answers = await asyncio.gather(*(prompter.prepare(prompt=text) for text in texts))
+    assert answers == [list(text.encode()) for text in texts]
+    chat = await prompter.prepare(messages=[ChatMessage("user", "hi")])
+    assert bytes(chat).endswith(b"assistant: ")
+    assert prompter.open
+    assert ledger.booked_bytes("host") == PROCESS_BYTES
+
+
+@pytest.mark.parametrize("text", ["", "x" * (4 * 2**20 + 1)])
+async def test_a_prompt_that_cannot_be_used_is_the_callers_fault(prompter: Prompter, text: str) -> None:
+    error = await failure(prompter.prepare(prompt=text))
+    assert error.code is Code.INVALID
+    assert error.message.startswith("m: ")
+    assert await prompter.prepare(prompt="hi") == [104, 105]
+
+
+async def test_a_helper_that_dies_takes_its_prompts_and_no_later_one(prompter: Prompter) -> None:
+    await prompter.prepare(prompt="hi")
+    old = pid(prompter)
+    os.kill(old, signal.SIGSTOP)
+    reading = [asyncio.create_task(prompter.prepare(prompt="lost")) for _ in range(2)]
+    await asyncio.sleep(0)
+    os.kill(old, signal.SIGKILL)
+    for lost in reading:
+        assert (await failure(lost)).code is Code.TEMPLATE_FAILED
+    assert await prompter.prepare(prompt="hi") == [104, 105]
+    assert pid(prompter) != old
+
+
+async def test_one_that_takes_too_long_is_ended(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
+    await prompter.prepare(prompt="hi")
+    old = pid(prompter)
+    monkeypatch.setattr(prompters, "TIMEOUT_S", 0.05)
+    os.kill(old, signal.SIGSTOP)
+    assert (await failure(prompter.prepare(prompt="stuck"))).code is Code.TEMPLATE_FAILED
+    await prompter.wait()
+    monkeypatch.setattr(prompters, "TIMEOUT_S", 60.0)
+    assert await prompter.prepare(prompt="hi") == [104, 105]
+
+
+async def test_a_prompt_right_after_a_close_gets_a_helper_of_its_own(prompter: Prompter, ledger: Ledger) -> None:
+    await prompter.prepare(prompt="hi")
+    old = prompter._process
+    assert old is not None
+    prompter.close()
+    early = asyncio.create_task(prompter.prepare(prompt="a"))
+    await old.wait()
+    late = asyncio.create_task(prompter.prepare(prompt="b"))
+    assert [await early, await late] == [[97], [98]]
+    assert prompter._process is not old
+    assert len(ledger.reservations) == 1
+
+
+async def test_without_room_no_helper_is_started(prompter: Prompter, ledger: Ledger) -> None:
+    ledger.observe("host", 4 * PROCESS_BYTES)
+    error = await failure(prompter.prepare(prompt="hi"))
+    assert (error.code, error.details) == (Code.NO_ROOM, {"needed_bytes": PROCESS_BYTES, "free_bytes": 0})
+    ledger.observe("host", 0)
+    assert await prompter.prepare(prompt="hi") == [104, 105]
+
+
+async def test_no_process_can_be_made(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = sys.executable
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    assert (await failure(prompter.prepare(prompt="hi"))).code is Code.INTERNAL
+    monkeypatch.setattr(sys, "executable", python)
+    assert await prompter.prepare(prompt="hi") == [104, 105]
+
+
+async def test_a_helper_that_dies_at_birth_is_told_and_tried_again(
+    prompter: Prompter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = sys.executable
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    first, second = (asyncio.create_task(prompter.prepare(prompt="hi")) for _ in range(2))
+    assert (await failure(first)).code is Code.TEMPLATE_FAILED
+    assert (await failure(second)).code is Code.TEMPLATE_FAILED
+    monkeypatch.setattr(sys, "executable", python)
+    assert await prompter.prepare(prompt="hi") == [104, 105]

@@ -1,0 +1,118 @@
+"""One model's place on the machine: reserved before anything is spawned, given back when it is surely gone."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from inferd.backends.messages import LoadFailed
+from inferd.backends.process import Exit
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.model import ModelState
+from inferd.daemon.node.plans import make_plan
+from inferd.daemon.node.resident import BACK_OFF_S, Resident
+from inferd.daemon.policy.ledger import Ledger, Shortfall
+from inferd.daemon.system.catalog import Catalog
+from inferd.tests.daemon.node.house import GIB, build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAILED = Exit(1, False, ("last words",))
+ENDED = Exit(0, True, ())
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    it = Ledger()
+    it.add_pool("host", GIB, 0)
+    return it
+
+
+@pytest.fixture
+def resident(folder: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Resident:
+    """One whose process cannot be made: its end is played by the test."""
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    entry = Catalog([folder]).scan()["alpha"]
+    assert entry.facts is not None
+    plan = make_plan("alpha", entry.facts, build(folder).node.config, 1)
+    return Resident("alpha", entry, plan, 60.0, ledger)
+
+
+async def begin(it: Resident) -> None:
+    """Begin a load and see its process fail to come into the world."""
+    it.load(5.0, lambda _: None, lambda: None, lambda _: None)
+    assert it._starting is not None
+    await it._starting
+
+
+async def test_bytes_are_held_from_before_the_birth_until_after_the_death(resident: Resident, ledger: Ledger) -> None:
+    resident.load(5.0, lambda _: None, lambda: None, lambda _: None)
+    assert ledger.booked_bytes("host") == resident.model.booked_bytes == resident.footprint.bytes_on["host"]
+    assert (resident.model.state, resident.model.pid) == (ModelState.LOADING, None)
+    assert resident._starting is not None
+    await resident._starting
+    assert ledger.booked_bytes("host") > 0
+    resident.reaped(FAILED, 6.0)
+    assert (ledger.booked_bytes("host"), resident.model.booked_bytes) == (0, 0)
+
+
+async def test_without_room_nothing_begins(resident: Resident, ledger: Ledger) -> None:
+    ledger.observe("host", GIB)
+    with pytest.raises(Shortfall):
+        resident.load(5.0, lambda _: None, lambda: None, lambda _: None)
+    assert (resident.model.state, ledger.reservations) == (ModelState.COLD, {})
+
+
+async def test_each_failure_in_a_row_is_forgiven_later(resident: Resident) -> None:
+    expected = [*BACK_OFF_S, BACK_OFF_S[-1]]
+    for n, back_off_s in enumerate(expected, start=1):
+        await begin(resident)
+        assert resident.reaped(FAILED, 100.0) == back_off_s
+        assert (resident.model.failures, resident.model.retry_at_s) == (n, 100.0 + back_off_s)
+        resident.model.move(ModelState.COLD)
+
+
+async def test_a_token_in_between_forgives_all(resident: Resident) -> None:
+    for produced, back_off_s, failures in ((False, 1.0, 1), (True, 0.0, 0), (False, 1.0, 1)):
+        await begin(resident)
+        resident.model.produced = produced
+        assert resident.reaped(FAILED, 100.0) == back_off_s
+        assert resident.model.failures == failures
+        resident.model.move(ModelState.COLD)
+
+
+async def test_an_end_while_draining_is_no_failure(resident: Resident) -> None:
+    await begin(resident)
+    resident.model.move(ModelState.DRAINING)
+    assert resident.reaped(ENDED, 6.0) == 0.0
+    assert (resident.model.state, resident.model.failures, resident.model.error) == (ModelState.COLD, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("corrupt", Code.MODEL_CORRUPT), ("unsupported", Code.UNSUPPORTED), ("memory", Code.MODEL_FAILED)],
+)
+async def test_what_the_worker_says_of_its_failure_is_what_clients_hear(
+    resident: Resident, said: str, code: Code
+) -> None:
+    await begin(resident)
+    resident.note_load_failure(msgspec.convert(["load_failed", said, "it is so"], LoadFailed))
+    resident.reaped(ENDED, 100.0)
+    refusal = resident.refusal(100.25)
+    assert (refusal.code, refusal.message, refusal.retry_after_ms) == (code, "alpha: it is so", 750)
+    resident.model.move(ModelState.COLD)
+    await begin(resident)
+    assert isinstance(resident.load_error, InferdError)
+    assert resident.load_error.code is Code.MODEL_FAILED  # of this load, not of the one before
+    resident.reaped(FAILED, 101.0)
+
+
+async def test_a_refusal_never_says_to_come_back_at_once(resident: Resident) -> None:
+    await begin(resident)
+    resident.reaped(FAILED, 100.0)
+    assert resident.refusal(500.0).retry_after_ms == 1
+    resident.model.move(ModelState.COLD)
