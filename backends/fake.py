@@ -22,55 +22,11 @@ if TYPE_CHECKING:
     from .facts import LoadPlan
     from .messages import Event, Submit
 
-WORDS = [
-    "a",
-    "all",
-    "and",
-    "as",
-    "at",
-    "be",
-    "but",
-    "by",
-    "for",
-    "from",
-    "has",
-    "he",
-    "her",
-    "his",
-    "in",
-    "is",
-    "it",
-    "not",
-    "of",
-    "on",
-    "or",
-    "she",
-    "that",
-    "the",
-    "their",
-    "they",
-    "this",
-    "to",
-    "was",
-    "we",
-    "were",
-    "which",
-    "will",
-    "with",
-    "you",
-    "small",
-    "river",
-    "green",
-    "house",
-    "child",
-    "morning",
-    "bright",
-    "quiet",
-    "letter",
-    "garden",
-    "window",
-    "answer",
-]
+_TEXT = (
+    "a all and as at be but by for from has he her his in is it not of on or she that the their they this to was we "
+    "were which will with you small river green house child morning bright quiet letter garden window answer"
+)
+WORDS = _TEXT.split()
 N_BYTES = 256
 N_VOCAB = N_BYTES + len(WORDS)
 NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
@@ -95,10 +51,11 @@ class _Run:
         self.mix = zlib.crc32(prompt, seed & 0xFFFFFFFF)
         self.length = self.orders.get("tokens", 40 + self.mix % 80)
         self.n_done = 0
+        self.unsent = ""  # decided in an earlier attempt, but not sent by it
         self.text = TextStream(submit.params.stop, sent_bytes=submit.sent_bytes)
         for token in submit.tokens[submit.n_prompt :]:
             self.n_done += 1
-            self.text.feed(token_bytes(token))
+            self.unsent += self.text.feed(token_bytes(token))
         self.n_first = self.n_done
         self.started_s: float | None = None
         self.due_s = 0.0
@@ -171,7 +128,8 @@ class FakeEngine:
         if run.n_done >= max(run.length, params.min_tokens) and not params.ignore_eos:
             return self._finish(run, FinishReason.STOP)
         token = run.token()
-        text = run.text.feed(token_bytes(token))
+        text = run.unsent + run.text.feed(token_bytes(token))
+        run.unsent = ""
         logprobs = None if params.logprobs is None else [TokenLogprob(token, 0.0, token_bytes(token).decode())]
         self.events.append(Delta(submit.job, submit.attempt, run.n_done, [token], text, logprobs))
         run.n_done += 1
@@ -187,7 +145,7 @@ class FakeEngine:
         submit = run.submit
         self.running.remove(run)
         decode_ms = (time.monotonic() - (run.started_s or 0.0)) * 1e3
-        tail = run.text.flush()
+        tail = run.unsent + run.text.flush()
         self.events.append(
             Finished(submit.job, submit.attempt, reason, tail, run.n_done, prefill_ms=0.0, decode_ms=decode_ms)
         )

@@ -165,7 +165,8 @@ class Process:
         except TimeoutError:
             self.kill()
             code = await self._child.wait()
-        await reading
+        with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
+            await asyncio.wait_for(reading, 1.0)
         self._on_reaped(Exit(code, expected, tuple(self.tail)))
 
     async def _read_log(self) -> None:

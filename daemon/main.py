@@ -67,11 +67,14 @@ def serve(config: Config, log_level: str = "info") -> int:
 
 
 async def _serve(config: Config, where: str) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     node, telemetry = build(config)
+    stop = asyncio.Event()
+
+    def on_signal() -> None:  # the second one does not wait for what runs
+        node.hurry() if stop.is_set() else stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     server, health = _server(config, node, telemetry)
     _bind(server, where)
@@ -111,12 +114,16 @@ async def _probe(node: Node, telemetry: Telemetry) -> None:
     """What the engines make of devices beside the CPU; takes seconds, so it runs beside the serving."""
     machine = telemetry.machine
     if machine.needs_probe():
-        hardware = await asyncio.to_thread(detect)
-        backends = await asyncio.to_thread(probe_backends)
+        try:
+            hardware = await asyncio.to_thread(detect)
+            backends = await asyncio.to_thread(probe_backends)
+        except Exception:
+            return log.exception("looking at the devices failed; models run on the CPU")
         machine.hardware = with_backends(hardware, backends)
         telemetry.sensors = Sensors(machine.hardware)
         machine.open_pools(node.ledger)
         node.fleet.gpus = tuple(device.id for device in machine.gpus())
+    return None
 
 
 async def _until(stop: asyncio.Event, eternal: list[asyncio.Task[None]]) -> None:

@@ -104,7 +104,7 @@ def _choice(request: Request, i: int) -> Request:
     if i == 0:
         return request
     params = msgspec.structs.replace(request.params, seed=(request.params.seed + i) % 2**64)
-    return replace(request, id=f"{request.id}.{i}", choice=i, params=params)
+    return replace(request, id=f"{request.id}.{i}", parent_id=request.id, choice=i, params=params)
 
 
 def _refuse_unsupported(wire: pb.GenerateRequest) -> None:

@@ -35,7 +35,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ubatch_tokens: Annotated[int, Meta(ge=64, le=4096)] | None = None
     gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # -1 is all of them
     mmap: bool | None = None
-    keep_alive_s: float | None = None  # negative: never unloaded for being idle
+    keep_alive_s: Annotated[float, Meta(ge=-1, le=1e9)] | None = None  # negative: never unloaded for being idle
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

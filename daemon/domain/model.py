@@ -41,7 +41,6 @@ class Model:
     load_progress: float = 0.0
     load_started_s: float = 0.0
     load_ms: float = 0.0
-    idle_since_s: float | None = None  # set while READY and nothing runs or waits
     failures: int = 0  # in a row, without a token produced in between
     retry_at_s: float = 0.0  # end of the back-off while FAILED
     error: str = ""

@@ -61,6 +61,7 @@ class Request:
     run_id: str = ""
     supersede_key: str = ""
     choice: int = 0  # 0..n-1 when one call asked for several completions
+    parent_id: str = ""  # of choices after the first: the id that the client knows
 
     @property
     def prompt_bytes(self) -> int:
@@ -179,3 +180,11 @@ def check_tokens(name: str, tokens: Sequence[int], n_vocab: int) -> None:
         if not 0 <= token < n_vocab:
             message = f"{name}[{i}] is {token}, but the model has tokens 0 to {n_vocab - 1}"
             raise InferdError(Code.INVALID, message, field=f"{name}[{i}]", highest=n_vocab - 1)
+
+
+def check_bias_tokens(bias: Mapping[int, float], n_vocab: int) -> None:
+    """Every token that is biased must exist in a vocabulary of `n_vocab` words."""
+    for token in bias:
+        if token >= n_vocab:
+            message = f"logit_bias[{token}]: the model has tokens 0 to {n_vocab - 1}"
+            raise InferdError(Code.INVALID, message, field=f"logit_bias[{token}]", highest=n_vocab - 1)

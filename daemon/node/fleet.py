@@ -82,6 +82,8 @@ class Fleet:
             change = self.node.changes.next()  # taken first: the reader of what we yield may be slow
             yield model
             await change
+            resident = self.residents[name]  # another one, if its file was replaced meanwhile
+            model = resident.model
             if model.state is ModelState.COLD and resident.load_error is None:
                 self._ask(resident)  # it was still draining when we asked first
         yield model
@@ -140,6 +142,11 @@ class Fleet:
             await self.node.changes.wait()
         for resident in self:
             await resident.prompter.wait()
+
+    def pids(self) -> dict[str, int]:
+        """Owner of a reservation -> its process."""
+        owners = [(r.model.name, r.model.pid) for r in self] + [(r.prompter.owner, r.prompter.pid) for r in self]
+        return {owner: pid for owner, pid in owners if pid is not None}
 
     def tick(self, now_s: float) -> None:
         """Prompt helpers of cold models end after the keep-alive, too."""

@@ -18,7 +18,7 @@ from ...backends.messages import Cancel, Delta, Finished, Started, Stopped, Subm
 from ..domain.decision import Load, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
-from ..domain.request import Phase, Priority, check_tokens
+from ..domain.request import Phase, Priority, check_bias_tokens, check_tokens
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
 from .changes import Changes
@@ -55,9 +55,11 @@ class Node:
         self.changes = Changes()
         self.fleet = Fleet(self, n_threads)
         self.closing = False
+        self._drain_limit: asyncio.Timeout | None = None
         queue = config.queue
         self.scheduler = Scheduler(ledger, queue.max_requests, queue.max_requests_per_tenant)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
     # what doors ask for
 
@@ -75,23 +77,26 @@ class Node:
             self._spawn(self._prepare(job, resident), f"prepare {job.id}")
             if request.deadline_ms is not None:
                 loop = asyncio.get_running_loop()
-                loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
+                self._deadlines[job.id] = loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
         return stream
 
     def cancel(self, job_id: str, error: InferdError | None = None) -> bool:
-        """End a job whatever it is doing; False when there is no such live job."""
-        job = self.jobs.get(job_id)
-        return job is not None and self._cancel(job, error)
+        """End a request whatever it is doing, with all its choices; False when nothing of it is live."""
+        jobs = [job for job in self.jobs if job.id == job_id or job.request.parent_id == job_id]
+        return any([self._cancel(job, error) for job in jobs])
 
     def hang_up(self, stream: Stream) -> None:
         """The reader of this stream is gone; nothing happens when the request is over already."""
         self.jobs.hung_up(stream)
+        if (timer := self._deadlines.pop(stream.job.id, None)) is not None:
+            timer.cancel()
         self._cancel(stream.job)
 
     async def tokenize(
         self, model: str, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None
     ) -> list[int]:
         """Token ids; loads nothing but the vocabulary."""
+        self.refuse_when_closing()
         return await self.fleet.get(model).prompter.prepare(messages=messages, prompt=prompt)
 
     # time
@@ -115,12 +120,17 @@ class Node:
         """Refuse what is new, let what is here finish, then end every process. Bounded by `limit_s` and a grace."""
         self.closing = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as self._drain_limit:
                 while any(job.live for job in self.jobs):
                     await self.changes.wait()
         for job in self.jobs:
             self._cancel(job, shutting_down())
         await self.fleet.close()
+
+    def hurry(self) -> None:
+        """Let the drain end now."""
+        if self._drain_limit is not None and not self._drain_limit.expired():
+            self._drain_limit.reschedule(asyncio.get_running_loop().time())
 
     def refuse_when_closing(self) -> None:
         if self.closing:
@@ -147,7 +157,7 @@ class Node:
         """The prompt has a length now, and its limits can be checked. Raises InferdError."""
         check_fits(job.request, len(tokens), model)
         check_tokens("tokens", job.request.tokens or (), model.facts.n_vocab)
-        check_tokens("logit_bias", sorted(job.request.params.logit_bias), model.facts.n_vocab)
+        check_bias_tokens(job.request.params.logit_bias, model.facts.n_vocab)
         room = model.plan.n_ctx - len(tokens)
         job.prompt = tokens
         job.max_tokens = min(job.request.max_tokens or room, room)

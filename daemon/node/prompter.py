@@ -38,6 +38,7 @@ class Prompter:
         self.name = name
         self.plan = plan
         self.used_s = 0.0  # when it was last asked
+        self.owner = ""  # of the reservation
         self._ledger = ledger
         self._process: Process | None = None
         self._opened: asyncio.Future[None] | None = None
@@ -74,6 +75,10 @@ class Prompter:
             await self._process.wait()
 
     @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
     def open(self) -> bool:
         return self._process is not None
 
@@ -96,7 +101,7 @@ class Prompter:
     async def _start(self) -> None:
         if self._process is not None:  # an older one is still on its way out
             await self._process.wait()
-        owner = f"{self.name}/prompt-{next(_SERIAL)}"  # an older one may still be on its way out
+        self.owner = f"{self.name}/prompt-{next(_SERIAL)}"  # an older one may still be on its way out
         if (short := self._ledger.shortfall({"host": PROCESS_BYTES})) is not None:
             raise InferdError(
                 Code.NO_ROOM,
@@ -106,7 +111,7 @@ class Prompter:
                 needed_bytes=PROCESS_BYTES,
                 free_bytes=short.free_bytes,
             )
-        self._reservation = self._ledger.reserve(owner, {"host": PROCESS_BYTES})
+        self._reservation = self._ledger.reserve(self.owner, {"host": PROCESS_BYTES})
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = prompt_helper(self._receive, self._gone, self._reaped)
         try:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..domain.request import Job
 
 
+MAX_MERGED_TOKENS = 512  # of one message: with 20 alternatives each it stays well below a client's 4 MiB
+
+
 @dataclass(frozen=True, slots=True)
 class Queued:
     request_id: str
@@ -96,13 +99,13 @@ class Stream:
         if self._closed:
             return
         last = self._events[-1] if self._events else None
-        if isinstance(last, Text):
+        if isinstance(last, Text) and len(last.tokens) < MAX_MERGED_TOKENS:
             last.text += text
             last.tokens.extend(tokens)
-            if logprobs is not None:
-                last.logprobs = (last.logprobs or []) + logprobs
+            if logprobs is not None and last.logprobs is not None:
+                last.logprobs.extend(logprobs)
         else:
-            self._events.append(Text(index, text, list(tokens), logprobs))
+            self._events.append(Text(index, text, list(tokens), None if logprobs is None else list(logprobs)))
         self._wake()
 
     def close(self, error: InferdError | None = None) -> None:
@@ -122,8 +125,10 @@ class Stream:
     def cut(self, error: InferdError) -> None:
         """End the stream although its reader stands still in a write; that write would never end."""
         self.close(error)
+        self._busy_since_s = None
         if self._reader is not None:
             self._reader.cancel()
+            self._reader = None
 
     async def take(self) -> list[StreamEvent]:
         """Everything that waits, at least one event; [] at the end. Raises the InferdError that ended it."""

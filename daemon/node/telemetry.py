@@ -53,7 +53,7 @@ class Telemetry:
         )
 
     async def _read(self) -> None:
-        pids = {r.model.name: r.model.pid for r in self.node.fleet if r.model.pid is not None}
+        pids = self.node.fleet.pids()
         try:
             memory, readings = await asyncio.to_thread(self.sensors.read, tuple(pids.values()))
         except OSError as error:

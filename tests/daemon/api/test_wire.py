@@ -120,7 +120,7 @@ def test_several_completions_differ_in_id_seed_and_choice() -> None:
     assert [request.choice for request in every] == list(range(8))
     assert len({request.id for request in every}) == len({request.params.seed for request in every}) == 8
     assert all(0 <= request.params.seed < 2**64 for request in every)
-    assert all(replace(request, id="r", choice=0, params=first.params) == first for request in others)
+    assert all(replace(request, id="r", parent_id="", choice=0, params=first.params) == first for request in others)
 
 
 def sampled(**given: Any) -> pb.GenerateRequest:
