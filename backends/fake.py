@@ -121,7 +121,9 @@ class FakeEngine:
         """One token of one request, or its end."""
         submit, params = run.submit, run.submit.params
         if run.started_s is None:
-            run.started_s = run.due_s = now_s
+            run.started_s = now_s
+            # All streams keep one beat, as in an engine that computes them in one step.
+            run.due_s = now_s - now_s % self.interval_s if self.interval_s else now_s
             self.prefill_tokens += len(submit.tokens)
             self.events.append(Started(submit.job, submit.attempt, submit.n_prompt, 0))
         self._fault(run)

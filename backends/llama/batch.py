@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 BLOCK = 64  # rows from which kernels for many rows are used
 CHUNKS = (512, 256, 128, BLOCK)
-ALONE_MS = 1000.0  # what one step of prompts may take: it bounds how late a cancel or a new request is heard
-BESIDE_MS = 150.0  # and beside running requests: the gap between two of their tokens
+ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a cancel or a new request is heard
+BESIDE_MS = 150.0  # and beside answers that flow: the gap between two of their tokens
+FLOWS_FROM = 4  # tokens; an answer that has just begun belongs to the burst it came with, and waits for the rest of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +52,31 @@ def chunk_rows(n_ubatch: int, row_ms: float | None, *, beside: bool) -> int:
     return min(largest, BLOCK)
 
 
+def anything_flows(sequences: Many[Sequence]) -> bool:
+    """Somebody is reading an answer that a long step would interrupt."""
+    return any(s.decoding and s.n_completion >= FLOWS_FROM for s in sequences)
+
+
 def plan_fast(sequences: Many[Sequence], chunk: int, n_ubatch: int) -> list[Call]:
-    """One call: every decoding row and up to `chunk` prompt rows, first come first served."""
+    """One call: every decoding row, then prompts, first come first served, up to `chunk` rows in all.
+
+    Kernels take rows by four and a row left over costs as much as four, so the call is filled to the row. Where prompts
+    are cut does not matter: the rows of the whole call decide its kernels.
+    """
     call = Call([Piece(s, 1) for s in sequences if s.decoding])
-    room = n_ubatch - call.n_rows
-    chunk = min(chunk, room)
-    for s in sequences:
-        if s.decoding:
-            continue
-        n_rows = _share(s.n_left, chunk, room)
-        if not n_rows and all(piece.sequence.decoding for piece in call.pieces):
-            n_rows = min(s.n_left, chunk)  # slow rows rather than none
+    prompts = [s for s in sequences if not s.decoding]
+    n_left = sum(s.n_left for s in prompts)
+    if call.n_rows > chunk // 2:
+        chunk += BLOCK
+    n_rows = min(n_left, min(chunk, n_ubatch) - call.n_rows)
+    if n_left - n_rows < BLOCK and call.n_rows + n_left <= n_ubatch:
+        n_rows = n_left  # what would be left is a short call, and those are dear
+    for s in prompts:
         if n_rows:
-            call.pieces.append(Piece(s, n_rows))
-            chunk -= n_rows
-            room -= n_rows
-        if n_rows < s.n_left:
-            break  # those behind wait for their turn
+            piece = Piece(s, min(s.n_left, n_rows))
+            call.pieces.append(piece)
+            n_rows -= piece.n_rows
     return [call] if call.pieces else []
-
-
-def _share(n_left: int, chunk: int, room: int) -> int:
-    """Rows of a prompt with `n_left` to go: never a short piece of a long prompt, first or last."""
-    if n_left <= chunk or (n_left < 2 * BLOCK and n_left <= min(room, chunk + BLOCK) and chunk >= BLOCK):
-        return n_left
-    n_rows = chunk if n_left - chunk >= BLOCK else n_left - BLOCK
-    return n_rows if n_rows >= BLOCK else 0
 
 
 def plan_exact(sequences: Many[Sequence], chunk: int) -> list[Call]:

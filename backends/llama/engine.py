@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..engine import LoadError
 from ..messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
-from .batch import BLOCK, chunk_rows, plan_exact, plan_fast
+from .batch import BLOCK, anything_flows, chunk_rows, plan_exact, plan_fast
 from .binding import BindingError, Context, ContextShape, Model, log
 from .cells import Cells, ExactCells
 from .sampling import InvalidLogits, Sampler, log_sum, top
@@ -162,7 +162,7 @@ class LlamaEngine:
     # one step
 
     def _next_calls(self) -> list[Call]:
-        chunk = chunk_rows(self._context.batch.n_rows_max, self._row_ms, beside=any(s.decoding for s in self._running))
+        chunk = chunk_rows(self._context.batch.n_rows_max, self._row_ms, beside=anything_flows(self._running))
         by_rank = sorted(self._running, key=lambda s: -s.submit.rank)  # of equals the oldest first
         if self._plan.numerics == "exact":
             return plan_exact(by_rank, chunk)

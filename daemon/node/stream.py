@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..domain.request import Job
 
 
+GAP_S = 0.004  # least time between two messages of tokens: a stream above 250 tokens/s gets several in each
 MAX_MERGED_TOKENS = 512  # of one message: with 20 alternatives each it stays well below a client's 4 MiB
 
 
@@ -82,6 +83,7 @@ class Stream:
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._reader: asyncio.Task[Any] | None = None
+        self._gap: asyncio.TimerHandle | None = None  # runs while tokens are held for the next message
         self._busy_since_s: float | None = None  # when the reader took what it has not finished with
 
     def push(self, event: StreamEvent) -> None:
@@ -92,7 +94,7 @@ class Stream:
             self._events[-1] = event  # only the newest position is of interest
         else:
             self._events.append(event)
-        self._wake()
+        self._end_gap()
 
     def push_text(self, index: int, text: str, tokens: Sequence[int], logprobs: list[TokenLogprob] | None) -> None:
         """Hand over tokens; they join those that still wait."""
@@ -102,17 +104,19 @@ class Stream:
         if isinstance(last, Text) and len(last.tokens) < MAX_MERGED_TOKENS:
             last.text += text
             last.tokens.extend(tokens)
-            if logprobs is not None and last.logprobs is not None:
+            if logprobs is not None:
+                last.logprobs = last.logprobs or []
                 last.logprobs.extend(logprobs)
         else:
             self._events.append(Text(index, text, list(tokens), None if logprobs is None else list(logprobs)))
-        self._wake()
+        if self._gap is None:
+            self._wake()
 
     def close(self, error: InferdError | None = None) -> None:
         """No event follows; the reader gets what waits, then the error if there is one."""
         if not self._closed:
             self._closed, self.error = True, error
-            self._wake()
+            self._end_gap()
 
     def stalled_s(self, now_s: float) -> float:
         """How long the reader has been busy with what it took last: its client takes nothing."""
@@ -133,16 +137,27 @@ class Stream:
     async def take(self) -> list[StreamEvent]:
         """Everything that waits, at least one event; [] at the end. Raises the InferdError that ended it."""
         self._busy_since_s = None
-        while not self._events:
+        loop = asyncio.get_running_loop()
+        while not self._events or self._gap is not None:
             if self._closed:
                 if self.error is not None:
                     raise self.error
                 return []
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = loop.create_future()
             await self._waiter
         events, self._events = self._events, []
         self._busy_since_s = time.monotonic()
+        if isinstance(events[-1], Text) and not self._closed:
+            self._gap = loop.call_later(GAP_S, self._end_gap)
         return events
+
+    def _end_gap(self) -> None:
+        """Time is up, or something came that does not wait."""
+        if self._gap is not None:
+            self._gap.cancel()
+            self._gap = None
+        if self._events or self._closed:
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

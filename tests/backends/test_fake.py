@@ -182,7 +182,8 @@ def test_the_rate_is_kept_by_each_stream(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(fake, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
     plan = msgspec.structs.replace(PLAN, fake_tokens_per_s=50.0)
     run(submit("fake:tokens=101", job="a"), submit("fake:tokens=101", job="b"), plan=plan)
-    assert clock.now_s - 100.0 == pytest.approx(101 / 50, abs=2 * fake.NAP_S)
+    # All streams keep one beat, so the first token may come up to an interval early.
+    assert 100 / 50 - 2 * fake.NAP_S <= clock.now_s - 100.0 <= 101 / 50 + 2 * fake.NAP_S
 
 
 def test_loading_tells_its_progress_up_to_the_end() -> None:

@@ -89,11 +89,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def fake_config(folder: Path, tokens_per_s: float = 0.0) -> str:
-    """Every model in the folder on the fake engine, with room for 32 streams."""
+def fake_config(model: Path, tokens_per_s: float = 0.0) -> str:
+    """This model on the fake engine, with room for 32 streams."""
     return f"""
 [models]
-folders = ["{folder}"]
+folders = ["{model.parent}"]
 [models.defaults]
 slots = 32
 context_tokens = 65536

@@ -1,6 +1,6 @@
 """Tokens per second from the fake engine through the daemon to its readers, and how late they come.
 
-The engine emits at a set rate, a little above the bar. Token i of a stream is due i / rate after the stream's start. The start
+The engine emits at a set rate, a little above the bar. Token i of a stream is due i / rate after its start. The start
 is taken from the token that came soonest, and the shortest way through the idle daemon is added to every delay.
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from inferd import Client
 
-from . import daemon, ttft
+from . import daemon, models, ttft
 from .figures import Outcome, of_runs, percentile, spread
-from . import models
 
 N_STREAMS = 32
 RATE = 650.0  # of one stream: 20,800 for all
+N_FREE = 15_000  # tokens of one stream when there is no rate
 BAR_TOKENS_PER_S = 20_000.0
 BAR_DELAY_MS = 10.0
 ROOT = Path(__file__).parents[2]
@@ -38,18 +38,18 @@ class Run:
 
 
 def measure(*, quick: bool) -> Outcome:
-    seconds, n_runs = (2.0, 2) if quick else (4.0, 5)
-    folder, name = tiny_folder()
-    with daemon.running(daemon.fake_config(folder, RATE)) as one:
+    seconds, n_runs = (3.0, 2) if quick else (6.0, 5)
+    model = models.tiny()
+    name = model.stem
+    with daemon.running(daemon.fake_config(model, RATE)) as one:
         runs = [run(one.address, name, int(RATE * seconds), RATE) for _ in range(n_runs)]
-    with daemon.running(daemon.fake_config(folder)) as one:
-        free = [run(one.address, name, int(RATE * seconds), 0.0) for _ in range(n_runs)]
-    p50 = [percentile(r.delays_ms, 0.5) for r in runs]
-    p99 = [percentile(r.delays_ms, 0.99) for r in runs]
+    with daemon.running(daemon.fake_config(model)) as one:
+        free = [run(one.address, name, N_FREE, 0.0) for _ in range(n_runs)]
+    p50, p99 = (spread([percentile(r.delays_ms, q) for r in runs], 2) for q in (0.5, 0.99))
     in_time = [r.tokens_per_s * share_in_time(r.delays_ms) for r in runs]
     lines = [
-        f"At {N_STREAMS} x {RATE:g} tokens/s: {spread([r.tokens_per_s for r in runs], 0)} tokens/s arrive, delay p50 "
-        f"{spread(p50, 2)} ms, p99 {spread(p99, 2)} ms, {spread([r.tokens_per_message for r in runs], 2)} tokens a message.",
+        f"At {N_STREAMS} x {RATE:g} tokens/s: {spread([r.tokens_per_s for r in runs], 0)} tokens/s arrive, "
+        f"delay p50 {p50} ms, p99 {p99} ms, {spread([r.tokens_per_message for r in runs], 2)} tokens a message.",
         f"As fast as it goes: {spread([r.tokens_per_s for r in free], 0)} tokens/s, "
         f"{spread([r.tokens_per_message for r in free], 2)} tokens a message.",
     ]
@@ -88,7 +88,16 @@ def listen(address: str, model: str, n_tokens: int, n_processes: int) -> list[li
     with contextlib.ExitStack() as stack:
         clients = []
         for i in range(n_processes):
-            command = [sys.executable, "-m", "tests.bench.listen", address, model, str(share), str(n_tokens), str(40 + share * i)]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.bench.listen",
+                address,
+                model,
+                str(share),
+                str(n_tokens),
+                str(40 + share * i),
+            ]
             pipes = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             clients.append(stack.enter_context(pipes))
         for client in clients:

@@ -36,7 +36,9 @@ class Outcome:
     lines: list[str] = field(default_factory=list)  # Markdown, printed below the table
 
 
-def of_runs(name: str, runs: Sequence[float], unit: str, *, at_least: float | None = None, at_most: float = 0) -> Figure:
+def of_runs(
+    name: str, runs: Sequence[float], unit: str, *, at_least: float | None = None, at_most: float = 0
+) -> Figure:
     """The median of several runs against one bar."""
     bar = at_most if at_least is None else at_least
     return Figure(name, median(runs), min(runs), max(runs), len(runs), unit, bar, at_least is not None)

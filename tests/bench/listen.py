@@ -1,7 +1,7 @@
 """One client process of the fan-out probe: reads its streams and keeps when each token came.
 
-`python -m tests.bench.listen ADDRESS MODEL STREAMS TOKENS FIRST`: says "ready", waits for a line, reads, and prints one JSON
-object: for each stream the messages as [monotonic seconds, index of the first token, tokens].
+`python -m tests.bench.listen ADDRESS MODEL STREAMS TOKENS FIRST` says "ready", waits for a line, reads, and prints one
+JSON array: for each stream its messages as [monotonic seconds, index of the first token, tokens].
 """
 
 from __future__ import annotations

@@ -6,18 +6,18 @@ import time
 
 from inferd import Client
 
-from . import daemon
+from . import daemon, models
 from .figures import Figure, Outcome, percentile
-from . import models
 
 BAR_MS = 3.0
 PROMPT = list(range(1, 33))
 
 
 def measure(*, quick: bool) -> Outcome:
-    folder, name = tiny_folder()
+    model = models.tiny()
+    name = model.stem
     n_requests = 100 if quick else 500
-    with daemon.running(daemon.fake_config(folder)) as one, Client(one.address) as client:
+    with daemon.running(daemon.fake_config(model)) as one, Client(one.address) as client:
         client.load(name).wait()
         for _ in range(20):
             first_text_ms(client, name)

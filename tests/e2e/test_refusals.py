@@ -68,7 +68,7 @@ BAD: list[tuple[pb.GenerateRequest, str, str | None]] = [
     (ask("x", stop=["a"] * 17), "invalid", "stop"),
     (ask("x", stop=["ok", "é" * 129]), "invalid", "stop[1]"),
     (ask("x", sampling=pb.Sampling(logit_bias={1: math.nan})), "invalid", "logit_bias[1]"),
-    (ask("x", sampling=pb.Sampling(logit_bias={10**9: 1})), "invalid", "logit_bias[0]"),
+    (ask("x", sampling=pb.Sampling(logit_bias={10**9: 1})), "invalid", "logit_bias[1000000000]"),
     (ask("x", request_id="a" * 129), "invalid", "request_id"),
     (ask("x", request_id="line\nbreak"), "invalid", "request_id"),
     (ask(""), "invalid", "prompt"),

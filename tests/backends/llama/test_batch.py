@@ -36,7 +36,7 @@ def rows(calls: list[Call]) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("row_ms", "beside", "expected"),
-    [(None, False, 512), (None, True, 128), (0.5, False, 512), (3.0, False, 256), (100.0, False, 64), (2.0, True, 64)],
+    [(None, False, 512), (None, True, 128), (0.5, False, 512), (10.0, False, 256), (100.0, False, 64), (2.0, True, 64)],
 )
 def test_the_chunk_follows_the_measured_time(row_ms: float | None, beside: bool, expected: int) -> None:
     assert chunk_rows(512, row_ms, beside=beside) == expected
@@ -56,15 +56,16 @@ def test_decoding_rows_come_first_and_prompts_share_the_rest() -> None:
     assert rows(calls) == [[1, 1, 100, 200]]
 
 
-def test_who_does_not_fit_waits_for_those_before() -> None:
+def test_a_call_is_filled_to_the_row_in_order_of_arrival() -> None:
     assert rows(plan_fast([sequence(1000), sequence(10)], 512, 512)) == [[512]]
-    assert rows(plan_fast([sequence(100), sequence(1000), sequence(10)], 128, 512)) == [[100]]
+    assert rows(plan_fast([sequence(100), sequence(1000), sequence(10)], 128, 512)) == [[100, 28]]
+    assert rows(plan_fast([decoding(), decoding(), sequence(1000)], 64, 512)) == [[1, 1, 62]]
 
 
 @pytest.mark.parametrize(
-    ("n_left", "chunk", "expected"), [(150, 128, 86), (100, 64, 100), (192, 128, 128), (129, 128, 65), (63, 512, 63)]
+    ("n_left", "chunk", "expected"), [(150, 128, 150), (100, 64, 100), (192, 128, 128), (129, 128, 129), (63, 512, 63)]
 )
-def test_the_end_of_a_prompt_is_never_a_short_piece(n_left: int, chunk: int, expected: int) -> None:
+def test_no_short_call_is_left_for_the_end_of_a_prompt(n_left: int, chunk: int, expected: int) -> None:
     assert rows(plan_fast([sequence(n_left)], chunk, 512)) == [[expected]]
 
 

@@ -142,7 +142,7 @@ async def test_a_file_that_nobody_can_read_is_refused_at_once(house: House, fold
         ("", {}, Code.INVALID, "prompt", {}),
         ("x", {"max_tokens": 257}, Code.INVALID, "max_tokens", {"highest": 256}),
         (None, {"tokens": [1, 512]}, Code.INVALID, "tokens[1]", {"highest": 511}),
-        ("x", {"params": {"logit_bias": {512: 1.0}}}, Code.INVALID, "logit_bias[0]", {"highest": 511}),
+        ("x", {"params": {"logit_bias": {512: 1.0}}}, Code.INVALID, "logit_bias[512]", {"highest": 511}),
     ],
 )
 async def test_what_does_not_fit_is_refused_with_its_numbers(

@@ -1,0 +1,115 @@
+"""Output tokens per second of a real-size model, side by side with llama-server: same tokens in, same count out.
+
+Both get prompts of random token ids that share nothing, both are greedy, both are read by a Python client on asyncio:
+the daemon over gRPC on its Unix socket, llama-server over HTTP on loopback. Each is first swept over its settings; then
+the best of both are loaded side by side and compute in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from . import models, rival
+from .contenders import CELLS, SLOTS, THREADS, inferds, rivals
+from .figures import Figure, Outcome, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .contenders import Contender, Generate
+
+    Swept = dict[Contender, dict[int, list[float]]]  # tokens/s of each run, by number of streams
+
+N_IN, N_OUT = 128, 64
+ORDINARY = range(1000, 150_000)  # token ids that are neither bytes nor control tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    n_streams: int
+    n_runs: int  # more where a run is short
+    bar: float
+
+
+DUELS = (Duel(SLOTS, 5, 1.0), Duel(1, 9, 0.97))
+
+
+def measure(*, quick: bool) -> Outcome:
+    model, binary = models.half_billion(), rival.binary()
+    n_sweep = 1 if quick else 2
+    ours, theirs = (asyncio.run(_sweep(side, n_sweep)) for side in (inferds(model), rivals(binary, model)))
+    outcome = Outcome([], [*_table(ours, theirs), "", f"llama-server: {rival.describe(binary)}."])
+    for duel in DUELS:
+        pair = best(ours, duel.n_streams), best(theirs, duel.n_streams)
+        runs = asyncio.run(_duel(pair, duel.n_streams, 2 if quick else duel.n_runs))
+        _judge(outcome, duel, pair, runs)
+    return outcome
+
+
+def best(swept: Swept, n_streams: int) -> Contender:
+    return max(swept, key=lambda contender: median(swept[contender][n_streams]))
+
+
+def _judge(
+    outcome: Outcome, duel: Duel, pair: tuple[Contender, Contender], runs: tuple[list[float], list[float]]
+) -> None:
+    ours, theirs = runs
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    streams = f"{duel.n_streams} stream{'s' * (duel.n_streams > 1)}"
+    name = f"output tokens/s, {streams}, against llama-server"
+    ratio = median(ours) / median(theirs)
+    outcome.figures.append(Figure(name, ratio, min(ratios), max(ratios), len(ours), "x", duel.bar, True))
+    outcome.lines.append(
+        f"\n{streams}: inferd (`{pair[0].name}`) {spread(ours)}, llama-server (`{pair[1].name}`) {spread(theirs)} "
+        f"tokens/s, in turn, {len(ours)} runs each. The ratio is that of the medians, its spread that of neighbours."
+    )
+
+
+async def _sweep(contenders: Sequence[Contender], n_runs: int) -> Swept:
+    swept: Swept = {}
+    for contender in contenders:
+        async with contender.open() as generate:
+            await run(generate, SLOTS, seed=0, n_out=8)
+            swept[contender] = {n: [await run(generate, n, seed) for seed in range(n_runs)] for n in (SLOTS, 1)}
+        print(f"{contender.name}: {swept[contender]}", flush=True)
+    return swept
+
+
+def _table(ours: Swept, theirs: Swept) -> list[str]:
+    lines = [
+        f"{N_IN} tokens in, {N_OUT} out, {SLOTS} slots, {CELLS} KV cells, {THREADS} threads; output tokens/s:",
+        "",
+        "| server | settings | 8 streams | 1 stream |",
+        "|---|---|---|---|",
+    ]
+    for server, swept in (("inferd", ours), ("llama-server", theirs)):
+        for contender, runs in swept.items():
+            lines.append(f"| {server} | `{contender.name}` | {spread(runs[SLOTS])} | {spread(runs[1])} |")
+    return lines
+
+
+async def _duel(pair: tuple[Contender, Contender], n_streams: int, n_runs: int) -> tuple[list[float], list[float]]:
+    """Both are loaded; they compute in turn."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    async with pair[0].open() as our, pair[1].open() as their:
+        for generate in (our, their):
+            await run(generate, SLOTS, seed=0, n_out=8)
+        for seed in range(1, n_runs + 1):
+            ours.append(await run(our, n_streams, seed))
+            theirs.append(await run(their, n_streams, seed))
+    return ours, theirs
+
+
+async def run(generate: Generate, n_streams: int, seed: int, n_out: int = N_OUT) -> float:
+    """Output tokens per second, from the first request to the end of the last answer."""
+    draw = random.Random(seed)
+    prompts = [draw.choices(ORDINARY, k=N_IN) for _ in range(n_streams)]
+    start_s = time.monotonic()
+    ends_s = await asyncio.gather(*(generate(prompt, n_out) for prompt in prompts))
+    return n_streams * n_out / (max(ends_s) - start_s)
