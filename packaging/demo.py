@@ -83,7 +83,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 def answer(client: Client, question: str, console: Console) -> Generation:
     """Stream one answer to the terminal."""
     console.print(f"> {question}", style="bold", markup=False, highlight=False)
-    generation = client.generate(MODEL, question, max_tokens=200, seed=7)
+    generation = client.generate(MODEL, question, max_tokens=600, seed=7)
     for delta in generation:
         sys.stdout.write(delta.text)
         sys.stdout.flush()

@@ -84,6 +84,7 @@ class Stream:
         self._waiter: asyncio.Future[None] | None = None
         self._reader: asyncio.Task[Any] | None = None
         self._gap: asyncio.TimerHandle | None = None  # runs while tokens are held for the next message
+        self._sent_s = 0.0  # when tokens were taken last
         self._busy_since_s: float | None = None  # when the reader took what it has not finished with
 
     def push(self, event: StreamEvent) -> None:
@@ -110,7 +111,7 @@ class Stream:
         else:
             self._events.append(Text(index, text, list(tokens), None if logprobs is None else list(logprobs)))
         if self._gap is None:
-            self._wake()
+            self._wake_or_wait()
 
     def close(self, error: InferdError | None = None) -> None:
         """No event follows; the reader gets what waits, then the error if there is one."""
@@ -137,19 +138,26 @@ class Stream:
     async def take(self) -> list[StreamEvent]:
         """Everything that waits, at least one event; [] at the end. Raises the InferdError that ended it."""
         self._busy_since_s = None
-        loop = asyncio.get_running_loop()
         while not self._events or self._gap is not None:
             if self._closed:
                 if self.error is not None:
                     raise self.error
                 return []
-            self._waiter = loop.create_future()
+            self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         events, self._events = self._events, []
         self._busy_since_s = time.monotonic()
-        if isinstance(events[-1], Text) and not self._closed:
-            self._gap = loop.call_later(GAP_S, self._end_gap)
+        if isinstance(events[-1], Text):
+            self._sent_s = self._busy_since_s
         return events
+
+    def _wake_or_wait(self) -> None:
+        """Tokens came: they go at once, unless others have just gone."""
+        wait_s = self._sent_s + GAP_S - time.monotonic()
+        if wait_s <= 0:
+            self._wake()
+        else:
+            self._gap = asyncio.get_running_loop().call_later(wait_s, self._end_gap)
 
     def _end_gap(self) -> None:
         """Time is up, or something came that does not wait."""
