@@ -27,7 +27,7 @@ MinP = Annotated[float | None, typer.Option(metavar="P", help="Drop tokens less 
 Seed = Annotated[int | None, typer.Option(metavar="S", help="Repeat an answer.")]
 Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer here; may be repeated.")]
 PriorityOption = Annotated[Priority, typer.Option(help="Who goes first when others wait.")]
-Session = Annotated[str | None, typer.Option(metavar="ID", help="Turns of one session share computed prompts.")]
+Session = Annotated[str | None, typer.Option(metavar="ID", help="Name the conversation that this is a turn of.")]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
 Deadline = Annotated[int | None, typer.Option(metavar="MS", help="Give up after so many milliseconds.")]

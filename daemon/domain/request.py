@@ -63,15 +63,6 @@ class Request:
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
 
-    @property
-    def prompt_bytes(self) -> int:
-        """Size of the input as it came; the estimate of its length until it is tokenized."""
-        if self.prompt is not None:
-            return len(self.prompt.encode("utf-8", "surrogatepass"))
-        if self.messages is not None:
-            return sum(len(m.content.encode("utf-8", "surrogatepass")) for m in self.messages)
-        return 4 * len(self.tokens or ())
-
 
 @dataclass(slots=True, eq=False)
 class Job:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..domain.device import Device, DeviceKind, DeviceNode, DeviceState
 from . import drm
-from .sysfs import parse_cpus, parse_int, parse_pci, parse_table
+from .sysfs import parse_int, parse_pci, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -214,8 +214,3 @@ def nvidia_hinted(root: Root) -> bool:
     """Whether anything speaks for an NVIDIA driver; only then is its library worth loading."""
     hints = ("proc/driver/nvidia", "dev/nvidiactl", "dev/dxg")  # the last one: under WSL2
     return any(root.exists(path) for path in hints)
-
-
-def local_cpus(root: Root, pci: str) -> tuple[int, ...] | None:
-    """The CPUs next to a device, to which its worker's threads are best bound."""
-    return parse_cpus(root.text(f"{_BUS}/{pci}/local_cpulist"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.messages import ChatMessage, SamplingParams
+from inferd.backends.messages import SamplingParams
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import (
     MAX_BIAS,
@@ -78,21 +78,6 @@ def test_a_parked_job_waits_again() -> None:
     for phase in (Phase.RUNNING, Phase.PARKING, Phase.QUEUED, Phase.RUNNING, Phase.DONE):
         it.move(phase)
     assert not it.live
-
-
-@pytest.mark.parametrize(
-    ("what", "n_bytes"),
-    [
-        ({"prompt": "a§"}, 3),
-        ({"prompt": "\ud800"}, 3),  # half a pair, as JSON may bring it
-        ({"messages": [ChatMessage("user", "ab"), ChatMessage("user", "§")]}, 4),
-        ({"tokens": [1, 2]}, 8),
-        ({"prompt": ""}, 0),
-    ],
-)
-def test_a_prompt_has_a_size_before_it_has_a_length(what: dict[str, object], n_bytes: int) -> None:
-    request = Request("r", "m", PARAMS, Priority.BATCH, "t", **what)  # type: ignore[arg-type]
-    assert request.prompt_bytes == n_bytes
 
 
 # ranges

@@ -94,7 +94,6 @@ def test_where_a_card_sits(plant: Callable[..., Path]) -> None:
     root = Root(plant("dual_numa"))
     (card,), _ = pci.scan(root)
     assert card.numa_node == 1
-    assert pci.local_cpus(root, "0000:81:00.0") == (4, 5, 6, 7)
 
 
 def test_a_servers_console_chip_is_passed_over(plant: Callable[..., Path]) -> None:
