@@ -28,7 +28,8 @@ class Engine(Protocol):
       At most `n_slots` requests run; one more may wait inside.
     - `cancel` is answered by a Stopped event in the next `step`; it is safe for unknown or finished jobs (no event).
     - `step` does one unit of work (at most one prefill chunk beside one token of every running request) and returns
-      what happened, in order; an idle engine returns [].
+      what happened, in order; an idle engine returns []. While that takes long it may call `listen` now and then, which
+      hands over what came meanwhile (by `submit` and `cancel`) and returns True when the worker is to end.
     - Nothing it raises is expected: an exception ends the worker.
     """
 
@@ -38,7 +39,7 @@ class Engine(Protocol):
 
     def cancel(self, job: str, attempt: int) -> None: ...
 
-    def step(self) -> list[Event]: ...
+    def step(self, listen: Callable[[], bool] | None = None) -> list[Event]: ...
 
     def busy(self) -> bool:
         """True while `step` has something to do."""

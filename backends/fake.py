@@ -91,7 +91,7 @@ class FakeEngine:
                 self.events.append(Stopped(job, attempt, len(submit.tokens) - submit.n_prompt))
         self._fill()
 
-    def step(self) -> list[Event]:
+    def step(self, listen: Callable[[], bool] | None = None) -> list[Event]:
         now_s = time.monotonic()
         due = [run for run in self.running if run.due_s <= now_s]
         if not due and self.running and not self.events:

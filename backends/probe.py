@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def llama() -> dict[str, Any]:
-    from .llama import binding
+    from .llama import devices
 
-    return {**binding.build_facts(), "devices": binding.backend_devices()}
+    return {**devices.build_facts(), "devices": devices.backend_devices()}
 
 
 def onnx() -> dict[str, Any]:

@@ -76,6 +76,7 @@ def open_engine(plan: LoadPlan, channel: SyncChannel) -> Engine:
 
 def serve(channel: SyncChannel, engine: Engine) -> None:
     """Until Stop. Statistics go out once a second of work, and once when work ends."""
+    inbox = Inbox(channel, engine)
     told_s = 0.0
     idle_told = False
     while True:
@@ -83,9 +84,9 @@ def serve(channel: SyncChannel, engine: Engine) -> None:
         if not busy and not idle_told:
             _send_stats(channel, engine)
             idle_told = True
-        if not _drain(channel, engine, block=not busy):
+        if inbox.hand_over(block=not busy):
             return
-        events = engine.step()
+        events = engine.step(inbox.hand_over)
         if events:
             idle_told = False
             _send(channel, Step(events))
@@ -95,21 +96,28 @@ def serve(channel: SyncChannel, engine: Engine) -> None:
             _send_stats(channel, engine)
 
 
-def _drain(channel: SyncChannel, engine: Engine, *, block: bool) -> bool:
-    """Hand over every message that waits; False on Stop."""
-    frame = channel.recv(block=block)
-    while frame is not None:
-        match decode_to_worker(frame):
-            case Submit() as submit:
-                engine.submit(submit)
-            case Cancel(job=job, attempt=attempt):
-                engine.cancel(job, attempt)
-            case Stop():
-                return False
-            case other:
-                raise AssertionError(f"not for a worker: {other}")
-        frame = channel.recv(block=False)
-    return True
+class Inbox:
+    """What the daemon says to a loaded engine."""
+
+    def __init__(self, channel: SyncChannel, engine: Engine) -> None:
+        self._channel = channel
+        self._engine = engine
+        self._stopped = False
+
+    def hand_over(self, *, block: bool = False) -> bool:
+        """Hand over every message that waits; True once Stop has come."""
+        while not self._stopped and (frame := self._channel.recv(block=block)) is not None:
+            block = False
+            match decode_to_worker(frame):
+                case Submit() as submit:
+                    self._engine.submit(submit)
+                case Cancel(job=job, attempt=attempt):
+                    self._engine.cancel(job, attempt)
+                case Stop():
+                    self._stopped = True
+                case other:
+                    raise AssertionError(f"not for a worker: {other}")
+        return self._stopped
 
 
 def _send(channel: SyncChannel, message: FromWorker) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 BLOCK = 64  # rows from which kernels for many rows are used
 CHUNKS = (512, 256, 128, BLOCK)
-ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a cancel or a new request is heard
+ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a new request joins
 BESIDE_MS = 150.0  # and beside answers that flow: the gap between two of their tokens
+LONG_MS = 100.0  # a call that takes longer can be broken off
 FLOWS_FROM = 4  # tokens; an answer that has just begun belongs to the burst it came with, and waits for the rest of it
 
 
@@ -50,6 +51,11 @@ def chunk_rows(n_ubatch: int, row_ms: float | None, *, beside: bool) -> int:
         if rows <= largest and (row_ms is None or rows * row_ms <= budget_ms):
             return rows
     return min(largest, BLOCK)
+
+
+def is_long(n_rows: int, row_ms: float | None) -> bool:
+    """Whether a call is worth the asking in between; tokens of running answers are not."""
+    return n_rows >= BLOCK and (row_ms is None or n_rows * row_ms >= LONG_MS)
 
 
 def anything_flows(sequences: Many[Sequence]) -> bool:

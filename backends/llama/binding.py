@@ -1,4 +1,4 @@
-"""The one door to llama.cpp: model, vocabulary, context and batch over its C API, typed and narrow."""
+"""The door to llama.cpp: model, vocabulary, context and batch over its C API, typed and narrow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as c
@@ -34,6 +33,7 @@ LAST_SEQ = 255  # with a unified cache every id up to here can hold cells, thoug
 
 log = LlamaLog()
 _printing = False
+_muted = False  # llama.cpp calls it a failure when it is broken off
 
 
 class BindingError(Exception):
@@ -44,8 +44,14 @@ class BindingError(Exception):
         self.fault = fault
 
 
+class Aborted(Exception):
+    """A computation was broken off because its caller asked for it; some of its rows may have KV cells."""
+
+
 def _on_log(level: int, text: bytes, _: object) -> None:
     global _printing
+    if _muted:
+        return
     if level != CONT:
         _printing = level >= INFO
         log.on_line(level, text.decode(errors="replace"))
@@ -243,7 +249,8 @@ class Context:
         params = c.llama_context_default_params()
         params.n_ctx = shape.n_cells
         params.n_batch = params.n_ubatch = shape.n_ubatch
-        params.n_seq_max = shape.n_seqs
+        # One row of logits per sequence: by default room for a whole batch of them would be reserved.
+        params.n_seq_max = params.n_outputs_max = shape.n_seqs
         params.n_threads = params.n_threads_batch = shape.n_threads
         params.type_k = params.type_v = KV_TYPES[shape.kv_type]
         params.kv_unified = shape.unified
@@ -260,12 +267,39 @@ class Context:
         self.n_seqs = shape.n_seqs
         self.batch = Batch(shape.n_ubatch)
 
-    def decode(self) -> bool:
-        """Compute the batch; False when there are no KV cells for it (nothing changed). Raises RuntimeError else."""
-        code = c.llama_decode(self._ctx, self.batch.raw)
+    def decode(self, unwanted: Callable[[], bool] | None = None) -> bool:
+        """Compute the batch; False when there are no KV cells for it (nothing changed). Raises RuntimeError else.
+
+        `unwanted` is asked between any two operations on the CPU, hundreds of times; True raises Aborted.
+        """
+        code = c.llama_decode(self._ctx, self.batch.raw) if unwanted is None else self._decode_if_wanted(unwanted)
+        if code == 2:
+            raise Aborted
         if code not in (0, 1):
             raise RuntimeError(f"llama_decode failed with {code}: {' / '.join(log.errors[-2:])}")
         return bool(code == 0)
+
+    def _decode_if_wanted(self, unwanted: Callable[[], bool]) -> int:
+        global _muted
+        failure: list[BaseException] = []
+
+        def ask(_: object) -> bool:
+            global _muted
+            try:
+                _muted = unwanted()
+            except BaseException as error:  # must not unwind through C
+                failure.append(error)
+                _muted = True
+            return _muted
+
+        callback = c.ggml_abort_callback(ask)
+        c.llama_set_abort_callback(self._ctx, callback, None)
+        code: int = c.llama_decode(self._ctx, self.batch.raw)
+        c.llama_set_abort_callback(self._ctx, c.ggml_abort_callback(), None)
+        _muted = False
+        if failure:
+            raise failure[0]
+        return code
 
     def logits(self) -> Logits:
         """One row for each wanted row of the last batch, in order; valid and writable until the next decode."""
@@ -298,50 +332,3 @@ class Context:
 
     def close(self) -> None:
         c.llama_free(self._ctx)
-
-
-class _Device(ctypes.Structure):
-    """ggml_backend_dev_props."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("description", ctypes.c_char_p),
-        ("memory_free", ctypes.c_size_t),
-        ("memory_total", ctypes.c_size_t),
-        ("type", ctypes.c_int),
-        ("device_id", ctypes.c_char_p),
-        ("capabilities", ctypes.c_bool * 16),
-    )
-
-
-def backend_devices() -> list[dict[str, object]]:
-    """What this build of llama.cpp can compute on, as ggml reports it."""
-    kinds = ("cpu", "gpu", "igpu", "accel", "meta")
-    ggml = c._lib
-    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    ggml.ggml_backend_dev_get_props.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Device)]
-    c.llama_backend_init()
-    devices: list[dict[str, object]] = []
-    for i in range(ggml.ggml_backend_dev_count()):
-        props = _Device()
-        ggml.ggml_backend_dev_get_props(ggml.ggml_backend_dev_get(i), ctypes.byref(props))
-        devices.append(
-            {
-                "name": props.name.decode(),
-                "description": (props.description or b"").decode(errors="replace"),
-                "type": kinds[props.type],
-                "device_id": props.device_id.decode().lower() if props.device_id else None,
-                "memory_total": props.memory_total,
-            }
-        )
-    return devices
-
-
-def build_facts() -> dict[str, object]:
-    return {
-        "version": version("llama_cpp_python"),
-        "supports_gpu_offload": bool(c.llama_supports_gpu_offload()),
-        "system_info": c.llama_print_system_info().decode(),
-    }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..engine import LoadError
 from ..messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
-from .batch import BLOCK, anything_flows, chunk_rows, plan_exact, plan_fast
-from .binding import BindingError, Context, ContextShape, Model, log
+from .batch import BLOCK, anything_flows, chunk_rows, is_long, plan_exact, plan_fast
+from .binding import Aborted, BindingError, Context, ContextShape, Model, log
 from .cells import Cells, ExactCells
 from .sampling import InvalidLogits, Sampler, log_sum, top
 from .sequence import Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..messages import Event, Submit
     from .batch import Call
     from .binding import Logits
+
+LISTEN_S = 0.02  # how often a long call looks for cancels
 
 
 class LlamaEngine:
@@ -38,6 +40,7 @@ class LlamaEngine:
         self._scratch = plan.n_slots
         self._events: list[Event] = []
         self._row_ms: float | None = None  # of a prompt, measured
+        self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
         self._prefill_tokens = self._decode_tokens = self._steps = 0
         self._step_ms = 0.0
         self.ready = Ready(
@@ -60,6 +63,9 @@ class LlamaEngine:
             self._waiting.append(submit)
 
     def cancel(self, job: str, attempt: int) -> None:
+        if self._late is not None:
+            self._late.append((job, attempt))
+            return
         for s in self._running:
             if s.name == (job, attempt):
                 self._stop(s, parked=False)
@@ -70,11 +76,11 @@ class LlamaEngine:
                 self._events.append(Stopped(job, attempt, len(submit.tokens) - submit.n_prompt))
                 return
 
-    def step(self) -> list[Event]:
+    def step(self, listen: Callable[[], bool] | None = None) -> list[Event]:
         start_s = time.perf_counter()
         self._admit()
         for call in self._next_calls():
-            self._run(call)
+            self._run(call, listen)
         if self._running or self._events:
             self._steps += 1
             self._step_ms = (time.perf_counter() - start_s) * 1e3
@@ -168,20 +174,58 @@ class LlamaEngine:
             return plan_exact(by_rank, chunk)
         return plan_fast(by_rank, chunk, self._context.batch.n_rows_max)
 
-    def _run(self, call: Call) -> None:
+    def _run(self, call: Call, listen: Callable[[], bool] | None) -> None:
         """Compute one call and draw a token for each sequence that is complete."""
         tidied = False
         while self._fill(call):
             start_s = time.perf_counter()
-            if self._cells.ready_for(call.n_rows) and self._context.decode():
+            try:
+                computed = self._cells.ready_for(call.n_rows) and self._compute(call, listen)
+            except Aborted:
+                self._undo(call)
+                if not self._cancel_late():
+                    return  # nobody was cancelled: the worker is to end
+                continue
+            if computed:
                 if call.padded:
                     self._context.seq_rm(self._scratch)
                 self._account(call, start_s)
                 self._draw(call)
+                self._cancel_late()
                 return
             tidied = not tidied and self._cells.tidy(self._live())
             if not tidied:
                 self._make_room()
+
+    def _compute(self, call: Call, listen: Callable[[], bool] | None) -> bool:
+        """False without room. A long call is broken off (Aborted) when one of its requests is cancelled meanwhile."""
+        if listen is None or not is_long(call.n_rows, self._row_ms):
+            return self._context.decode()
+        late = self._late = []
+        names = {piece.sequence.name for piece in call.pieces}
+        listen_s = 0.0
+
+        def unwanted() -> bool:
+            nonlocal listen_s
+            now_s = time.perf_counter()
+            if now_s < listen_s:
+                return False
+            listen_s = now_s + LISTEN_S
+            return listen() or not names.isdisjoint(late)
+
+        return self._context.decode(unwanted)
+
+    def _undo(self, call: Call) -> None:
+        """Some rows of a call that was broken off may have cells, and none counts as computed."""
+        for piece in call.pieces:
+            self._context.seq_rm(piece.sequence.seq, piece.sequence.n_computed)
+
+    def _cancel_late(self) -> bool:
+        """What was cancelled while a call was computed; False when nothing was."""
+        late, self._late = self._late, None
+        for name in late or ():
+            self.cancel(*name)
+        return bool(late)
 
     def _fill(self, call: Call) -> bool:
         """Put the rows of those that still run into the batch; False when none is left."""

@@ -135,9 +135,9 @@ def test_an_idle_worker_rests(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -
     steps: list[None] = []
     step = fake.FakeEngine.step
 
-    def counted(engine: fake.FakeEngine) -> list[Event]:
+    def counted(engine: fake.FakeEngine, listen: Callable[[], bool] | None = None) -> list[Event]:
         steps.append(None)
-        return step(engine)
+        return step(engine, listen)
 
     monkeypatch.setattr(fake.FakeEngine, "step", counted)
     loaded(daemon)
@@ -160,6 +160,30 @@ def test_a_cancel_is_heard_between_two_steps(daemon: Daemon) -> None:
     events = [*daemon.events_until(Stopped), *daemon.events_until(Finished)]
     after = events[[type(event) for event in events].index(Stopped) + 1 :]
     assert {event.job for event in after} == {"b"}
+
+
+@pytest.mark.parametrize("last", [Cancel("a", 1), Stop()])
+def test_an_engine_that_takes_long_hears_what_comes_meanwhile(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, last: Cancel | Stop
+) -> None:
+    stops: list[bool] = []
+
+    def long_step(engine: fake.FakeEngine, listen: Callable[[], bool]) -> list[Event]:
+        daemon.send(submit("b"), last)
+        stops.append(listen())
+        assert [waiting.job for waiting in (*engine.waiting, *(run.submit for run in engine.running))][-1] == "b"
+        return fake.FakeEngine.step(engine) if isinstance(last, Stop) else step(engine)
+
+    step = fake.FakeEngine.step
+    monkeypatch.setattr(fake.FakeEngine, "step", long_step)
+    loaded(daemon)
+    daemon.send(endless("a"))
+    if isinstance(last, Stop):
+        daemon.thread.join(10)
+        assert not daemon.thread.is_alive()
+    else:
+        daemon.events_until(Stopped)
+    assert stops[0] is isinstance(last, Stop)
 
 
 def test_stop_ends_the_loop_in_the_middle_of_work(daemon: Daemon) -> None:

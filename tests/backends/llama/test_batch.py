@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.llama.batch import BLOCK, chunk_rows, plan_exact, plan_fast
+from inferd.backends.llama.batch import BLOCK, chunk_rows, is_long, plan_exact, plan_fast
 from inferd.backends.llama.sampling import Sampler
 from inferd.backends.llama.sequence import Sequence
 from inferd.backends.messages import SamplingParams, Submit
@@ -32,6 +32,14 @@ def decoding(n_prompt: int = 5) -> Sequence:
 
 def rows(calls: list[Call]) -> list[list[int]]:
     return [[piece.n_rows for piece in call.pieces] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "row_ms", "expected"),
+    [(63, None, False), (64, None, True), (64, 1.0, False), (512, 1.0, True), (8, 50.0, False)],
+)
+def test_long_is_a_prompt_that_takes_long(n_rows: int, row_ms: float | None, expected: bool) -> None:
+    assert is_long(n_rows, row_ms) is expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from inferd.backends.llama.binding import BindingError, Context, ContextShape, Model, backend_devices, build_facts, log
+from inferd.backends.llama.binding import Aborted, BindingError, Context, ContextShape, Model, log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,11 +177,26 @@ def test_nothing_is_written_to_stdout(tiny_model: Path, capfd: pytest.CaptureFix
     assert "load_tensors" in written.err
 
 
-def test_the_build_and_its_devices_are_known() -> None:
-    facts = build_facts()
-    assert isinstance(facts["supports_gpu_offload"], bool)
-    assert facts["version"]
-    (cpu,) = (device for device in backend_devices() if device["type"] == "cpu")
-    assert cpu["device_id"] is None
-    assert isinstance(cpu["memory_total"], int)
-    assert cpu["memory_total"] > 0
+def test_a_computation_can_be_broken_off_and_leaves_no_cells(context: Context) -> None:
+    nothing = context.state_get(0)
+    answers = iter((False, False, True))
+    context.batch.clear()
+    context.batch.add(0, 0, list(range(64)), want_last=True)
+    with pytest.raises(Aborted):
+        context.decode(lambda: next(answers))
+    assert (context.state_get(0) == nothing).all()
+    assert context.decode(lambda: False)
+    asked = context.logits().copy()
+    context.clear()
+    assert (asked == compute(context, (0, 0, list(range(64))))).all()
+
+
+def test_who_is_asked_may_fail(context: Context) -> None:
+    def fail() -> bool:
+        raise EOFError
+
+    context.batch.clear()
+    context.batch.add(0, 0, list(range(64)), want_last=True)
+    with pytest.raises(EOFError):
+        context.decode(fail)
+    assert context.decode()

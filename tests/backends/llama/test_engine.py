@@ -12,7 +12,7 @@ from inferd.backends.engine import LoadError
 from inferd.backends.llama.engine import LlamaEngine, load
 from inferd.backends.messages import Delta, Finished, FinishReason, Stopped, Submit
 
-from .engines import Client, hear, plan, run, submit
+from .engines import Client, Heard, hear, plan, run, submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,6 +216,56 @@ def test_cancel_in_the_middle_of_a_prompt_frees_at_once(fast: LlamaEngine) -> No
     assert fast.step() == [Stopped("a", 1, 0)]
     assert heard["a"].kinds == ["Started"]
     fast._row_ms = None
+
+
+@pytest.mark.parametrize("numerics", ["fast", "exact"])
+def test_a_cancel_breaks_a_long_computation_off(tiny_model: Path, numerics: str) -> None:
+    engine = load(plan(tiny_model, numerics=numerics), lambda _: None)
+    alone = run(engine, submit("b", prompt(200, 1)))["b"]
+    engine._row_ms = 1e3  # so slow that every call of a prompt is long
+    engine.submit(submit("a", prompt(200)))
+    engine.submit(submit("b", prompt(200, 1)))
+    n_asked = 0
+
+    def listen() -> bool:
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked == 1:
+            engine.cancel("a", 1)
+        return False
+
+    heard: dict[str, Heard] = {}
+    for event in engine.step(listen):
+        heard.setdefault(event.job, Heard()).events.append(event)
+    assert heard["a"].events == [Stopped("a", 1, 0)]
+    assert hear(engine, heard)["b"].tokens == alone.tokens
+    assert engine.stats().kv_cells_used == 0
+    engine.close()
+
+
+def test_a_cancel_of_somebody_else_interrupts_nothing(fast: LlamaEngine) -> None:
+    fast._row_ms = 1e3
+    for job in ("a", "b"):
+        fast.submit(submit(job, prompt(400)))
+
+    def listen() -> bool:
+        fast.cancel("b", 1)
+        return False
+
+    events = fast.step(listen)
+    fast._row_ms = None
+    assert [type(event).__name__ for event in events] == ["Started", "Stopped"]
+    assert fast.stats().kv_cells_used == 64
+    assert isinstance(hear(fast, {})["a"].end, Finished)
+
+
+def test_the_end_of_the_worker_does_not_wait_for_a_prompt(fast: LlamaEngine) -> None:
+    fast._row_ms = 1e3
+    fast.submit(submit("a", prompt(400)))
+    assert fast.step(lambda: True) == []
+    assert fast.stats().kv_cells_used == 0
+    fast._row_ms = None
+    assert isinstance(hear(fast, {})["a"].end, Finished)
 
 
 def test_cancel_counts_the_tokens_of_all_attempts(fast: LlamaEngine) -> None:
