@@ -11,6 +11,7 @@ from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
 from ..policy.ledger import Shortfall
 from ..policy.scheduler import no_room
+from ..system.catalog import valid_name
 from .plans import keep_alive_s, make_plan
 from .resident import Resident
 
@@ -50,7 +51,7 @@ class Fleet:
     def _look_up(self, name: str) -> Resident:
         """What the disk says now; a model whose file was replaced while it was cold starts afresh."""
         node = self.node
-        entry = node.catalog.scan().get(name)
+        entry = node.catalog.scan().get(name) if valid_name(name) else None
         if entry is None:
             raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
         if entry.facts is None:
