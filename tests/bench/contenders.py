@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from inferd import AsyncClient
+from inferd import Client
 
 from . import daemon, rival
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    Generate = Callable[[list[int], int], Awaitable[float]]  # (prompt, tokens to make) -> when the answer was complete
+    Generate = Callable[[list[int], int], float]  # (prompt, tokens to make) -> when the answer was complete
 
 SLOTS = 8
 CELLS = SLOTS * 256
@@ -29,7 +29,7 @@ class Contender:
     """A server with its settings; loaded as long as `open()` is."""
 
     name: str
-    open: Callable[[], AbstractAsyncContextManager[Generate]]
+    open: Callable[[], AbstractContextManager[Generate]]
 
 
 def inferds(model: Path) -> list[Contender]:
@@ -41,8 +41,8 @@ def rivals(binary: Path, model: Path) -> list[Contender]:
     return [Contender(str(settings), partial(_rival, binary, model, settings)) for settings in rival.SWEEP]
 
 
-@contextlib.asynccontextmanager
-async def _inferd(model: Path, kv_layout: str) -> AsyncIterator[Generate]:
+@contextlib.contextmanager
+def _inferd(model: Path, kv_layout: str) -> Iterator[Generate]:
     config = f"""
 [models]
 folders = ["{model.parent}"]
@@ -54,22 +54,21 @@ threads = {THREADS}
 kv_layout = "{kv_layout}"
 keep_alive_s = -1
 """
-    with daemon.running(config) as one:
-        async with AsyncClient(one.address) as client:
-            await client.load(model.stem).wait()
-            yield partial(_generate, client, model.stem)
+    with daemon.running(config) as one, Client(one.address) as client:
+        client.load(model.stem).wait()
+        yield partial(_generate, client, model.stem)
 
 
-async def _generate(client: AsyncClient, model: str, prompt: list[int], n_tokens: int) -> float:
+def _generate(client: Client, model: str, prompt: list[int], n_tokens: int) -> float:
     n_seen = 0
-    async for delta in client.generate(model, prompt, max_tokens=n_tokens, temperature=0.0, ignore_eos=True):
+    for delta in client.generate(model, prompt, max_tokens=n_tokens, temperature=0.0, ignore_eos=True):
         n_seen += len(delta.tokens)
     if n_seen != n_tokens:
         raise RuntimeError(f"inferd sent {n_seen} tokens, not {n_tokens}")
     return time.monotonic()
 
 
-@contextlib.asynccontextmanager
-async def _rival(binary: Path, model: Path, settings: rival.Settings) -> AsyncIterator[Generate]:
+@contextlib.contextmanager
+def _rival(binary: Path, model: Path, settings: rival.Settings) -> Iterator[Generate]:
     with rival.running(binary, model, settings, slots=SLOTS, cells=CELLS, threads=THREADS) as server:
         yield partial(rival.generate, server)

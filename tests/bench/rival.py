@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import json
@@ -95,7 +94,7 @@ def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
     raise RuntimeError(f"llama-server is not ready after {START_LIMIT_S:g} s")
 
 
-async def generate(server: Server, prompt: list[int], n_tokens: int) -> float:
+def generate(server: Server, prompt: list[int], n_tokens: int) -> float:
     """One streamed, greedy completion of exactly `n_tokens`; when it was complete."""
     body = {
         "prompt": prompt,
@@ -107,7 +106,6 @@ async def generate(server: Server, prompt: list[int], n_tokens: int) -> float:
         "stream": True,
     }
     data = json.dumps(body).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = (
         "POST /completion HTTP/1.1",
         "Host: localhost",
@@ -116,17 +114,16 @@ async def generate(server: Server, prompt: list[int], n_tokens: int) -> float:
         "",
         "",
     )
-    writer.write("\r\n".join(head).encode() + data)
     n_told = 0
-    try:
-        while line := await reader.readline():
+    # Lines straight from the socket: http.client would take the chunks apart in Python.
+    with socket.create_connection(("127.0.0.1", server.port)) as connection, connection.makefile("rb") as answer:
+        connection.sendall("\r\n".join(head).encode() + data)
+        while line := answer.readline():
             if line.startswith(b"data: "):
                 event = json.loads(line[6:])
                 if event["stop"]:
                     n_told = event["tokens_predicted"]  # some may not have been sent: half a UTF-8 sequence at the end
                     break
-    finally:
-        writer.close()
     if n_told != n_tokens:
         raise RuntimeError(f"llama-server made {n_told} tokens, not {n_tokens}")
     return time.monotonic()

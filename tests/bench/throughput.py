@@ -1,15 +1,15 @@
 """Output tokens per second of a real-size model, side by side with llama-server: same tokens in, same count out.
 
-Both get prompts of random token ids that share nothing, both are greedy, both are read by a Python client on asyncio:
-the daemon over gRPC on its Unix socket, llama-server over HTTP on loopback. Each is first swept over its settings; then
-the best of both are loaded side by side and compute in turn.
+Both get prompts of random token ids that share nothing, both are greedy, both are read by a blocking Python client, a
+thread for each stream: the daemon over gRPC on its Unix socket, llama-server over HTTP on loopback. Each is first swept
+over its settings; then the best of both are loaded side by side and compute in turn.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -42,11 +42,11 @@ DUELS = (Duel(SLOTS, 5, 1.0), Duel(1, 9, 0.97))
 def measure(*, quick: bool) -> Outcome:
     model, binary = models.half_billion(), rival.binary()
     n_sweep = 1 if quick else 2
-    ours, theirs = (asyncio.run(_sweep(side, n_sweep)) for side in (inferds(model), rivals(binary, model)))
+    ours, theirs = (_sweep(side, n_sweep) for side in (inferds(model), rivals(binary, model)))
     outcome = Outcome([], [*_table(ours, theirs), "", f"llama-server: {rival.describe(binary)}."])
     for duel in DUELS:
         pair = best(ours, duel.n_streams), best(theirs, duel.n_streams)
-        runs = asyncio.run(_duel(pair, duel.n_streams, 2 if quick else duel.n_runs))
+        runs = _duel(pair, duel.n_streams, 2 if quick else duel.n_runs)
         _judge(outcome, duel, pair, runs)
     return outcome
 
@@ -70,12 +70,12 @@ def _judge(
     )
 
 
-async def _sweep(contenders: Sequence[Contender], n_runs: int) -> Swept:
+def _sweep(contenders: Sequence[Contender], n_runs: int) -> Swept:
     swept: Swept = {}
     for contender in contenders:
-        async with contender.open() as generate:
-            await run(generate, SLOTS, seed=0, n_out=8)
-            swept[contender] = {n: [await run(generate, n, seed) for seed in range(n_runs)] for n in (SLOTS, 1)}
+        with contender.open() as generate:
+            run(generate, SLOTS, seed=0, n_out=8)
+            swept[contender] = {n: [run(generate, n, seed) for seed in range(n_runs)] for n in (SLOTS, 1)}
         print(f"{contender.name}: {swept[contender]}", flush=True)
     return swept
 
@@ -93,23 +93,24 @@ def _table(ours: Swept, theirs: Swept) -> list[str]:
     return lines
 
 
-async def _duel(pair: tuple[Contender, Contender], n_streams: int, n_runs: int) -> tuple[list[float], list[float]]:
+def _duel(pair: tuple[Contender, Contender], n_streams: int, n_runs: int) -> tuple[list[float], list[float]]:
     """Both are loaded; they compute in turn."""
     ours: list[float] = []
     theirs: list[float] = []
-    async with pair[0].open() as our, pair[1].open() as their:
+    with pair[0].open() as our, pair[1].open() as their:
         for generate in (our, their):
-            await run(generate, SLOTS, seed=0, n_out=8)
+            run(generate, SLOTS, seed=0, n_out=8)
         for seed in range(1, n_runs + 1):
-            ours.append(await run(our, n_streams, seed))
-            theirs.append(await run(their, n_streams, seed))
+            ours.append(run(our, n_streams, seed))
+            theirs.append(run(their, n_streams, seed))
     return ours, theirs
 
 
-async def run(generate: Generate, n_streams: int, seed: int, n_out: int = N_OUT) -> float:
+def run(generate: Generate, n_streams: int, seed: int, n_out: int = N_OUT) -> float:
     """Output tokens per second, from the first request to the end of the last answer."""
     draw = random.Random(seed)
     prompts = [draw.choices(ORDINARY, k=N_IN) for _ in range(n_streams)]
     start_s = time.monotonic()
-    ends_s = await asyncio.gather(*(generate(prompt, n_out) for prompt in prompts))
+    with ThreadPoolExecutor(n_streams) as threads:
+        ends_s = threads.map(lambda prompt: generate(prompt, n_out), prompts)
     return n_streams * n_out / (max(ends_s) - start_s)
