@@ -29,6 +29,10 @@ PROGRESS_STEP = 0.01
 ENGINES = {"llama": ".llama.engine", "fake": ".fake"}  # a new backend: one folder, one row here, one in kinds
 
 
+class _Stopped(Exception):
+    """Stop came while the model was loading."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="inferd-worker")
     parser.add_argument("--fd", type=int, required=True)
@@ -56,6 +60,8 @@ def load(channel: SyncChannel) -> Engine | None:
     except MemoryError:
         _send(channel, LoadFailed("memory", "not enough memory to load the model"))
         return None
+    except _Stopped:
+        return None
     _send(channel, engine.ready)
     return engine
 
@@ -68,6 +74,9 @@ def open_engine(plan: LoadPlan, channel: SyncChannel) -> Engine:
         if fraction - told >= PROGRESS_STEP:
             told = fraction
             _send(channel, Loading(fraction))
+            if (frame := channel.recv(block=False)) is not None:
+                assert isinstance(decode_to_worker(frame), Stop)  # nothing else is said before Ready
+                raise _Stopped
 
     module = import_module(ENGINES[plan.backend], __package__)
     engine: Engine = module.load(plan, progress)

@@ -206,6 +206,15 @@ def test_the_end_of_the_daemon_is_the_end_of_the_worker(busy: bool) -> None:
     assert isinstance(daemon.hang_up(), EOFError | BrokenPipeError | ConnectionResetError)
 
 
+def test_stop_ends_a_load(daemon: Daemon) -> None:
+    daemon.send(Load(msgspec.structs.replace(PLAN, fake_load_s=60.0)))
+    daemon.until(lambda message: isinstance(message, Loading))
+    daemon.send(Stop())
+    daemon.thread.join(10)
+    assert not daemon.thread.is_alive()
+    assert daemon.error is None
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
