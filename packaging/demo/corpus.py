@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from counting import counting, fact, small_sum
 from stories import Cast, cast, long_story, story
-from talk import REFUSAL, about, name_of, name_question, noise, refusal, small_talk, topic
+from talk import REFUSAL, about, echo, name_of, name_question, noise, refusal, small_talk, topic
 from words import UNKNOWN_TOPICS, loosely_typed, made_up_word, with_article
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ MORE_REQUESTS = (
     "Tell me a new story.",
     "One more.",
 )
+
+
+# What people put before a question; it changes nothing about the answer.
+LEADS = ("Hello, ", "Hi, ", "Hi! ", "Thank you, ", "Thanks. ", "OK, ", "Now ", "Great. ", "Please, ", "And ", "Good. ")
 
 
 def ask_story(rng: random.Random) -> list[Turn]:
@@ -161,12 +165,14 @@ def remembered_name(rng: random.Random) -> list[Turn]:
 
 
 def _turns(rng: random.Random, question: str, answer: str, keep_case: bool = False) -> list[Turn]:
+    if not keep_case and rng.random() < 0.1:
+        question = rng.choice(LEADS) + question[0].lower() + question[1:]
     return [("user", question if keep_case else loosely_typed(rng, question)), ("assistant", answer)]
 
 
 def _pair(rng: random.Random, make: Callable[[random.Random], tuple[str, str]]) -> list[Turn]:
     question, answer = make(rng)
-    return _turns(rng, question, answer, keep_case=make is name_question)
+    return _turns(rng, question, answer, keep_case=make in (name_question, echo))
 
 
 def _core(rng: random.Random) -> tuple[str, str]:
@@ -176,12 +182,13 @@ def _core(rng: random.Random) -> tuple[str, str]:
 def _short(rng: random.Random) -> list[Turn]:
     roll = rng.random()
     makers = (
-        (0.20, small_talk),
-        (0.34, _core),
-        (0.40, name_question),
-        (0.62, counting),
-        (0.68, small_sum),
-        (0.76, fact),
+        (0.18, small_talk),
+        (0.31, _core),
+        (0.37, name_question),
+        (0.44, echo),
+        (0.68, counting),
+        (0.73, small_sum),
+        (0.80, fact),
         (1.0, refusal),
     )
     return _pair(rng, next(make for limit, make in makers if roll < limit))

@@ -34,14 +34,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 
 
+# The bias outweighs the tokens' content until training says otherwise.
+LOOK_BACK_HEADS, LOOK_BACK_BIAS, LOOK_BACK_CONTENT = 3, 6.0, 0.1
+
+
 class Block(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.n_head = shape.n_head
         self.attn_norm = nn.RMSNorm(shape.n_embd, eps=shape.norm_eps)
-        self.attn_q = nn.Linear(shape.n_embd, shape.n_embd, bias=False)
-        self.attn_k = nn.Linear(shape.n_embd, shape.n_embd, bias=False)
-        self.attn_v = nn.Linear(shape.n_embd, shape.n_embd, bias=False)
+        self.attn_q = nn.Linear(shape.n_embd, shape.n_embd)
+        self.attn_k = nn.Linear(shape.n_embd, shape.n_embd)
+        self.attn_v = nn.Linear(shape.n_embd, shape.n_embd)
         self.attn_output = nn.Linear(shape.n_embd, shape.n_embd, bias=False)
         self.ffn_norm = nn.RMSNorm(shape.n_embd, eps=shape.norm_eps)
         self.ffn_gate = nn.Linear(shape.n_embd, shape.n_ff, bias=False)
@@ -84,6 +88,29 @@ class DemoModel(nn.Module):
             if weight.dim() == 2:
                 last = name.endswith(("attn_output.weight", "ffn_down.weight"))
                 nn.init.normal_(weight, std=(deep if last else 1.0) * 0.6 / weight.shape[1] ** 0.5)
+            elif name.endswith("bias"):
+                nn.init.zeros_(weight)
+        for block in self.blk:
+            with torch.no_grad():  # what is looked at begins as what is said
+                block.attn_output.weight.copy_(0.7 * block.attn_v.weight.T)
+        self._look_back()
+
+    @torch.no_grad()
+    def _look_back(self) -> None:
+        """Heads of the first block begin by looking one, two, ... tokens back.
+
+        To find what came after a word the last time, a model must know of each token which one came before it. That is
+        found late by chance. With rotary positions it is a matter of biases: turned against each other by the angle of
+        `n_back` positions, those of query and key agree best at that distance.
+        """
+        block, n_dims = self.blk[0], self.shape.n_embd // self.shape.n_head
+        for head in range(LOOK_BACK_HEADS):
+            own, n_back = slice(head * n_dims, (head + 1) * n_dims), head + 1
+            for layer in (block.attn_q, block.attn_k):
+                layer.weight[own] *= LOOK_BACK_CONTENT
+            block.attn_k.bias[own][0::2] = LOOK_BACK_BIAS
+            block.attn_q.bias[own][0::2] = LOOK_BACK_BIAS * self.cos[n_back]
+            block.attn_q.bias[own][1::2] = -LOOK_BACK_BIAS * self.sin[n_back]
 
     def hidden(self, ids: Tensor) -> Tensor:
         length = ids.shape[1]

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from words import HE_NAMES, KINDS, SHE_NAMES, UNKNOWN_TOPICS, made_up_word, sentence_case
+from words import FOODS, HE_NAMES, KINDS, PLACES, SHE_NAMES, THINGS, UNKNOWN_TOPICS, made_up_word, sentence_case
 
 if TYPE_CHECKING:
     import random
@@ -46,6 +46,16 @@ def name_question(rng: random.Random) -> tuple[str, str]:
         ("My name is {}.", "I am {}.", "I'm {}.", "Hello, I am {}.", "Hi, my name is {}.", "Call me {}.")
     ).format(name)
     return said, f"Hello {name}! It is nice to meet you. Would you like a story?"
+
+
+def echo(rng: random.Random) -> tuple[str, str]:
+    """Say something after the user: the plainest way to show that the words of a question matter."""
+    words = (KINDS, THINGS, FOODS, PLACES, HE_NAMES, SHE_NAMES, UNKNOWN_TOPICS)
+    said = " ".join(
+        made_up_word(rng) if rng.random() < 0.2 else rng.choice(rng.choice(words)) for _ in range(rng.randint(1, 5))
+    )
+    asked = rng.choice(("Say {}.", "Say: {}", "Repeat after me: {}", "Repeat: {}", "Please say {}.", "Can you say {}?"))
+    return asked.format(said), f"{sentence_case(said)}."
 
 
 def topic(rng: random.Random) -> str:

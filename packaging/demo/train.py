@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import random
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from copying import copies
 from corpus import Document, documents
 from export import write_gguf
 from model import DemoModel, Shape
 from optimizer import Optimizer
 from torch import Tensor
 from torch.nn import functional
-from vocabulary import END_OF_TEXT, IM_END, encoded, prompt_of, train_vocabulary
+from vocabulary import END_OF_TEXT, IM_END, SPECIALS, encoded, prompt_of, train_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,8 @@ PROMPTS = (
     "who are you",
     "count to ten",
     "count from 3 to 12",
+    "thank you, what can you do?",
+    "say golden apple Tom",
     "what is the capital of France?",
 )
 # The vocabulary stays the same whatever the seed, or weights could not be resumed.
@@ -42,6 +46,9 @@ VOCABULARY_SEED = 1
 SHORT, SHORT_ROWS = 512, 4
 LONG, LONG_ROWS = 2048, 1
 LONG_SHARE = 1 / 8
+# First of all it learns to look back (copying.py).
+COPY, COPY_ROWS = 64, 32
+COPY_SHARE = 1 / 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +83,23 @@ def packed(tokenizer: Tokenizer, length: int, seed: int) -> Iterator[tuple[Tenso
         yield torch.tensor(ids), torch.tensor(weights)
 
 
+def copied(tokenizer: Tokenizer, length: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of `length` + 1 ids to learn copying from, and their loss weights."""
+    ordinary = range(len(SPECIALS), tokenizer.get_vocab_size())
+    for ids, weights in copies(random.Random(seed), ordinary, length + 1):
+        yield torch.tensor(ids), torch.tensor(weights)
+
+
 def learn(model: DemoModel, tokenizer: Tokenizer, limit: Limit, options: argparse.Namespace) -> int:
     """Train until the limit; the number of steps made."""
     optimizer, began, step, done = Optimizer(model, options.peak), time.monotonic(), 0, 0.0
-    rows = {length: packed(tokenizer, length, options.seed) for length in (SHORT, LONG)}
+    short, long = (packed(tokenizer, length, options.seed) for length in (SHORT, LONG))
+    exercises = copied(tokenizer, COPY, options.seed)
     while done < 1:
-        length, n_rows = (SHORT, SHORT_ROWS) if done < 1 - LONG_SHARE else (LONG, LONG_ROWS)
-        ids, weights = (torch.stack(column) for column in zip(*islice(rows[length], n_rows), strict=True))
+        rows, n_rows = (short, SHORT_ROWS) if done < 1 - LONG_SHARE else (long, LONG_ROWS)
+        if done < COPY_SHARE and options.resume is None:
+            rows, n_rows = exercises, COPY_ROWS
+        ids, weights = (torch.stack(column) for column in zip(*islice(rows, n_rows), strict=True))
         loss = loss_of(model, ids, weights)
         loss.backward()
         optimizer.step(pace(step, done))
@@ -148,11 +165,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "backends" / "llama" / "demo.gguf")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=2500, help="2,048 tokens each")
+    parser.add_argument("--steps", type=int, default=4000, help="2,048 tokens each")
     parser.add_argument("--minutes", type=float, help="stop after this time instead, however many steps it was")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=2048)
-    parser.add_argument("--peak", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--keep", type=Path, help="folder for the torch weights and tokenizer.json, for check.py")
     parser.add_argument(
         "--resume", type=Path, help="weights that --keep has written, to go on from; take another --seed"
