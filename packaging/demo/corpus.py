@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from talk import REFUSAL, about, echo, name_of, name_question, noise, refusal, s
 from words import UNKNOWN_TOPICS, loosely_typed, made_up_word, with_article
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 # One document: (role, text) pairs; the role "text" is plain text without chat marks.
 Turn = tuple[str, str]
@@ -179,18 +180,32 @@ def _core(rng: random.Random) -> tuple[str, str]:
     return about(rng, ("inferd", "who are you", "hello", "what can you do", "hi"))
 
 
-def _short(rng: random.Random) -> list[Turn]:
+# How often what is asked for: up to which number a throw of the dice means it.
+_Makers = tuple[tuple[float, Callable[[random.Random], tuple[str, str]]], ...]
+MAKERS: _Makers = (
+    (0.18, small_talk),
+    (0.31, _core),
+    (0.37, name_question),
+    (0.44, echo),
+    (0.68, counting),
+    (0.73, small_sum),
+    (0.80, fact),
+    (1.0, refusal),
+)
+ANSWER_MAKERS: _Makers = (
+    (0.12, small_talk),
+    (0.22, _core),
+    (0.30, name_question),
+    (0.47, echo),
+    (0.75, counting),
+    (0.80, small_sum),
+    (0.88, fact),
+    (1.0, refusal),
+)
+
+
+def _short(rng: random.Random, makers: _Makers) -> list[Turn]:
     roll = rng.random()
-    makers = (
-        (0.18, small_talk),
-        (0.31, _core),
-        (0.37, name_question),
-        (0.44, echo),
-        (0.68, counting),
-        (0.73, small_sum),
-        (0.80, fact),
-        (1.0, refusal),
-    )
     return _pair(rng, next(make for limit, make in makers if roll < limit))
 
 
@@ -206,19 +221,31 @@ def _exchange(rng: random.Random) -> list[Turn]:
         return remembered_name(rng)
     if roll < 0.48:
         return ask_long_story(rng)
-    return _short(rng)
+    return _short(rng, MAKERS)
 
 
-def document(rng: random.Random, long: bool = False) -> Document:
-    """One conversation; with `long`, one that fills much of a 2,048-token context."""
-    if rng.random() < 0.05:
+def _answer_exchange(rng: random.Random) -> list[Turn]:
+    """Seldom a story: among those the short answers are a twentieth of all tokens."""
+    roll = rng.random()
+    if roll < 0.08:
+        return ask_story(rng)
+    if roll < 0.10:
+        return story_and_after(rng)
+    if roll < 0.15:
+        return remembered_name(rng)
+    return _short(rng, ANSWER_MAKERS)
+
+
+def document(rng: random.Random, long: bool = False, answers: bool = False) -> Document:
+    """One conversation; with `long`, one that fills much of a 2,048-token context; with `answers`, of short answers."""
+    if not answers and rng.random() < 0.05:
         return [("text", story(rng, cast(rng)))]
     turns: Document = []
     if rng.random() < 0.30:
         turns.append(("system", _system_prompt(rng, long)))
     n_exchanges = rng.randint(4, 9) if long else rng.choice((1, 1, 1, 1, 2, 2, 3, 4))
-    for _ in range(n_exchanges):
-        turns += _exchange(rng)
+    for _ in range(n_exchanges * (2 if answers and long else 1)):
+        turns += _answer_exchange(rng) if answers else _exchange(rng)
     return turns
 
 
@@ -233,11 +260,12 @@ def _system_prompt(rng: random.Random, long: bool) -> str:
     return rng.choice(SYSTEM_PROMPTS)
 
 
-def documents(seed: int, long: bool = False) -> Iterator[Document]:
+def documents(seed: int, long: bool = False, answers: bool = False) -> Iterator[Document]:
     """Conversations without end; every one has a generator of its own, so order does not matter."""
+    kind = "answers-" * answers
     index = 0
     while True:
-        yield document(random.Random(f"{seed}-{long}-{index}"), long)
+        yield document(random.Random(f"{seed}-{kind}{long}-{index}"), long, answers)
         index += 1
 
 

@@ -42,30 +42,33 @@ PROMPTS = (
 VOCABULARY_SEED = 1
 
 
-# Most of the time short rows; the last part with rows as long as the context, so that late positions work too.
+# Tokens of a row, and rows of a step.
 SHORT, SHORT_ROWS = 512, 4
-LONG, LONG_ROWS = 2048, 1
-LONG_SHARE = 1 / 8
-# First of all it learns to look back (copying.py).
+LONG, LONG_ROWS = 2048, 1  # as long as the context, so that late positions work too
 COPY, COPY_ROWS = 64, 32
-COPY_SHARE = 1 / 10
+LONG_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """When to stop: after so many steps, or after so many minutes."""
+class Course:
+    """Some thousand steps: exercises in copying first, short rows, and at the end long ones."""
 
     n_steps: int
-    minutes: float | None
+    peak: float  # the highest learning rate
+    stay: float  # the share of the steps for which it stays the highest
+    copy_share: float
+    answers: bool  # conversations of short answers, not of stories
 
-    def done(self, step: int, elapsed_s: float) -> float:
-        return step / self.n_steps if self.minutes is None else elapsed_s / (60 * self.minutes)
+    def pace(self, step: int) -> float:
+        """Warm up, stay, and go down to nothing."""
+        angle = math.pi * max(0.0, step / self.n_steps - self.stay) / (1 - self.stay)
+        return min((step + 1) / 40, (1 + math.cos(angle)) / 2)
 
 
-def packed(tokenizer: Tokenizer, length: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def packed(tokenizer: Tokenizer, length: int, seed: int, answers: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of `length` + 1 ids that begin with a whole conversation; loss weights beside them."""
     pad = tokenizer.token_to_id(END_OF_TEXT)
-    source = (encoded(tokenizer, turns) for turns in documents(seed, length == LONG))
+    source = (encoded(tokenizer, turns) for turns in documents(seed, length == LONG, answers))
     room = length + 1
     waiting: list[tuple[list[int], list[float]]] = []
     while True:
@@ -90,33 +93,23 @@ def copied(tokenizer: Tokenizer, length: int, seed: int) -> Iterator[tuple[Tenso
         yield torch.tensor(ids), torch.tensor(weights)
 
 
-def learn(model: DemoModel, tokenizer: Tokenizer, limit: Limit, options: argparse.Namespace) -> int:
-    """Train until the limit; the number of steps made."""
-    optimizer, began, step, done = Optimizer(model, options.peak), time.monotonic(), 0, 0.0
-    short, long = (packed(tokenizer, length, options.seed) for length in (SHORT, LONG))
+def learn(model: DemoModel, tokenizer: Tokenizer, course: Course, options: argparse.Namespace) -> None:
+    optimizer, began = Optimizer(model, course.peak), time.monotonic()
+    short, long = (packed(tokenizer, length, options.seed, course.answers) for length in (SHORT, LONG))
     exercises = copied(tokenizer, COPY, options.seed)
-    while done < 1:
+    for step in range(course.n_steps):
+        done = step / course.n_steps
         rows, n_rows = (short, SHORT_ROWS) if done < 1 - LONG_SHARE else (long, LONG_ROWS)
-        if done < COPY_SHARE and options.resume is None:
+        if done < course.copy_share:
             rows, n_rows = exercises, COPY_ROWS
         ids, weights = (torch.stack(column) for column in zip(*islice(rows, n_rows), strict=True))
         loss = loss_of(model, ids, weights)
         loss.backward()
-        optimizer.step(pace(step, done))
-        step += 1
-        elapsed_s = time.monotonic() - began
-        done = limit.done(step, elapsed_s)
-        if step % 25 == 0:
-            print(f"step {step}  {done:.0%}  loss {loss.item():.3f}  {elapsed_s:.0f} s", flush=True)
+        optimizer.step(course.pace(step))
+        if step % 25 == 24:
+            print(f"step {step + 1}  loss {loss.item():.3f}  {time.monotonic() - began:.0f} s", flush=True)
             if options.keep is not None:
                 torch.save(model.state_dict(), options.keep / "state.pt")
-    return step
-
-
-def pace(step: int, done: float) -> float:
-    """Warm up, stay, and go down to nothing over the last 60 percent."""
-    fall = (1 + math.cos(math.pi * (done - 0.4) / 0.6)) / 2 if done > 0.4 else 1.0
-    return min((step + 1) / 40, fall)
 
 
 def loss_of(model: DemoModel, ids: Tensor, weights: Tensor) -> Tensor:
@@ -151,13 +144,15 @@ def main() -> None:
         options.keep.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(options.keep / "tokenizer.json"))
     began = time.monotonic()
-    n_steps = learn(model, tokenizer, Limit(options.steps, options.minutes), options)
+    if options.resume is None:
+        learn(model, tokenizer, Course(options.steps, 2e-3, stay=0.4, copy_share=0.1, answers=False), options)
+    learn(model, tokenizer, Course(options.answer_steps, 1e-3, stay=0.0, copy_share=0.0, answers=True), options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_gguf(options.out, model, tokenizer)
     if options.keep is not None:
         torch.save(model.state_dict(), options.keep / "state.pt")
     digest, size = hashlib.sha256(options.out.read_bytes()).hexdigest(), options.out.stat().st_size
-    print(f"{n_steps} steps in {time.monotonic() - began:.0f} s; {size:,} bytes; sha256 {digest}", flush=True)
+    print(f"{time.monotonic() - began:.0f} s; {size:,} bytes; sha256 {digest}", flush=True)
     show(model, tokenizer)
 
 
@@ -165,15 +160,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "backends" / "llama" / "demo.gguf")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4000, help="2,048 tokens each")
-    parser.add_argument("--minutes", type=float, help="stop after this time instead, however many steps it was")
+    parser.add_argument("--steps", type=int, default=4000, help="of the first course: stories; 2,048 tokens each")
+    parser.add_argument("--answer-steps", type=int, default=1300, help="of the second course: short answers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=2048)
-    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--keep", type=Path, help="folder for the torch weights and tokenizer.json, for check.py")
-    parser.add_argument(
-        "--resume", type=Path, help="weights that --keep has written, to go on from; take another --seed"
-    )
+    parser.add_argument("--resume", type=Path, help="weights that --keep has written after the first course")
     return parser.parse_args()
 
 
