@@ -193,6 +193,8 @@ class LlamaEngine:
                 self._draw(call)
                 self._cancel_late()
                 return
+            if self._cancel_late():
+                continue  # that made room
             tidied = not tidied and self._cells.tidy(self._live())
             if not tidied:
                 self._make_room()

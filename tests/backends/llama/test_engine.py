@@ -15,7 +15,7 @@ from inferd.backends.messages import Delta, Finished, FinishReason, Stopped, Sub
 from .engines import Client, Heard, hear, plan, run, submit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.llama
@@ -257,6 +257,23 @@ def test_a_cancel_of_somebody_else_interrupts_nothing(fast: LlamaEngine) -> None
     assert [type(event).__name__ for event in events] == ["Started", "Stopped"]
     assert fast.stats().kv_cells_used == 64
     assert isinstance(hear(fast, {})["a"].end, Finished)
+
+
+def test_a_cancel_is_heard_after_a_long_call_without_room(tiny_model: Path) -> None:
+    engine = load(plan(tiny_model, n_ctx=128, n_slots=1, kv_cells=128), lambda _: None)
+    engine._row_ms = 1e3
+    real, no_room = engine._context.decode, [True]
+
+    def decode(unwanted: Callable[[], bool] | None = None) -> bool:
+        return not no_room.pop() if no_room else real(unwanted)
+
+    engine._context.decode = decode  # type: ignore[method-assign]
+    engine.submit(submit("a", prompt(100)))
+    engine.submit(submit("b", prompt(100, 1)))
+    assert [type(event).__name__ for event in engine.step(lambda: False)] == ["Started", "Finished"]
+    engine.cancel("b", 1)
+    assert engine.step() == [Stopped("b", 1, 0)]
+    engine.close()
 
 
 def test_the_end_of_the_worker_does_not_wait_for_a_prompt(fast: LlamaEngine) -> None:
