@@ -59,6 +59,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     numerics: Numerics = "fast"
     use_mmap: bool = True
     fake_tokens_per_s: float = 0.0  # fake backend only: 0 means as fast as it can
+    fake_prefill_tokens_per_s: float = 0.0  # of prompts, which are computed one after another; 0: instantly
     fake_load_s: float = 0.0
 
 

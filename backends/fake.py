@@ -3,14 +3,19 @@
 Its vocabulary is the 256 bytes and a list of words. Token i of an answer depends on the prompt, the seed and i alone,
 so a replayed request continues with the same words. A prompt may carry orders, for tests and demonstrations:
 `fake:tokens=N` (length of the answer), `fake:crash=N` and `fake:hang=N` (after N tokens).
+
+With `fake_prefill_tokens_per_s` prompts cost time: they are computed one after another, in the order in which they got
+their slots, and the answers that flow beside them keep their own rate.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
 import zlib
+from collections import deque
 from typing import TYPE_CHECKING
 
 from .messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
@@ -43,8 +48,9 @@ def token_bytes(token: int) -> bytes:
 class _Run:
     """One request in a slot."""
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, now_s: float = 0.0) -> None:
         self.submit = submit
+        self.joined_s = now_s
         prompt = b"".join(token_bytes(t) for t in submit.tokens[: submit.n_prompt])
         self.orders = {key.decode(): int(value) for key, value in ORDER.findall(prompt)}
         seed = submit.params.seed if submit.params.temperature > 0 else 0
@@ -57,20 +63,29 @@ class _Run:
             self.n_done += 1
             self.unsent += self.text.feed(token_bytes(token))
         self.n_first = self.n_done
-        self.started_s: float | None = None
-        self.due_s = 0.0
+        self.started_s: float | None = None  # the first prompt token
+        self.first_s: float | None = None  # the end of the prompt
+        self.due_s = 0.0  # the next token; infinite while other prompts are computed
+
+    @property
+    def n_computed(self) -> int:
+        """Tokens that a real engine would have put through its model: the last one drawn is not."""
+        drawn = self.n_done - self.n_first
+        return len(self.submit.tokens) + drawn - 1 if drawn else 0
 
     def token(self) -> int:
         return N_BYTES + zlib.crc32(self.n_done.to_bytes(4, "little"), self.mix) % len(WORDS)
 
 
 class FakeEngine:
-    """Keeps the promise of engine.py at `plan.fake_tokens_per_s` per stream; 0 is as fast as it can."""
+    """Keeps the promise of engine.py at the plan's rates; 0 is as fast as it can."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan
         self.interval_s = 1 / plan.fake_tokens_per_s if plan.fake_tokens_per_s else 0.0
+        self.prompt_token_s = 1 / plan.fake_prefill_tokens_per_s if plan.fake_prefill_tokens_per_s else 0.0
         self.running: list[_Run] = []
+        self.prompts: deque[_Run] = deque()  # of these, whose prompt is not computed yet; the first one's is being so
         self.waiting: list[Submit] = []
         self.events: list[Event] = []
         self.prefill_tokens = self.decode_tokens = self.steps = 0
@@ -84,7 +99,8 @@ class FakeEngine:
         for run in self.running:
             if (run.submit.job, run.submit.attempt) == (job, attempt):
                 self.running.remove(run)
-                self.events.append(Stopped(job, attempt, run.n_done))
+                self.events.append(Stopped(job, attempt, run.n_done, n_computed=run.n_computed))
+                self._leave_prompts(run, time.monotonic())
         for submit in self.waiting:
             if (submit.job, submit.attempt) == (job, attempt):
                 self.waiting.remove(submit)
@@ -106,26 +122,51 @@ class FakeEngine:
         return bool(self.running or self.events)
 
     def stats(self) -> WorkerStats:
-        cells = sum(len(run.submit.tokens) + run.n_done for run in self.running)
+        cells = sum(run.submit.n_prompt + run.n_done for run in self.running)
         counts = (cells, self.prefill_tokens, self.decode_tokens, self.steps)
         return WorkerStats(len(self.running), len(self.waiting), *counts, step_ms=0.0, rss_bytes=0)
 
     def close(self) -> None:
         self.running.clear()
+        self.prompts.clear()
 
     def _fill(self) -> None:
         while self.waiting and len(self.running) < self.plan.n_slots:
-            self.running.append(_Run(self.waiting.pop(0)))
+            run = _Run(self.waiting.pop(0), time.monotonic())
+            self.running.append(run)
+            if self.prompt_token_s:
+                run.due_s = math.inf
+                self.prompts.append(run)
+                if len(self.prompts) == 1:
+                    self._start(run, run.joined_s)
+
+    def _start(self, run: _Run, start_s: float) -> None:
+        """Its first prompt token is about to be computed."""
+        submit = run.submit
+        run.started_s = start_s
+        run.due_s = start_s + len(submit.tokens) * self.prompt_token_s
+        self.events.append(Started(submit.job, submit.attempt, submit.n_prompt, 0))
+
+    def _leave_prompts(self, run: _Run, end_s: float) -> None:
+        """Its prompt is computed, or not wanted any more: the next one's turn."""
+        if run not in self.prompts:
+            return
+        was_first = self.prompts[0] is run
+        self.prompts.remove(run)
+        if was_first and self.prompts:
+            self._start(self.prompts[0], max(end_s, self.prompts[0].joined_s))
 
     def _advance(self, run: _Run, now_s: float) -> None:
         """One token of one request, or its end."""
         submit, params = run.submit, run.submit.params
-        if run.started_s is None:
-            run.started_s = now_s
+        if run.first_s is None:
+            if run.started_s is None:
+                self._start(run, now_s)
+            run.first_s = run.due_s
             # All streams keep one beat, as in an engine that computes them in one step.
-            run.due_s = now_s - now_s % self.interval_s if self.interval_s else now_s
+            run.due_s -= run.due_s % self.interval_s if self.interval_s else 0.0
             self.prefill_tokens += len(submit.tokens)
-            self.events.append(Started(submit.job, submit.attempt, submit.n_prompt, 0))
+            self._leave_prompts(run, run.first_s)
         self._fault(run)
         if run.n_done >= max(run.length, params.min_tokens) and not params.ignore_eos:
             return self._finish(run, FinishReason.STOP)
@@ -146,10 +187,13 @@ class FakeEngine:
     def _finish(self, run: _Run, reason: FinishReason) -> None:
         submit = run.submit
         self.running.remove(run)
-        decode_ms = (time.monotonic() - (run.started_s or 0.0)) * 1e3
+        assert run.started_s is not None
+        assert run.first_s is not None
+        prefill_ms, decode_ms = (run.first_s - run.started_s) * 1e3, (time.monotonic() - run.first_s) * 1e3
         tail = run.unsent + run.text.flush()
+        times_ms = prefill_ms, decode_ms
         self.events.append(
-            Finished(submit.job, submit.attempt, reason, tail, run.n_done, prefill_ms=0.0, decode_ms=decode_ms)
+            Finished(submit.job, submit.attempt, reason, tail, run.n_done, *times_ms, n_computed=run.n_computed)
         )
         self._fill()
 

@@ -165,6 +165,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     prefill_ms: float
     decode_ms: float
     error: str = ""  # with reason ERROR: one sentence for the client
+    n_computed: int = 0  # tokens that this attempt has put through the model
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
@@ -174,6 +175,7 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     attempt: int
     n_tokens: int  # completion tokens computed so far in this attempt and before
     parked: bool = False
+    n_computed: int = 0  # tokens that this attempt has put through the model
 
 
 class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):

@@ -95,6 +95,22 @@ class AsyncClient:
         answer = await self._call(method, pb.UnloadModelRequest(model=model, force=force), bounded=False)
         return bool(answer.was_loaded)
 
+    async def plan(self, model: str) -> pb.PlanLoadResponse:
+        """What loading the model would do now; changes nothing."""
+        method = stubs.ModelsStub(self.channel()).PlanLoad
+        plan: pb.PlanLoadResponse = await self._call(method, pb.PlanLoadRequest(model=model))
+        return plan
+
+    def lease(self, model: str) -> AsyncLease:
+        """`async with client.lease(model):` keeps the model loaded for the block; no other takes its place."""
+        request = pb.LeaseRequest(model=model)
+        return AsyncLease(self, lambda channel: stubs.ModelsStub(channel).Lease, request)
+
+    async def explain(self, request_id: str) -> list[pb.DecisionRecord]:
+        """The last decisions about a request, oldest first."""
+        method = stubs.MonitorStub(self.channel()).Explain
+        return list((await self._call(method, pb.ExplainRequest(request_id=request_id))).records)
+
     async def snapshot(self) -> pb.Snapshot:
         """The whole daemon at one moment."""
         snapshot: pb.Snapshot = await self._call(stubs.MonitorStub(self.channel()).GetSnapshot, pb.GetSnapshotRequest())
@@ -207,6 +223,15 @@ class AsyncStream(Generic[T]):
 def _task_is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+class AsyncLease(AsyncStream[pb.LeaseState]):
+    """Held from the start of an `async with` block to its end."""
+
+    async def __aenter__(self) -> Self:
+        if await self._next() is None:
+            raise InferdError("internal", "the lease ended before it was held")
+        return self
 
 
 class AsyncGeneration(AsyncStream[Any], Answer):

@@ -69,7 +69,8 @@ class Answer:
         self.prompt_tokens: int | None = None
         self.cached_tokens: int | None = None
         self.queued: int | None = None  # requests before this one; None: it does not wait
-        self.waits_for: str | None = None  # slot, load, memory
+        self.waits_for: str | None = None  # why, as in the contract's Queued: slot, load, room, ...
+        self.eta_ms: tuple[float, float] | None = None  # to the first token: between these in 80 of 100 cases
         self.resumed = 0  # times it was moved or restarted without losing a token
         self.endings: dict[int, Ending] = {}  # by choice
         self._text: dict[int, list[str]] = {}
@@ -107,6 +108,8 @@ class Answer:
         if kind == "queued":
             self.request_id = event.queued.request_id or self.request_id
             self.queued, self.waits_for = event.queued.position, event.queued.why or None
+            eta = event.queued
+            self.eta_ms = (eta.eta_low_ms, eta.eta_high_ms) if eta.HasField("eta_high_ms") else None
         elif kind == "started":
             self._on_started(event.started)
         elif kind == "resumed":
@@ -128,7 +131,7 @@ class Answer:
         return Delta(text, list(delta.tokens), delta.index, delta.choice, logprobs)
 
     def _on_started(self, started: pb.Started) -> None:
-        self.queued = self.waits_for = None
+        self.queued = self.waits_for = self.eta_ms = None
         self.request_id = started.request_id or self.request_id
         self.model = started.model or self.model
         self.device = started.device or None

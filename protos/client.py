@@ -101,6 +101,18 @@ class Client:
         request = pb.UnloadModelRequest(model=model, force=force)
         return self._call(self._models.UnloadModel, request, bounded=False).was_loaded
 
+    def plan(self, model: str) -> pb.PlanLoadResponse:
+        """What loading the model would do now; changes nothing."""
+        return self._call(self._models.PlanLoad, pb.PlanLoadRequest(model=model))
+
+    def lease(self, model: str) -> Lease:
+        """`with client.lease(model):` keeps the model loaded for the block; no other takes its place."""
+        return Lease(self, self._models.Lease, pb.LeaseRequest(model=model))
+
+    def explain(self, request_id: str) -> list[pb.DecisionRecord]:
+        """The last decisions about a request, oldest first."""
+        return list(self._call(self._monitor.Explain, pb.ExplainRequest(request_id=request_id)).records)
+
     def snapshot(self) -> pb.Snapshot:
         """The whole daemon at one moment."""
         return self._call(self._monitor.GetSnapshot, pb.GetSnapshotRequest())
@@ -202,6 +214,15 @@ class Stream(Generic[T]):
         self._call = self._start()
         if self._cancelled:  # by another thread, during the pause
             self._call.cancel()
+
+
+class Lease(Stream[pb.LeaseState]):
+    """Held from the start of a `with` block to its end."""
+
+    def __enter__(self) -> Self:
+        if self._next() is None:
+            raise InferdError("internal", "the lease ended before it was held")
+        return self
 
 
 class Generation(Stream[Any], Answer):

@@ -393,7 +393,9 @@ class Queued(google.protobuf.message.Message):
     """When the first token is expected, from now; absent while nothing is known."""
     eta_high_ms: builtins.float
     why: builtins.str
-    """slot, load, memory"""
+    """prompt (it is being read), predecessor (the request it supersedes has not let go yet), load, room (other models
+    hold the memory), pressure (the machine is short of memory), slot, memory (KV cells), turn
+    """
     def __init__(
         self,
         *,
@@ -506,7 +508,7 @@ class Resumed(google.protobuf.message.Message):
 
     WHY_FIELD_NUMBER: builtins.int
     why: builtins.str
-    """preempted, worker_crashed, kv_full"""
+    """preempted, evicted, worker_crashed, kv_full"""
     def __init__(
         self,
         *,
@@ -674,6 +676,153 @@ class CancelResponse(google.protobuf.message.Message):
 Global___CancelResponse: typing_extensions.TypeAlias = CancelResponse
 
 @typing.final
+class PlanLoadRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+
+Global___PlanLoadRequest: typing_extensions.TypeAlias = PlanLoadRequest
+
+@typing.final
+class PlanLoadResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    DEVICES_FIELD_NUMBER: builtins.int
+    POOLS_FIELD_NUMBER: builtins.int
+    VICTIMS_FIELD_NUMBER: builtins.int
+    HOLDERS_FIELD_NUMBER: builtins.int
+    LOAD_MS_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    outcome: builtins.str
+    """loaded, fits, evicts (after `victims` have gone), waits (they may not go yet: see `holders`), refused"""
+    load_ms: builtins.float
+    """expected"""
+    message: builtins.str
+    """of a refusal or a wait"""
+    change: builtins.str
+    """the smallest one that would make it fit"""
+    @property
+    def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def pools(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PoolPlan]: ...
+    @property
+    def victims(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def holders(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HolderState]:
+        """models that hold memory, and why one may not go"""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        outcome: builtins.str = ...,
+        devices: collections.abc.Iterable[builtins.str] | None = ...,
+        pools: collections.abc.Iterable[Global___PoolPlan] | None = ...,
+        victims: collections.abc.Iterable[builtins.str] | None = ...,
+        holders: collections.abc.Iterable[Global___HolderState] | None = ...,
+        load_ms: builtins.float | None = ...,
+        message: builtins.str = ...,
+        change: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_load_ms", b"_load_ms", "load_ms", b"load_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_load_ms", b"_load_ms", "change", b"change", "devices", b"devices", "holders", b"holders", "load_ms", b"load_ms", "message", b"message", "model", b"model", "outcome", b"outcome", "pools", b"pools", "victims", b"victims"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_load_ms", b"_load_ms"]) -> typing.Literal["load_ms"] | None: ...
+
+Global___PlanLoadResponse: typing_extensions.TypeAlias = PlanLoadResponse
+
+@typing.final
+class PoolPlan(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: builtins.int
+    NEEDED_BYTES_FIELD_NUMBER: builtins.int
+    FREE_BYTES_FIELD_NUMBER: builtins.int
+    pool: builtins.str
+    """host, or a device's id"""
+    needed_bytes: builtins.int
+    free_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        pool: builtins.str = ...,
+        needed_bytes: builtins.int = ...,
+        free_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["free_bytes", b"free_bytes", "needed_bytes", b"needed_bytes", "pool", b"pool"]) -> None: ...
+
+Global___PoolPlan: typing_extensions.TypeAlias = PoolPlan
+
+@typing.final
+class HolderState(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    STAYS_FIELD_NUMBER: builtins.int
+    COST_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    bytes: builtins.int
+    stays: builtins.str
+    """pinned, leased, busy, young, loading; empty when it would make way"""
+    cost: builtins.float
+    """seconds to load it again x probability that it is wanted again"""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        bytes: builtins.int = ...,
+        stays: builtins.str = ...,
+        cost: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "cost", b"cost", "model", b"model", "stays", b"stays"]) -> None: ...
+
+Global___HolderState: typing_extensions.TypeAlias = HolderState
+
+@typing.final
+class LeaseRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+
+Global___LeaseRequest: typing_extensions.TypeAlias = LeaseRequest
+
+@typing.final
+class LeaseState(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    state: builtins.str
+    device: builtins.str
+    def __init__(
+        self,
+        *,
+        state: builtins.str = ...,
+        device: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "state", b"state"]) -> None: ...
+
+Global___LeaseState: typing_extensions.TypeAlias = LeaseState
+
+@typing.final
 class ListModelsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -827,6 +976,78 @@ class UnloadModelResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["was_loaded", b"was_loaded"]) -> None: ...
 
 Global___UnloadModelResponse: typing_extensions.TypeAlias = UnloadModelResponse
+
+@typing.final
+class ExplainRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id"]) -> None: ...
+
+Global___ExplainRequest: typing_extensions.TypeAlias = ExplainRequest
+
+@typing.final
+class ExplainResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    @property
+    def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DecisionRecord]: ...
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        records: collections.abc.Iterable[Global___DecisionRecord] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["records", b"records", "request_id", b"request_id"]) -> None: ...
+
+Global___ExplainResponse: typing_extensions.TypeAlias = ExplainResponse
+
+@typing.final
+class DecisionRecord(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AGE_MS_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    CHOSEN_FIELD_NUMBER: builtins.int
+    REJECTED_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    age_ms: builtins.float
+    kind: builtins.str
+    """admit, queue, start, preempt, evict"""
+    model: builtins.str
+    inputs: builtins.str
+    """JSON: the question as the rule saw it"""
+    chosen: builtins.str
+    """JSON: its answer"""
+    rejected: builtins.str
+    """JSON: the alternatives, each with what spoke against it"""
+    summary: builtins.str
+    """one sentence"""
+    def __init__(
+        self,
+        *,
+        age_ms: builtins.float = ...,
+        kind: builtins.str = ...,
+        model: builtins.str = ...,
+        inputs: builtins.str = ...,
+        chosen: builtins.str = ...,
+        rejected: builtins.str = ...,
+        summary: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["age_ms", b"age_ms", "chosen", b"chosen", "inputs", b"inputs", "kind", b"kind", "model", b"model", "rejected", b"rejected", "summary", b"summary"]) -> None: ...
+
+Global___DecisionRecord: typing_extensions.TypeAlias = DecisionRecord
 
 @typing.final
 class GetSnapshotRequest(google.protobuf.message.Message):
@@ -1004,7 +1225,7 @@ class RequestState(google.protobuf.message.Message):
     state: builtins.str
     """queued, running, parking"""
     why: builtins.str
-    """why it waits: prompt, load, slot, memory; empty when it runs"""
+    """why it waits, as in Queued; empty when it runs"""
     prompt_tokens: builtins.int
     tokens: builtins.int
     """generated so far"""
@@ -1125,6 +1346,22 @@ Global___HostState: typing_extensions.TypeAlias = HostState
 class Rates(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class WastedTokensTotalEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     PROMPT_TOKENS_PER_S_FIELD_NUMBER: builtins.int
     GENERATION_TOKENS_PER_S_FIELD_NUMBER: builtins.int
     NUM_REQUESTS_RUNNING_FIELD_NUMBER: builtins.int
@@ -1136,6 +1373,11 @@ class Rates(google.protobuf.message.Message):
     REQUESTS_FINISHED_TOTAL_FIELD_NUMBER: builtins.int
     REQUESTS_FAILED_TOTAL_FIELD_NUMBER: builtins.int
     REQUESTS_CANCELLED_TOTAL_FIELD_NUMBER: builtins.int
+    PREEMPTIONS_TOTAL_FIELD_NUMBER: builtins.int
+    EVICTIONS_TOTAL_FIELD_NUMBER: builtins.int
+    COMPUTED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
+    DELIVERED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
+    WASTED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
     prompt_tokens_per_s: builtins.float
     generation_tokens_per_s: builtins.float
     num_requests_running: builtins.int
@@ -1148,6 +1390,16 @@ class Rates(google.protobuf.message.Message):
     requests_finished_total: builtins.int
     requests_failed_total: builtins.int
     requests_cancelled_total: builtins.int
+    preemptions_total: builtins.int
+    evictions_total: builtins.int
+    computed_tokens_total: builtins.int
+    """put through a model, in attempts that are over"""
+    delivered_tokens_total: builtins.int
+    """of those, what answers were made of"""
+    @property
+    def wasted_tokens_total(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """And the rest, by why: preempted, evicted, kv_full, cancelled, superseded, deadline, slow_consumer, worker_crashed"""
+
     def __init__(
         self,
         *,
@@ -1162,9 +1414,14 @@ class Rates(google.protobuf.message.Message):
         requests_finished_total: builtins.int = ...,
         requests_failed_total: builtins.int = ...,
         requests_cancelled_total: builtins.int = ...,
+        preemptions_total: builtins.int = ...,
+        evictions_total: builtins.int = ...,
+        computed_tokens_total: builtins.int = ...,
+        delivered_tokens_total: builtins.int = ...,
+        wasted_tokens_total: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "num_requests_running", b"num_requests_running", "num_requests_waiting", b"num_requests_waiting", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "computed_tokens_total", b"computed_tokens_total", "delivered_tokens_total", b"delivered_tokens_total", "evictions_total", b"evictions_total", "generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "num_requests_running", b"num_requests_running", "num_requests_waiting", b"num_requests_waiting", "preemptions_total", b"preemptions_total", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms", "wasted_tokens_total", b"wasted_tokens_total"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms"]) -> typing.Literal["ttft_p50_ms"] | None: ...
     @typing.overload

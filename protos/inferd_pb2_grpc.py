@@ -210,6 +210,16 @@ class ModelsStub(object):
                 request_serializer=inferd__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=inferd__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.PlanLoad = channel.unary_unary(
+                '/inferd.v1.Models/PlanLoad',
+                request_serializer=inferd__pb2.PlanLoadRequest.SerializeToString,
+                response_deserializer=inferd__pb2.PlanLoadResponse.FromString,
+                _registered_method=True)
+        self.Lease = channel.unary_stream(
+                '/inferd.v1.Models/Lease',
+                request_serializer=inferd__pb2.LeaseRequest.SerializeToString,
+                response_deserializer=inferd__pb2.LeaseState.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer(object):
@@ -234,6 +244,22 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanLoad(self, request, context):
+        """What a load would do now: where, for how many bytes, who would make way; or the smallest change that would make it
+        fit. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Lease(self, request, context):
+        """Has the model loaded and keeps it so while the call is open: no other model takes its place. One message when the
+        lease is held, and one whenever the model had to be loaded again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -251,6 +277,16 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.UnloadModel,
                     request_deserializer=inferd__pb2.UnloadModelRequest.FromString,
                     response_serializer=inferd__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PlanLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanLoad,
+                    request_deserializer=inferd__pb2.PlanLoadRequest.FromString,
+                    response_serializer=inferd__pb2.PlanLoadResponse.SerializeToString,
+            ),
+            'Lease': grpc.unary_stream_rpc_method_handler(
+                    servicer.Lease,
+                    request_deserializer=inferd__pb2.LeaseRequest.FromString,
+                    response_serializer=inferd__pb2.LeaseState.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -344,6 +380,60 @@ class Models(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def PlanLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Models/PlanLoad',
+            inferd__pb2.PlanLoadRequest.SerializeToString,
+            inferd__pb2.PlanLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inferd.v1.Models/Lease',
+            inferd__pb2.LeaseRequest.SerializeToString,
+            inferd__pb2.LeaseState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class MonitorStub(object):
     """Missing associated documentation comment in .proto file."""
@@ -364,6 +454,11 @@ class MonitorStub(object):
                 request_serializer=inferd__pb2.WatchRequest.SerializeToString,
                 response_deserializer=inferd__pb2.Snapshot.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/inferd.v1.Monitor/Explain',
+                request_serializer=inferd__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=inferd__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class MonitorServicer(object):
@@ -382,6 +477,13 @@ class MonitorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why a request waited, moved or was refused: the last decisions about it, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -394,6 +496,11 @@ def add_MonitorServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=inferd__pb2.WatchRequest.FromString,
                     response_serializer=inferd__pb2.Snapshot.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=inferd__pb2.ExplainRequest.FromString,
+                    response_serializer=inferd__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -450,6 +557,33 @@ class Monitor(object):
             '/inferd.v1.Monitor/Watch',
             inferd__pb2.WatchRequest.SerializeToString,
             inferd__pb2.Snapshot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Monitor/Explain',
+            inferd__pb2.ExplainRequest.SerializeToString,
+            inferd__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

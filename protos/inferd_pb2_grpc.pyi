@@ -205,7 +205,39 @@ _ModelsUnloadModelType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _ModelsUnloadModelType]):
+_ModelsPlanLoadType = typing_extensions.TypeVar(
+    '_ModelsPlanLoadType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.PlanLoadRequest,
+        inferd_pb2.PlanLoadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.PlanLoadRequest,
+        inferd_pb2.PlanLoadResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.PlanLoadRequest,
+        inferd_pb2.PlanLoadResponse,
+    ],
+)
+
+_ModelsLeaseType = typing_extensions.TypeVar(
+    '_ModelsLeaseType',
+    grpc.UnaryStreamMultiCallable[
+        inferd_pb2.LeaseRequest,
+        inferd_pb2.LeaseState,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.LeaseRequest,
+        inferd_pb2.LeaseState,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        inferd_pb2.LeaseRequest,
+        inferd_pb2.LeaseState,
+    ],
+)
+
+class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _ModelsUnloadModelType, _ModelsPlanLoadType, _ModelsLeaseType]):
     @typing.overload
     def __init__(self: ModelsStub[
         grpc.UnaryUnaryMultiCallable[
@@ -219,6 +251,14 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.UnloadModelRequest,
             inferd_pb2.UnloadModelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.PlanLoadRequest,
+            inferd_pb2.PlanLoadResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            inferd_pb2.LeaseRequest,
+            inferd_pb2.LeaseState,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -236,6 +276,14 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
             inferd_pb2.UnloadModelRequest,
             inferd_pb2.UnloadModelResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.PlanLoadRequest,
+            inferd_pb2.PlanLoadResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            inferd_pb2.LeaseRequest,
+            inferd_pb2.LeaseState,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListModels: _ModelsListModelsType
@@ -244,6 +292,16 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
 
     UnloadModel: _ModelsUnloadModelType
     """Running requests are finished first, unless `force`."""
+
+    PlanLoad: _ModelsPlanLoadType
+    """What a load would do now: where, for how many bytes, who would make way; or the smallest change that would make it
+    fit. Changes nothing.
+    """
+
+    Lease: _ModelsLeaseType
+    """Has the model loaded and keeps it so while the call is open: no other model takes its place. One message when the
+    lease is held, and one whenever the model had to be loaded again.
+    """
 
 ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -257,6 +315,14 @@ ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.UnloadModelRequest,
         inferd_pb2.UnloadModelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.PlanLoadRequest,
+        inferd_pb2.PlanLoadResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.LeaseRequest,
+        inferd_pb2.LeaseState,
     ],
 ]
 
@@ -282,6 +348,26 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.UnloadModelResponse, collections.abc.Awaitable[inferd_pb2.UnloadModelResponse]]:
         """Running requests are finished first, unless `force`."""
+
+    @abc.abstractmethod
+    def PlanLoad(
+        self,
+        request: inferd_pb2.PlanLoadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.PlanLoadResponse, collections.abc.Awaitable[inferd_pb2.PlanLoadResponse]]:
+        """What a load would do now: where, for how many bytes, who would make way; or the smallest change that would make it
+        fit. Changes nothing.
+        """
+
+    @abc.abstractmethod
+    def Lease(
+        self,
+        request: inferd_pb2.LeaseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[inferd_pb2.LeaseState], collections.abc.AsyncIterator[inferd_pb2.LeaseState]]:
+        """Has the model loaded and keeps it so while the call is open: no other model takes its place. One message when the
+        lease is held, and one whenever the model had to be loaded again.
+        """
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
@@ -317,7 +403,23 @@ _MonitorWatchType = typing_extensions.TypeVar(
     ],
 )
 
-class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType]):
+_MonitorExplainType = typing_extensions.TypeVar(
+    '_MonitorExplainType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ExplainRequest,
+        inferd_pb2.ExplainResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ExplainRequest,
+        inferd_pb2.ExplainResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ExplainRequest,
+        inferd_pb2.ExplainResponse,
+    ],
+)
+
+class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _MonitorExplainType]):
     @typing.overload
     def __init__(self: MonitorStub[
         grpc.UnaryUnaryMultiCallable[
@@ -327,6 +429,10 @@ class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType]):
         grpc.UnaryStreamMultiCallable[
             inferd_pb2.WatchRequest,
             inferd_pb2.Snapshot,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.ExplainRequest,
+            inferd_pb2.ExplainResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -340,12 +446,19 @@ class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType]):
             inferd_pb2.WatchRequest,
             inferd_pb2.Snapshot,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.ExplainRequest,
+            inferd_pb2.ExplainResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetSnapshot: _MonitorGetSnapshotType
 
     Watch: _MonitorWatchType
     """The first message is the present state; later ones are conflated, newest wins."""
+
+    Explain: _MonitorExplainType
+    """Why a request waited, moved or was refused: the last decisions about it, oldest first."""
 
 MonitorAsyncStub: typing_extensions.TypeAlias = MonitorStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -355,6 +468,10 @@ MonitorAsyncStub: typing_extensions.TypeAlias = MonitorStub[
     grpc.aio.UnaryStreamMultiCallable[
         inferd_pb2.WatchRequest,
         inferd_pb2.Snapshot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ExplainRequest,
+        inferd_pb2.ExplainResponse,
     ],
 ]
 
@@ -373,5 +490,13 @@ class MonitorServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[inferd_pb2.Snapshot], collections.abc.AsyncIterator[inferd_pb2.Snapshot]]:
         """The first message is the present state; later ones are conflated, newest wins."""
+
+    @abc.abstractmethod
+    def Explain(
+        self,
+        request: inferd_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.ExplainResponse, collections.abc.Awaitable[inferd_pb2.ExplainResponse]]:
+        """Why a request waited, moved or was refused: the last decisions about it, oldest first."""
 
 def add_MonitorServicer_to_server(servicer: MonitorServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

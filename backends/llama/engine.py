@@ -151,7 +151,7 @@ class LlamaEngine:
 
     def _stop(self, s: Sequence, *, parked: bool) -> None:
         self._release(s)
-        self._events.append(Stopped(*s.name, s.n_completion, parked))
+        self._events.append(Stopped(*s.name, s.n_completion, parked, s.n_computed))
 
     def _start(self, s: Sequence, now_s: float) -> None:
         if s.started_s is None:
@@ -162,8 +162,8 @@ class LlamaEngine:
         self._start(s, time.perf_counter())
         self._release(s)
         tail = s.tail()
-        prefill_ms, decode_ms = s.timings_ms(time.perf_counter())
-        self._events.append(Finished(*s.name, reason, tail, s.n_completion, prefill_ms, decode_ms, error=error))
+        times_ms = s.timings_ms(time.perf_counter())
+        self._events.append(Finished(*s.name, reason, tail, s.n_completion, *times_ms, error, s.n_computed))
 
     # one step
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from ...protos import inferd_pb2 as pb
 from ...protos import inferd_pb2_grpc as pb_grpc
 from ..domain.errors import Code, InferdError
+from ..domain.request import MAX_ID_CHARS
+from ..node.planner import plan_load
 from . import wire
 from .guard import guarded
 
@@ -96,9 +100,21 @@ class Models(pb_grpc.ModelsServicer):
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         return pb.UnloadModelResponse(was_loaded=await self.node.fleet.unload(request.model, request.force))
 
+    @guarded
+    async def PlanLoad(self, request: pb.PlanLoadRequest, context: Context) -> pb.PlanLoadResponse:
+        return wire.to_plan(plan_load(self.node, request.model))
+
+    @guarded
+    async def Lease(self, request: pb.LeaseRequest, context: Context) -> None:
+        async with contextlib.aclosing(self.node.fleet.lease(request.model)) as held:
+            async for model in held:
+                device = model.ready.device if model.ready is not None else ""
+                await context.write(pb.LeaseState(state=model.state.value, device=device))
+
 
 class Monitor(pb_grpc.MonitorServicer):
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, node: Node, telemetry: Telemetry) -> None:
+        self.node = node
         self.telemetry = telemetry
 
     @guarded
@@ -116,6 +132,14 @@ class Monitor(pb_grpc.MonitorServicer):
             # A slow reader blocks here and so sees only the newest state, never a backlog.
             await context.write(wire.to_snapshot(self.telemetry.snapshot()))
             await asyncio.sleep(interval_ms / 1e3)
+
+    @guarded
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        records = self.node.scheduler.journal.about(request.request_id)
+        if not records:
+            text = f"nothing is remembered of request {request.request_id[:MAX_ID_CHARS]!r}"
+            raise InferdError(Code.NOT_FOUND, text, field="request_id")
+        return wire.to_explanation(request.request_id, records, time.monotonic())
 
 
 def tenant(context: Context) -> str:
@@ -158,4 +182,4 @@ def register(server: grpc.aio.Server, node: Node, telemetry: Telemetry) -> None:
     """Put the three services on a server."""
     pb_grpc.add_InferenceServicer_to_server(Inference(node), server)
     pb_grpc.add_ModelsServicer_to_server(Models(node), server)
-    pb_grpc.add_MonitorServicer_to_server(Monitor(telemetry), server)
+    pb_grpc.add_MonitorServicer_to_server(Monitor(node, telemetry), server)

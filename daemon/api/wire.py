@@ -26,10 +26,15 @@ from ..domain.request import (
     check_stop,
 )
 from ..node import stream as words
+from ..policy import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..domain.model import Model
     from ..domain.snapshot import Snapshot
+    from ..node.planner import LoadReport
+    from ..policy.journal import Record
     from ..system.catalog import Entry
 
 # Code -> (status, google.rpc code); tests hold it complete.
@@ -43,6 +48,8 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.MODEL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.NO_ROOM: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.SUPERSEDED: grpc.StatusCode.CANCELLED,
     Code.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
     Code.CANCELLED: grpc.StatusCode.CANCELLED,
     Code.SLOW_CONSUMER: grpc.StatusCode.ABORTED,
@@ -194,6 +201,8 @@ def to_response(event: words.StreamEvent, choice: int = 0) -> pb.GenerateRespons
             return pb.GenerateResponse(delta=delta)
         case words.Queued():
             queued = pb.Queued(request_id=event.request_id, position=event.position, why=event.why)
+            if event.eta_ms is not None:
+                queued.eta_low_ms, queued.eta_high_ms = event.eta_ms
             return pb.GenerateResponse(queued=queued)
         case words.Started():
             started = pb.Started(
@@ -245,6 +254,41 @@ def to_model_info(entry: Entry, model: Model | None) -> pb.ModelInfo:
     if model is not None and model.error:
         info.error = model.error
     return info
+
+
+def to_plan(report: LoadReport) -> pb.PlanLoadResponse:
+    """Field for field; what holds memory is summed over its pools."""
+    wire = pb.PlanLoadResponse(
+        model=report.model,
+        outcome=report.outcome,
+        devices=report.devices,
+        victims=report.victims,
+        message=report.message,
+        change=report.change,
+    )
+    if report.load_ms is not None:
+        wire.load_ms = report.load_ms
+    wire.pools.extend(pb.PoolPlan(pool=p, needed_bytes=need, free_bytes=free) for p, need, free in report.pools)
+    for holder in report.holders:
+        n_bytes = sum(holder.bytes_on.values())
+        wire.holders.add(model=holder.model, bytes=n_bytes, stays=holder.stays, cost=holder.cost)
+    return wire
+
+
+def to_explanation(request_id: str, records: Sequence[Record], now_s: float) -> pb.ExplainResponse:
+    """Questions and answers as JSON, since every kind has its own."""
+    wire = pb.ExplainResponse(request_id=request_id)
+    for record in records:
+        wire.records.add(
+            age_ms=(now_s - record.at_s) * 1e3,
+            kind=record.kind,
+            model=record.model,
+            inputs=msgspec.json.encode(record.question).decode(),
+            chosen=msgspec.json.encode(record.answer).decode(),
+            rejected=msgspec.json.encode(explain.rejected(record)).decode(),
+            summary=explain.sentence(record, request_id),
+        )
+    return wire
 
 
 def to_snapshot(snapshot: Snapshot) -> pb.Snapshot:

@@ -30,6 +30,7 @@ EXIT_CODES = {
     "not_found": REFUSED,
     "no_room": REFUSED,
     "over_budget": REFUSED,
+    "overloaded": REFUSED,
     "permission_denied": REFUSED,
     "prompt_too_long": REFUSED,
     "queue_full": REFUSED,
@@ -144,6 +145,8 @@ def field_value(message: Any, name: str) -> Any:
     value = getattr(message, name)
     if hasattr(value, "append"):
         return list(value)
+    if hasattr(value, "items"):
+        return dict(value)
     if descriptor.has_presence and not message.HasField(name):
         return None
     return value

@@ -5,6 +5,7 @@ import threading
 from typing import TYPE_CHECKING, TextIO
 
 from ...protos.errors import InferdError
+from .common import duration
 
 if TYPE_CHECKING:
     from ...protos import inferd_pb2 as pb
@@ -36,7 +37,7 @@ class Waiting:
             self._watch_load()
         else:
             self._stop_watching()
-            self._show(sentence(answer.queued, answer.waits_for))
+            self._show(sentence(answer.queued, answer.waits_for, answer.eta_ms))
 
     def clear(self) -> None:
         """Take the line away."""
@@ -80,9 +81,22 @@ class Waiting:
             return  # the answer itself will say what is wrong
 
 
-def sentence(position: int, why: str | None) -> str:
+WAITS = {
+    "memory": "queued for KV memory",
+    "room": "queued until another model makes way",
+    "pressure": "queued: the machine is short of memory",
+}
+
+
+def sentence(position: int, why: str | None, eta_ms: tuple[float, float] | None = None) -> str:
     """What a position in the queue means to who stands there."""
     if why == "prompt":
         return "reading the prompt"
-    what = "queued for memory" if why == "memory" else "queued"
-    return f"{what}, {position} before you" if position else f"{what}, you are next"
+    place = f"{position} before you" if position else "you are next"
+    eta = "" if eta_ms is None else f", in about {_span(*eta_ms)}"
+    return f"{WAITS.get(why or '', 'queued')}, {place}{eta}"
+
+
+def _span(low_ms: float, high_ms: float) -> str:
+    low, high = duration(low_ms / 1e3), duration(high_ms / 1e3)
+    return low if low == high else f"{low} to {high}"

@@ -11,6 +11,7 @@ from ...backends.facts import KvLayout, KvType, Numerics
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+Percent = Annotated[float, Meta(gt=0)]
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +37,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # -1 is all of them
     mmap: bool | None = None
     keep_alive_s: Annotated[float, Meta(ge=-1, le=1e9)] | None = None  # negative: never unloaded for being idle
+    pinned: bool | None = None  # never makes way for another model
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,11 +49,35 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_requests: Positive = 2048
     max_requests_per_tenant: Positive = 1024
+    max_tokens: Positive = 8 * 2**20  # prompts and the answers they may get, estimated until a prompt is read
+    max_tokens_per_tenant: Positive = 4 * 2**20
+
+
+class ClassOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one class of requests may count on."""
+
+    floor_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0  # of the tokens served, while it waits
+    max_wait_s: Seconds = 2.0  # then a model makes way for the one it needs, and the class gets a slot
+    first_token_limit_s: Annotated[float, Meta(gt=0)] | None = None  # refused when the forecast is later
+
+
+class Turns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is served when."""
+
+    policy: Literal["fair", "fifo"] = "fair"
+    preempt: bool = True  # an interactive request that finds no slot parks one of a lower class
+    max_parks: Annotated[int, Meta(ge=0, le=100)] = 3  # of one request
+    min_resident_s: Seconds = 1.0  # a model that was loaded stays at least this long
+    interactive: ClassOptions = ClassOptions()
+    normal: ClassOptions = ClassOptions(floor_share=0.10, max_wait_s=10.0)
+    batch: ClassOptions = ClassOptions(floor_share=0.05, max_wait_s=60.0)
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host_margin_bytes: Annotated[int, Meta(ge=0)] = 512 * 2**20  # never given to models
     device_margin_bytes: Annotated[int, Meta(ge=0)] = 256 * 2**20
+    # PSI, `some avg10` of memory in per cent: no prefetching, no loads, batch is shed, everything is refused
+    pressure: tuple[Percent, Percent, Percent, Percent] = (10.0, 20.0, 40.0, 60.0)
 
 
 class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +85,7 @@ class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     enabled: bool = False
     tokens_per_s: Annotated[float, Meta(ge=0)] = 0.0  # per stream; 0 is as fast as it can
+    prefill_tokens_per_s: Annotated[float, Meta(ge=0)] = 0.0  # one prompt after another; 0 is instantly
     load_s: Seconds = 0.0
 
 
@@ -66,6 +93,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server: Server = Server()
     models: Models = Models()
     queue: Queue = Queue()
+    scheduler: Turns = Turns()
     memory: Memory = Memory()
     fake: Fake = Fake()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

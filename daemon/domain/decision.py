@@ -18,6 +18,21 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Preempt:
+    """Have the job make way at its next token; it is queued again with what it has so far."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a job that a newer one has superseded."""
+
+    job: Job
+    error: InferdError
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Reserve, then spawn a worker for the model."""
 
@@ -32,6 +47,21 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
+class Evict:
+    """End the model's worker, to make room; what runs in it is parked first and waits again."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The model cannot be loaded; whoever waits for it without a request is told so."""
+
+    model: str
+    error: InferdError
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """Tell the client no; the job was taken out of the queue."""
 
@@ -39,4 +69,4 @@ class Reject:
     error: InferdError
 
 
-Decision = Start | Load | Unload | Reject
+Decision = Start | Preempt | Cancel | Load | Unload | Evict | Refuse | Reject

@@ -17,6 +17,8 @@ class Code(Enum):
     MODEL_FAILED = "model_failed"  # it does not load, or is in back-off after a failure
     NO_ROOM = "no_room"  # memory: needed and free bytes are in the details
     QUEUE_FULL = "queue_full"
+    OVERLOADED = "overloaded"  # it could not be served in time, or the machine is short of memory; `reason` says which
+    SUPERSEDED = "superseded"  # a newer request with the same supersede_key took its place
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     SLOW_CONSUMER = "slow_consumer"

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from .errors import Code, InferdError
+
 if TYPE_CHECKING:
     from ...backends.facts import LoadPlan, ModelFacts
     from ...backends.messages import Ready, WorkerStats
+    from .request import Request
 
 
 class ModelState(Enum):
@@ -52,3 +55,16 @@ class Model:
         if to not in NEXT[self.state]:
             raise AssertionError(f"{self.name}: {self.state.value} -> {to.value}")
         self.state = to
+
+
+def check_fits(request: Request, n_prompt: int, model: Model) -> None:
+    """The prompt and what it asks for must fit one context. Raises InferdError naming both numbers."""
+    n_ctx = model.plan.n_ctx
+    if n_prompt == 0:
+        raise InferdError(Code.INVALID, "the prompt is empty", field="prompt")
+    if n_prompt >= n_ctx:
+        message = f"the prompt has {n_prompt:,} tokens, but {model.name} has a context of {n_ctx:,}"
+        raise InferdError(Code.PROMPT_TOO_LONG, message, field="prompt", prompt_tokens=n_prompt, context_tokens=n_ctx)
+    if request.max_tokens is not None and request.max_tokens > n_ctx:
+        message = f"max_tokens is {request.max_tokens:,}, but {model.name} has a context of {n_ctx:,}"
+        raise InferdError(Code.INVALID, message, field="max_tokens", highest=n_ctx)

@@ -63,6 +63,22 @@ class Request:
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
 
+    @property
+    def root_id(self) -> str:
+        """One for all choices of a call."""
+        return self.parent_id or self.id
+
+    @property
+    def prompt_bytes(self) -> int:
+        """Of the text that is to become tokens; 0 when they came as such."""
+        if self.messages is not None:
+            return sum(_n_bytes(message.content) for message in self.messages)
+        return _n_bytes(self.prompt or "")
+
+
+def _n_bytes(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -72,7 +88,9 @@ class Job:
     arrived_s: float
     arrival: int  # a counter: ties between equal times are broken by it
     phase: Phase = Phase.QUEUED
-    why: str = "prompt"  # what it waits for: prompt, load, slot, memory
+    why: str = ""  # what it waits for, in the words of policy/turns.py: wait
+    parked_why: str = ""  # why it lost its slot last: preempted, evicted, kv_full
+    ended_why: str = ""  # the code of the error that ended it
     attempt: int = 0
     prompt: list[int] | None = None  # tokens, once prepared
     max_tokens: int = 0  # resolved against the context when prepared

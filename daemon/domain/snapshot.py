@@ -78,6 +78,11 @@ class RatesRow:
     requests_finished_total: int
     requests_failed_total: int
     requests_cancelled_total: int
+    preemptions_total: int
+    evictions_total: int
+    computed_tokens_total: int
+    delivered_tokens_total: int
+    wasted_tokens_total: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

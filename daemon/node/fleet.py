@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -12,16 +14,18 @@ from ..domain.model import ModelState
 from ..policy.ledger import Shortfall
 from ..policy.scheduler import no_room
 from ..system.catalog import valid_name
-from .plans import keep_alive_s, make_plan
+from .plans import keep_alive_s, make_plan, options_for
 from .resident import Resident
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from ...backends.messages import FromWorker
     from ...backends.process import Exit
     from ..domain.model import Model
     from .node import Node
+
+log = logging.getLogger(__name__)
 
 LOADED = (ModelState.LOADING, ModelState.READY, ModelState.DRAINING)
 
@@ -34,6 +38,7 @@ class Fleet:
         self.n_threads = n_threads
         self.gpus: tuple[str, ...] = ()  # device ids that llama.cpp can use
         self.residents: dict[str, Resident] = {}
+        self._lease_ids = itertools.count(1)
 
     def __iter__(self) -> Iterator[Resident]:
         return iter(list(self.residents.values()))
@@ -45,8 +50,8 @@ class Fleet:
 
     def _in_use(self, resident: Resident) -> bool:
         lane = self.node.scheduler.lanes[resident.model.name]
-        unused = resident.model.state is ModelState.COLD and not (lane.waiting or lane.running or lane.loading)
-        return not unused
+        wanted = lane.line or lane.running or lane.loading or lane.leases or lane.asked_s is not None
+        return bool(resident.model.state is not ModelState.COLD or wanted)
 
     def _look_up(self, name: str) -> Resident:
         """What the disk says now; a model whose file was replaced while it was cold starts afresh."""
@@ -63,8 +68,16 @@ class Fleet:
             known.prompter.close()
         plan = make_plan(name, entry.facts, node.config, self.n_threads, self.gpus)
         resident = Resident(name, entry, plan, keep_alive_s(name, node.config), node.ledger)
+        resident.prompter.on_released = lambda: self._on_prompter_released(name)
         self.residents[name] = resident
-        node.scheduler.add_model(name, resident.footprint.bytes_on, resident.model.keep_alive_s)
+        node.scheduler.add_model(
+            name,
+            resident.footprint.bytes_on,
+            resident.model.keep_alive_s,
+            slots=plan.n_slots,
+            context_tokens=plan.n_ctx,
+            pinned=bool(options_for(name, node.config).pinned),
+        )
         return resident
 
     def _devices(self, resident: Resident) -> tuple[str, ...]:
@@ -88,6 +101,31 @@ class Fleet:
             if model.state is ModelState.COLD and resident.load_error is None:
                 self._ask(resident)  # it was still draining when we asked first
         yield model
+
+    async def lease(self, name: str) -> AsyncGenerator[Model, None]:
+        """Have a model loaded, and keep it so until the iterator is closed; yields it with each new worker."""
+        node, lease = self.node, f"lease-{next(self._lease_ids)}"
+        resident = self.get(name)
+        node.refuse_when_closing()
+        if resident.model.state is ModelState.FAILED:
+            raise resident.refusal(time.monotonic())
+        resident.refused = None
+        held_pid: int | None = None
+        node.carry_out(node.scheduler.on_lease(name, lease, time.monotonic()))
+        try:
+            while not node.closing:
+                change = node.changes.next()
+                resident = self.residents[name]
+                if resident.model.state is ModelState.READY:
+                    if resident.model.pid != held_pid:
+                        held_pid = resident.model.pid
+                        yield resident.model
+                elif resident.refused is not None:
+                    raise resident.refused
+                await change
+            node.refuse_when_closing()
+        finally:
+            node.carry_out(node.scheduler.on_lease_ended(name, lease, time.monotonic()))
 
     async def unload(self, name: str, force: bool) -> bool:
         """Have a model unloaded; False when it was not loaded. Running requests end first, unless `force`."""
@@ -113,8 +151,7 @@ class Fleet:
             )
         except Shortfall as short:
             self.node.scheduler.on_closed(name, now_s)
-            error = no_room(name, short.pool, short.needed_bytes, short.free_bytes)
-            self.node.carry_out(self.node.scheduler.on_load_failed(name, error))
+            self.node.carry_out(self.node.scheduler.on_load_failed(name, no_room(name, short), now_s))
         self.node.changes.notify()
 
     def drain(self, resident: Resident, force: bool) -> None:
@@ -132,6 +169,28 @@ class Fleet:
         if force or not running:
             resident.stop()
         node.changes.notify()
+
+    def evict(self, resident: Resident) -> None:
+        """Make room: what runs is parked and waits again, then the worker ends; the prompt helper goes, too."""
+        model = resident.model
+        log.info("%s makes way for another model", model.name)
+        self.node.meter.total.evictions += 1
+        resident.prompter.retire()
+        if model.state is ModelState.READY:
+            model.move(ModelState.DRAINING)
+            self.node.scheduler.on_closed(model.name, float("inf"))
+            self.node.park(model.name, "evicted")
+            if not self.node.scheduler.lanes[model.name].running:
+                resident.stop()
+        elif not resident.prompter.open:  # nothing was left to wait for
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._on_prompter_released, model.name)
+        self.node.changes.notify()
+
+    def refuse(self, resident: Resident, error: InferdError) -> None:
+        """It cannot be loaded; whoever waits for that is told."""
+        resident.load_error = resident.refused = error
+        self.node.changes.notify()
 
     async def close(self) -> None:
         """End every process; returns when all are reaped."""
@@ -164,8 +223,7 @@ class Fleet:
         if model.state is ModelState.FAILED:
             raise resident.refusal(now_s)
         if model.state is ModelState.COLD:
-            if (short := node.ledger.shortfall(resident.footprint.bytes_on)) is not None:
-                raise no_room(model.name, short.pool, short.needed_bytes, short.free_bytes)
+            resident.load_error = None
             node.carry_out(node.scheduler.on_load(model.name, now_s))
 
     # what workers say
@@ -192,7 +250,8 @@ class Fleet:
         model.move(ModelState.READY)
         model.ready, model.load_progress = ready, 1.0
         model.load_ms = (now_s - model.load_started_s) * 1e3
-        node.carry_out(node.scheduler.on_ready(model.name, ready.n_slots, ready.kv_cells, now_s))
+        load_s = now_s - model.load_started_s
+        node.carry_out(node.scheduler.on_ready(model.name, ready.n_slots, ready.kv_cells, load_s, now_s))
         node.changes.notify()
 
     def _on_gone(self, resident: Resident) -> None:
@@ -206,13 +265,18 @@ class Fleet:
         back_off_s = resident.reaped(how, now_s)
         if model.state is ModelState.FAILED:
             if was_loading and resident.load_error is not None:
-                node.carry_out(node.scheduler.on_load_failed(model.name, resident.load_error))
+                node.carry_out(node.scheduler.on_load_failed(model.name, resident.load_error, now_s))
             if not back_off_s:  # at once: no request may meet a failed model in between
                 return self._on_back_off_over(resident)
             asyncio.get_running_loop().call_later(back_off_s, self._on_back_off_over, resident)
         else:
             node.carry_out(node.scheduler.on_cold(model.name, now_s))
         return node.changes.notify()
+
+    def _on_prompter_released(self, name: str) -> None:
+        """Its helper's bytes are free; the worker's are told of in `_on_reaped`."""
+        if not self.node.closing and self.residents[name].model.state is ModelState.COLD:
+            self.node.carry_out(self.node.scheduler.on_freed(name, time.monotonic()))
 
     def _on_back_off_over(self, resident: Resident) -> None:
         resident.model.move(ModelState.COLD)

@@ -60,15 +60,15 @@ class Jobs:
         """Streams whose reader stands still."""
         return [stream for stream in self._read if stream.stalled_s(now_s) > limit_s]
 
-    def tell_queued(self, job: Job, position: int) -> None:
-        self._streams[job.id].push(Queued(job.id, position, job.why))
+    def tell_queued(self, job: Job, position: int, eta_ms: tuple[float, float] | None = None) -> None:
+        self._streams[job.id].push(Queued(job.id, position, job.why, eta_ms))
 
     # what happens to a job
 
     def started(self, job: Job, event: messages.Started, device: str) -> None:
         stream = self._streams[job.id]
         if job.announced:
-            return stream.push(Resumed("kv_full"))
+            return stream.push(Resumed(job.parked_why))
         job.announced = True
         job.cached_tokens = event.cached_tokens
         self.meter.total.prompt_tokens += event.prompt_tokens
@@ -105,15 +105,28 @@ class Jobs:
         stream.push(summary(job, event.completion_tokens, now_s))
         return stream.close()
 
+    def attempt_over(self, job: Job, n_computed: int) -> None:
+        """The worker has let go of it: what it computed was delivered, or is wasted, by why the attempt ended."""
+        if job.live:  # parked: the next attempt computes it all again
+            return self.meter.on_attempt(n_computed, 0, job.parked_why)
+        if job.phase is Phase.DONE:
+            return self.meter.on_attempt(n_computed, n_computed, "")
+        # The last token that was delivered has been drawn, not computed.
+        delivered = len(job.prompt or ()) + len(job.generated) - 1 if job.generated else 0
+        return self.meter.on_attempt(n_computed, min(n_computed, delivered), job.ended_why)
+
     def failed(self, job: Job, error: InferdError) -> None:
         job.move(Phase.FAILED)
+        job.ended_why = error.code.value
         self.meter.total.requests_failed += 1
         self._streams[job.id].close(error)
 
     def cancelled(self, job: Job, error: InferdError | None = None) -> None:
+        error = error or InferdError(Code.CANCELLED, "the request was cancelled")
         job.move(Phase.CANCELLED)
+        job.ended_why = error.code.value
         self.meter.total.requests_cancelled += 1
-        self._streams[job.id].close(error or InferdError(Code.CANCELLED, "the request was cancelled"))
+        self._streams[job.id].close(error)
 
 
 def summary(job: Job, completion_tokens: int, now_s: float) -> Finished:

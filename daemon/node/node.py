@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...backends.messages import Cancel, Delta, Finished, Started, Stopped, Submit
-from ..domain.decision import Load, Reject, Start, Unload
+from ..domain.decision import Cancel as CancelJob
+from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
-from ..domain.model import ModelState
+from ..domain.model import ModelState, check_fits
 from ..domain.request import Phase, Priority, check_bias_tokens, check_tokens
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
@@ -56,8 +57,8 @@ class Node:
         self.fleet = Fleet(self, n_threads)
         self.closing = False
         self._drain_limit: asyncio.Timeout | None = None
-        queue = config.queue
-        self.scheduler = Scheduler(ledger, queue.max_requests, queue.max_requests_per_tenant)
+        self.scheduler = Scheduler(ledger, config)
+        self._alarm: asyncio.TimerHandle | None = None  # for those who wait for memory
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
@@ -71,9 +72,10 @@ class Node:
         if resident.model.state is ModelState.FAILED:
             raise resident.refusal(now_s)
         job, stream = self.jobs.add(request, now_s)
-        decisions = self.scheduler.on_request(job, now_s)
-        self.carry_out(decisions)
+        self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
+            if not self.scheduler.lanes[request.model].slots_free:
+                self._tell_queued(job, now_s)
             self._spawn(self._prepare(job, resident), f"prepare {job.id}")
             if request.deadline_ms is not None:
                 loop = asyncio.get_running_loop()
@@ -104,7 +106,7 @@ class Node:
     def tick(self, now_s: float) -> None:
         """Once a second: rates, keep-alive, readers that stand still, news for those who wait."""
         self.meter.on_tick(now_s)
-        self.carry_out(self.scheduler.on_tick(now_s))
+        self._look_again(now_s)
         limit_s = self.config.server.slow_consumer_s
         for stream in self.jobs.stalled(now_s, limit_s):
             error = InferdError(Code.SLOW_CONSUMER, f"the reader of this stream took nothing for {limit_s:g} s")
@@ -112,7 +114,7 @@ class Node:
             stream.cut(error)
         for lane in self.scheduler.lanes.values():
             for position, job in enumerate(lane.waiting):
-                self._tell_queued(job, position)
+                self._tell_queued(job, now_s, position)
         self.fleet.tick(now_s)
         self.changes.notify()
 
@@ -161,7 +163,10 @@ class Node:
         room = model.plan.n_ctx - len(tokens)
         job.prompt = tokens
         job.max_tokens = min(job.request.max_tokens or room, room)
-        self.carry_out(self.scheduler.on_prepared(job, time.monotonic()))
+        now_s = time.monotonic()
+        self.carry_out(self.scheduler.on_prepared(job, now_s))
+        if job.phase is Phase.QUEUED:
+            self._tell_queued(job, now_s)
 
     def _fail_queued(self, job: Job, error: InferdError) -> None:
         if job.live:
@@ -196,13 +201,34 @@ class Node:
             match decision:
                 case Start(job=job):
                     self._start(job)
+                case Preempt(job=job):
+                    self._park(job, "preempted")
+                case CancelJob(job=job, error=error):
+                    self._cancel(job, error)
                 case Load(model=name):
                     self.fleet.begin(self.fleet.get(name))
                 case Unload(model=name):
                     self.fleet.drain(self.fleet.get(name), force=False)
+                case Evict(model=name):
+                    self.fleet.evict(self.fleet.residents[name])
+                case Refuse(model=name, error=error):
+                    self.fleet.refuse(self.fleet.residents[name], error)
                 case Reject(job=job, error=error):
                     self.jobs.failed(job, error)
                     self.jobs.forget(job)
+        self._set_alarm()
+
+    def park(self, name: str, why: str) -> None:
+        """Have all that runs in a model make way; each waits again when its worker has let go of it."""
+        for job in list(self.scheduler.lanes[name].running):
+            if job.phase is Phase.RUNNING:
+                self._park(job, why)
+
+    def _park(self, job: Job, why: str) -> None:
+        job.move(Phase.PARKING)
+        job.parked_why = why
+        self.meter.total.preemptions += 1
+        self.fleet.get(job.request.model).send(Cancel(job.id, job.attempt))
 
     def _start(self, job: Job) -> None:
         assert job.prompt is not None
@@ -246,6 +272,8 @@ class Node:
         match event:
             case Delta():
                 if job.live:
+                    if job.first_token_s is None:
+                        self.scheduler.on_first_token(job, now_s)
                     self.jobs.grown(job, event, now_s)
                     resident.model.produced = True
             case Started():
@@ -254,11 +282,15 @@ class Node:
                     self.jobs.started(job, event, device)
             case Finished():
                 if job.live:
+                    self.scheduler.on_finished(job, event.prefill_ms, event.decode_ms, now_s)
                     self.jobs.finished(job, event, now_s)
+                self.jobs.attempt_over(job, event.n_computed)
                 self._release(resident, job, now_s)
             case Stopped(parked=parked):
                 if job.live and parked and job.phase is Phase.RUNNING:
                     job.move(Phase.PARKING)
+                    job.parked_why = "kv_full"
+                self.jobs.attempt_over(job, event.n_computed)
                 if job.phase is Phase.PARKING:
                     job.move(Phase.QUEUED)
                     self.carry_out(self.scheduler.on_parked(job, now_s))
@@ -280,9 +312,25 @@ class Node:
 
     # small things
 
-    def _tell_queued(self, job: Job, position: int) -> None:
-        job.why = self.scheduler.why(job)
-        self.jobs.tell_queued(job, position)
+    def _tell_queued(self, job: Job, now_s: float, position: int | None = None) -> None:
+        """Its place, why it waits and until when; without a position it is the last of its class."""
+        job.why = self.scheduler.why(job, now_s)
+        if position is None:
+            position = self.scheduler.lanes[job.request.model].line.n_before(job)
+        self.jobs.tell_queued(job, position, self.scheduler.eta_ms(job, now_s))
+
+    def _look_again(self, now_s: float | None = None) -> None:
+        self.carry_out(self.scheduler.on_tick(time.monotonic() if now_s is None else now_s))
+
+    def _set_alarm(self) -> None:
+        """Waiting for memory ends at a time of its own, which may be before the next tick."""
+        now_s = time.monotonic()
+        wake_s = self.scheduler.wake_s(now_s)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if wake_s is not None and not self.closing:
+            self._alarm = asyncio.get_running_loop().call_later(wake_s - now_s, self._look_again)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -292,16 +340,3 @@ class Node:
 
 def shutting_down() -> InferdError:
     return InferdError(Code.SHUTTING_DOWN, "the daemon is shutting down", retry_after_ms=5000)
-
-
-def check_fits(request: Request, n_prompt: int, model: Model) -> None:
-    """The prompt and what it asks for must fit one context. Raises InferdError naming both numbers."""
-    n_ctx = model.plan.n_ctx
-    if n_prompt == 0:
-        raise InferdError(Code.INVALID, "the prompt is empty", field="prompt")
-    if n_prompt >= n_ctx:
-        message = f"the prompt has {n_prompt:,} tokens, but {model.name} has a context of {n_ctx:,}"
-        raise InferdError(Code.PROMPT_TOO_LONG, message, field="prompt", prompt_tokens=n_prompt, context_tokens=n_ctx)
-    if request.max_tokens is not None and request.max_tokens > n_ctx:
-        message = f"max_tokens is {request.max_tokens:,}, but {model.name} has a context of {n_ctx:,}"
-        raise InferdError(Code.INVALID, message, field="max_tokens", highest=n_ctx)

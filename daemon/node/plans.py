@@ -56,6 +56,7 @@ def make_plan(
         numerics=options.numerics or "fast",
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
+        fake_prefill_tokens_per_s=config.fake.prefill_tokens_per_s,
         fake_load_s=config.fake.load_s,
     )
 

@@ -11,7 +11,7 @@ from ...backends.process import prompt_helper
 from ..domain.errors import Code, InferdError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ...backends.facts import LoadPlan
     from ...backends.messages import ChatMessage, FromWorker
@@ -45,6 +45,8 @@ class Prompter:
         self._reservation: Reservation | None = None
         self._pending: dict[str, asyncio.Future[list[int]]] = {}
         self._ids = itertools.count()
+        self._retiring = False
+        self.on_released: Callable[[], None] = lambda: None  # its bytes are free
 
     async def prepare(self, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None) -> list[int]:
         """Token ids of a chat (through the model's template) or a plain prompt. Raises InferdError."""
@@ -62,9 +64,18 @@ class Prompter:
             raise _died() from None
         finally:
             self._pending.pop(ticket, None)
+            if self._retiring and not self._pending:
+                self.close()
+
+    def retire(self) -> None:
+        """End the helper as soon as nobody waits for an answer."""
+        self._retiring = True
+        if not self.busy:
+            self.close()
 
     def close(self) -> None:
         """End the helper; the next prompt starts a new one."""
+        self._retiring = False
         if self._process is not None:
             self._process.stop()
             self._forget()
@@ -155,6 +166,7 @@ class Prompter:
         if self._reservation is not None:
             self._ledger.release(self._reservation)
             self._reservation = None
+            self.on_released()
 
     def _fail(self, error: InferdError) -> None:
         if not self._ready.done():

@@ -36,6 +36,7 @@ class Resident:
         self.footprint = kinds.footprint(entry.facts, plan)
         self.prompter = Prompter(name, plan, ledger)
         self.load_error: InferdError | None = None
+        self.refused: InferdError | None = None  # what the last one who wanted it loaded was told
         self._ledger = ledger
         self._worker: Process | None = None
         self._reservation: Reservation | None = None

@@ -28,6 +28,7 @@ class Queued:
     request_id: str
     position: int
     why: str
+    eta_ms: tuple[float, float] | None = None  # from now to the first token: between these in 80 of 100 cases
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ def _model(node: Node, machine: Machine, resident: Resident, now_s: float) -> Mo
         bytes=model.booked_bytes,
         slots=model.plan.n_slots,
         running=len(lane.running),
-        waiting=len(lane.waiting),
-        pinned=model.keep_alive_s < 0,
+        waiting=len(lane.line),
+        pinned=lane.pinned,
         load_progress=model.load_progress,
         idle_s=None if lane.idle_since_s is None else now_s - lane.idle_since_s,
         rss_bytes=machine.worker_bytes.get(model.name) or (stats.rss_bytes if stats else None),
@@ -76,7 +76,7 @@ def _request(node: Node, job: Job, now_s: float) -> RequestRow:
         priority=job.request.priority.value,
         tenant=job.request.tenant,
         state=job.phase.value,
-        why=node.scheduler.why(job) if waits else "",
+        why=job.why if waits else "",
         prompt_tokens=None if job.prompt is None else len(job.prompt),
         tokens=len(job.generated),
         tokens_per_s=max(0, len(job.generated) - 1) / decoding_s if decoding_s > 0 else 0.0,
@@ -123,6 +123,11 @@ def _rates(node: Node, live: list[Job]) -> RatesRow:
         requests_finished_total=total.requests_finished,
         requests_failed_total=total.requests_failed,
         requests_cancelled_total=total.requests_cancelled,
+        preemptions_total=total.preemptions,
+        evictions_total=total.evictions,
+        computed_tokens_total=total.computed_tokens,
+        delivered_tokens_total=total.delivered_tokens,
+        wasted_tokens_total=dict(total.wasted_tokens),
     )
 
 

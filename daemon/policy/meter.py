@@ -19,6 +19,11 @@ class Counters:
     requests_finished: int = 0
     requests_failed: int = 0
     requests_cancelled: int = 0
+    preemptions: int = 0
+    evictions: int = 0
+    computed_tokens: int = 0  # put through a model, in attempts that are over
+    delivered_tokens: int = 0  # of those, what answers were made of
+    wasted_tokens: dict[str, int] = field(default_factory=dict)  # and the rest, by why
 
 
 @dataclass(slots=True)
@@ -33,6 +38,14 @@ class Meter:
     def on_tokens(self, model: str, n: int) -> None:
         self.total.generation_tokens += n
         self.by_model[model] = self.by_model.get(model, 0) + n
+
+    def on_attempt(self, computed_tokens: int, delivered_tokens: int, why: str) -> None:
+        """An attempt is over; what it computed and did not deliver is wasted for the reason given."""
+        total = self.total
+        total.computed_tokens += computed_tokens
+        total.delivered_tokens += delivered_tokens
+        if computed_tokens > delivered_tokens:
+            total.wasted_tokens[why] = total.wasted_tokens.get(why, 0) + computed_tokens - delivered_tokens
 
     def on_tick(self, now_s: float) -> None:
         self._marks.append((now_s, self.total.prompt_tokens, self.total.generation_tokens, dict(self.by_model)))

@@ -1,142 +1,219 @@
-"""Whose turn it is: three classes over each model's slots, first come first served inside a class.
+"""Whose turn it is. Events and the time come in, decisions go out; jobs are moved by the Node, not here.
 
-Events and the time come in, decisions go out. Jobs are moved by the Node; this rule only orders them.
-One lane per model holds the jobs that wait for it and those that occupy its slots.
+One lane per model holds the jobs that wait for it and those in its slots. The rules stand in rooms of their own: `desk`
+lets in, `line` and `slots` give turns, `keys` drops what was superseded, `rooms` decides which models are in memory.
+Every decision is the answer of a pure function to a question that the `journal` keeps.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from dataclasses import dataclass, field
+import math
 from typing import TYPE_CHECKING
 
-from ..domain.decision import Load, Reject, Start, Unload
+from ..domain.decision import Refuse, Reject, Unload
 from ..domain.errors import Code, InferdError
 from ..domain.request import Priority
+from .desk import Desk
+from .journal import Journal, Record
+from .keys import Keys
+from .lane import Lane, cells
+from .line import Line
+from .pressure import Grade, Pressure
+from .rooms import NoRoom, Rooms
+from .slots import Slots
+from .turns import WaitQuestion, wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..domain.config import Config
     from ..domain.decision import Decision
     from ..domain.request import Job
-    from .ledger import Ledger
-
-CLASS = {priority: rank for rank, priority in enumerate(Priority)}
-HEADROOM_TOKENS = 32  # KV a job must find beyond its prompt, so that it is not parked at once
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """One model as the scheduler sees it."""
-
-    bytes_on: Mapping[str, int]  # what a load takes
-    keep_alive_s: float
-    slots: int = 0  # 0 while it is not ready
-    kv_cells: int = 0
-    loading: bool = False
-    closed_until_s: float = 0.0  # back-off after a failure, or draining (infinity)
-    waiting: list[Job] = field(default_factory=list)
-    running: set[Job] = field(default_factory=set)
-    idle_since_s: float | None = None
-
-    def cells_used(self) -> int:
-        return sum(cells(job) for job in self.running)
-
-
-def cells(job: Job) -> int:
-    """KV cells that a prepared job needs to get going."""
-    return len(job.prompt or ()) + len(job.generated) + min(HEADROOM_TOKENS, job.max_tokens)
-
-
-def order(job: Job) -> tuple[int, int]:
-    return CLASS[job.request.priority], job.arrival
+    from .ledger import Ledger, Shortfall
+    from .line import Ticket
 
 
 class Scheduler:
-    def __init__(self, ledger: Ledger, max_requests: int, max_requests_per_tenant: int) -> None:
-        self.ledger = ledger
-        self.max_requests = max_requests
-        self.max_requests_per_tenant = max_requests_per_tenant
+    def __init__(self, ledger: Ledger, config: Config, journal: Journal | None = None) -> None:
+        options = config.scheduler
+        self.fifo = options.policy == "fifo"
         self.lanes: dict[str, Lane] = {}
+        self.journal = journal or Journal()
+        classes = {priority: getattr(options, priority.value) for priority in Priority}
+        preempts = options.preempt and not self.fifo
+        self.desk = Desk(config.queue, classes, preempts=preempts)
+        self.rooms = Rooms(ledger, self.lanes, options, self.journal)
+        self.slots = Slots(classes, self.journal, preempts=preempts, max_parks=options.max_parks)
+        self.pressure = Pressure(config.memory.pressure)
+        self.keys = Keys()
 
-    def add_model(self, name: str, bytes_on: Mapping[str, int], keep_alive_s: float) -> None:
+    def add_model(
+        self,
+        name: str,
+        bytes_on: Mapping[str, int],
+        keep_alive_s: float,
+        *,
+        slots: int = 1,
+        context_tokens: int = 1 << 31,
+        pinned: bool = False,
+    ) -> None:
         """A model that was not known, or whose file is another one now; nothing waits for it or runs."""
         lane = self.lanes.get(name)
-        assert lane is None or not (lane.waiting or lane.running or lane.slots or lane.loading)
-        self.lanes[name] = Lane(bytes_on, keep_alive_s)
+        assert lane is None or not (lane.line or lane.running or lane.slots or lane.loading)
+        line = Line(self.slots.counters, fifo=self.fifo)
+        self.lanes[name] = Lane(name, bytes_on, keep_alive_s, line, slots, context_tokens, pinned)
 
-    # events
+    # what happens to requests
 
     def on_request(self, job: Job, now_s: float) -> list[Decision]:
         """The ticket is taken at arrival; the job can start once it is prepared."""
-        waiting = [other for lane in self.lanes.values() for other in lane.waiting]
-        if len(waiting) >= self.max_requests:
-            return [Reject(job, _full("the queue", len(waiting), self.max_requests))]
-        n_tenant = sum(other.request.tenant == job.request.tenant for other in waiting)
-        if n_tenant >= self.max_requests_per_tenant:
-            return [Reject(job, _full("this tenant's queue", n_tenant, self.max_requests_per_tenant))]
         lane = self.lanes[job.request.model]
-        insort(lane.waiting, job, key=order)
+        lane.note_use(now_s)
+        self.slots.charge(lane)
+        ticket = self.desk.ticket(lane, job)
+        question = self.desk.question(lane, job, ticket, now_s)
+        error = self.desk.refusal(lane, question)
+        answer = None if error is None else error.details["reason"]
+        self.journal.note(Record(now_s, "admit", (job.id,), lane.name, question, answer))
+        if error is not None:
+            return [Reject(job, error)]
+        superseded = self.keys.arrive(job)
+        self._enter(lane, job, ticket)
         lane.idle_since_s = None
-        return self._settle(job.request.model, now_s)
+        return superseded + self._settle(lane, now_s)
 
     def on_prepared(self, job: Job, now_s: float) -> list[Decision]:
-        return self._settle(job.request.model, now_s)
+        """Its prompt has been read: the ticket is corrected."""
+        lane = self.lanes[job.request.model]
+        assert job.prompt is not None
+        lane.pace.on_prompt(job.request.prompt_bytes, len(job.prompt))
+        ticket = lane.line.tickets[job]
+        self.desk.leave(job, ticket)
+        lane.line.correct(job, len(job.prompt), lane.pace.expected_output(job.request.max_tokens, job.max_tokens))
+        self.desk.enter(job, ticket)
+        if not self.keys.blocked(job):
+            lane.line.make_pickable(job)
+        return self._settle(lane, now_s)
 
     def on_withdrawn(self, job: Job, now_s: float) -> list[Decision]:
         """A queued job was cancelled or failed."""
         lane = self.lanes[job.request.model]
-        lane.waiting.remove(job)
-        return self._settle(job.request.model, now_s)
+        self._leave(lane, job)
+        return self._settle(lane, now_s) + self._others(lane, now_s)
+
+    def on_first_token(self, job: Job, now_s: float) -> None:
+        """How good was the forecast?"""
+        ticket = self.lanes[job.request.model].running.get(job)
+        if ticket is not None and ticket.forecast_ms is not None and not ticket.parks:
+            self.desk.first_token[ticket.at_once].add(ticket.forecast_ms, (now_s - job.arrived_s) * 1e3)
+
+    def on_finished(self, job: Job, prefill_ms: float, decode_ms: float, now_s: float) -> None:
+        """It came to its end; the times are those of its last attempt, in its slot."""
+        lane = self.lanes[job.request.model]
+        ticket = lane.running.get(job)
+        if ticket is None or ticket.parks:
+            return
+        computed = len(job.prompt or ()) - job.cached_tokens
+        lane.pace.on_finished(computed, len(job.generated), prefill_ms, decode_ms, job.request.max_tokens)
+        if ticket.forecast_end_ms is not None:
+            self.desk.finish.add(ticket.forecast_end_ms, (now_s - job.arrived_s) * 1e3)
 
     def on_released(self, job: Job, now_s: float) -> list[Decision]:
-        """The worker has let go of the job's slot."""
+        """The worker has let go of the job's slot, and the job is over."""
         lane = self.lanes[job.request.model]
-        lane.running.discard(job)
-        return self._settle(job.request.model, now_s)
+        self._let_go(lane, job)
+        self.keys.forget(job)
+        return self._settle(lane, now_s) + self._others(lane, now_s)
 
     def on_parked(self, job: Job, now_s: float) -> list[Decision]:
         """Its slot is free and it waits again, at its old place in its class."""
         lane = self.lanes[job.request.model]
-        lane.running.discard(job)
-        insort(lane.waiting, job, key=order)
-        return self._settle(job.request.model, now_s)
+        ticket = self._let_go(lane, job)
+        ticket.parks += 1
+        self._enter(lane, job, ticket)
+        return self._settle(lane, now_s)
+
+    # what happens to models
 
     def on_load(self, name: str, now_s: float) -> list[Decision]:
         """Somebody asks for the model without a request."""
         lane = self.lanes[name]
-        return [] if lane.slots or lane.loading else self._load(name, lane, now_s)
+        if not lane.slots and not lane.loading and lane.asked_s is None:
+            lane.asked_s = now_s
+        return self._settle(lane, now_s)
 
-    def on_ready(self, name: str, slots: int, kv_cells: int, now_s: float) -> list[Decision]:
+    def on_lease(self, name: str, lease: str, now_s: float) -> list[Decision]:
+        """Somebody wants the model loaded, and to stay so until `on_lease_ended`."""
         lane = self.lanes[name]
-        lane.loading, lane.slots, lane.kv_cells = False, slots, kv_cells
-        return self._settle(name, now_s)
+        lane.leases[lease] = now_s
+        lane.note_use(now_s)
+        return self._settle(lane, now_s)
+
+    def on_lease_ended(self, name: str, lease: str, now_s: float) -> list[Decision]:
+        lane = self.lanes[name]
+        lane.leases.pop(lease, None)
+        return self._settle(lane, now_s) + self._others(lane, now_s)
+
+    def on_ready(self, name: str, slots: int, kv_cells: int, load_s: float, now_s: float) -> list[Decision]:
+        lane = self.lanes[name]
+        lane.loading, lane.asked_s, lane.slots, lane.kv_cells, lane.ready_s = False, None, slots, kv_cells, now_s
+        lane.pace.load_s.add(load_s)
+        return self._settle(lane, now_s)
 
     def on_closed(self, name: str, until_s: float) -> None:
         """The model takes nothing new until then: it drains, or is in back-off."""
         lane = self.lanes[name]
-        lane.loading, lane.slots, lane.idle_since_s = False, 0, None
+        lane.loading, lane.slots, lane.idle_since_s, lane.asked_s = False, 0, None, None
         lane.closed_until_s = until_s
 
     def on_cold(self, name: str, now_s: float) -> list[Decision]:
-        """Its process is gone and its bytes are free; whoever waits for it may have it loaded again."""
+        """Its process is gone and its bytes are free: for those it made way for, then for its own requests."""
         lane = self.lanes[name]
-        lane.closed_until_s = now_s
-        return self._settle(name, now_s)
+        lane.closed_until_s = lane.cold_s = now_s
+        return self.on_freed(name, now_s) + self._settle(lane, now_s) + self._others(lane, now_s)
 
-    def on_load_failed(self, name: str, error: InferdError) -> list[Decision]:
+    def on_load_failed(self, name: str, error: InferdError, now_s: float) -> list[Decision]:
         """Nobody who waits for the model can be served."""
         lane = self.lanes[name]
-        rejected, lane.waiting = lane.waiting, []
-        return [Reject(job, error) for job in rejected]
+        return self._refuse(lane, error) + self._others(lane, now_s)
+
+    # time
+
+    def on_pressure(self, psi_some_avg10: float | None, now_s: float) -> list[Decision]:
+        """What the machine says about its memory, once a second."""
+        grade = self.pressure.on_reading(psi_some_avg10, now_s)
+        self.desk.pressure = int(grade)
+        if grade < Grade.SHED_BATCH:
+            return []
+        batch = [(lane, job) for lane in self.lanes.values() for job in lane.line]
+        message = "the machine is short of memory: batch requests are sent away until it has recovered"
+        error = InferdError(Code.OVERLOADED, message, retry_after_ms=10_000, reason="shed")
+        return [self._reject(lane, job, error) for lane, job in batch if job.request.priority is Priority.BATCH]
+
+    def on_freed(self, name: str, now_s: float) -> list[Decision]:
+        """Bytes of the model are free: those it made way for may have them."""
+        decisions: list[Decision] = []
+        for lane in self.lanes.values():
+            if name in lane.granted:
+                lane.granted.discard(name)
+                decisions += self._settle(lane, now_s)
+        return decisions
 
     def on_tick(self, now_s: float) -> list[Decision]:
-        """Models idle beyond their keep-alive are to be unloaded."""
-        return [
-            Unload(name)
-            for name, lane in self.lanes.items()
+        """Models idle beyond their keep-alive are to be unloaded; those who wait look again."""
+        decisions: list[Decision] = [
+            Unload(lane.name)
+            for lane in self.lanes.values()
             if lane.idle_since_s is not None and 0 <= lane.keep_alive_s <= now_s - lane.idle_since_s
         ]
+        for lane in self.lanes.values():
+            decisions += self._settle(lane, now_s)
+        return decisions
+
+    def wake_s(self, now_s: float) -> float | None:
+        """When `on_tick` is due for somebody who waits for room; None when nobody does."""
+        times = (self.rooms.wake_s(lane, now_s) for lane in self.lanes.values() if self._claims(lane, now_s))
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     # questions
 
@@ -144,79 +221,122 @@ class Scheduler:
         """Jobs of the same model that are before this one."""
         return self.lanes[job.request.model].waiting.index(job)
 
-    def why(self, job: Job) -> str:
-        """What a waiting job waits for."""
+    def eta_ms(self, job: Job, now_s: float) -> tuple[float, float] | None:
+        """Between which times from now it gets its first token, in 80 of 100 cases; None while nothing is known."""
+        ticket = self.lanes[job.request.model].line.tickets.get(job)
+        eta = None if ticket is None else self.desk.eta_ms(ticket)
+        gone_ms = (now_s - job.arrived_s) * 1e3
+        return None if eta is None else (max(0.0, eta[0] - gone_ms), max(0.0, eta[1] - gone_ms))
+
+    def why(self, job: Job, now_s: float) -> str:
+        """What a waiting job waits for; recorded when it is something else than before (`job.why`)."""
         lane = self.lanes[job.request.model]
-        if job.prompt is None:
-            return "prompt"
-        if not lane.slots:
-            return "load"
-        return "slot" if len(lane.running) >= lane.slots else "memory"
+        question = WaitQuestion(
+            request_id=job.id,
+            prompt_read=job.prompt is not None,
+            superseding=self.keys.blocked(job),
+            ready=lane.slots > 0,
+            loading=lane.loading or bool(lane.granted),
+            closed=lane.closed_until_s > now_s,
+            pressure=self.pressure.grade >= Grade.NO_LOADS,
+            slots_free=lane.slots - len(lane.running),
+            cells_needed=cells(job),
+            cells_free=lane.cells_free() if lane.running else lane.kv_cells,
+            ahead=lane.line.n_before(job),
+        )
+        answer = wait(question)
+        if answer != job.why:
+            self.journal.note(Record(now_s, "queue", (job.id,), lane.name, question, answer))
+        return answer
 
     def check_integrity(self) -> None:
-        """Audit: no job twice, no lane over its slots, every lane in order."""
+        """Audit: no job twice, no lane over its slots, the books of the desk are those of the lanes."""
         seen: set[Job] = set()
         for name, lane in self.lanes.items():
-            jobs = [*lane.waiting, *lane.running]
+            jobs = [*lane.line, *lane.running]
             assert len(set(jobs)) == len(jobs), f"{name}: a job twice"
             assert not seen & set(jobs), f"{name}: a job in two lanes"
             assert not lane.slots or len(lane.running) <= lane.slots, f"{name}: more jobs than slots"
-            assert lane.waiting == sorted(lane.waiting, key=order), f"{name}: out of order"
+            assert lane.parking <= set(lane.running), f"{name}: makes way without a slot"
+            assert sorted(map(id, lane.waiting)) == sorted(map(id, lane.line)), f"{name}: somebody has no place"
+            assert not (lane.slots and lane.granted), f"{name}: ready, and others still make way for it"
             seen |= set(jobs)
+        n_waiting = sum(len(lane.line) for lane in self.lanes.values())
+        assert self.desk.total.n == n_waiting == sum(load.n for load in self.desk.by_tenant.values())
 
-    # rules
+    # how it hangs together
 
-    def _settle(self, name: str, now_s: float) -> list[Decision]:
-        """Start what can start; load what is wanted and cold; note idleness."""
-        lane = self.lanes[name]
+    def _settle(self, lane: Lane, now_s: float) -> list[Decision]:
+        """Start what can start, have room made for what is wanted and cold; note idleness."""
+        self.slots.charge(lane)
         if lane.slots:
-            started = self._fill(lane)
-            idle = not lane.running and not lane.waiting
-            if not idle:
+            starts = self.slots.fill(lane, now_s)
+            for start in starts:
+                self.desk.leave(start.job, lane.running[start.job])
+                self.keys.start(start.job)
+            if lane.running or lane.line or lane.leases:
                 lane.idle_since_s = None
             elif lane.idle_since_s is None:
                 lane.idle_since_s = now_s
-            return started
-        if lane.waiting and not lane.loading and lane.closed_until_s <= now_s:
-            return self._load(name, lane, now_s)
-        return []
+            return [*starts, *self.slots.make_way(lane, now_s)]
+        if not self._claims(lane, now_s):
+            return []
+        try:
+            return self.rooms.claim(lane, now_s)
+        except NoRoom as no:
+            return self._refuse(lane, no_room(lane.name, no.short))
 
-    def _fill(self, lane: Lane) -> list[Decision]:
-        """Prepared jobs in order, while slots and KV cells last; one that waits for cells holds back its juniors."""
-        starts: list[Decision] = []
-        used = lane.cells_used()
-        for job in [job for job in lane.waiting if job.prompt is not None]:
-            if len(lane.running) >= lane.slots or (lane.running and used + cells(job) > lane.kv_cells):
-                break
-            used += cells(job)
-            lane.waiting.remove(job)
-            lane.running.add(job)
-            starts.append(Start(job))
-        return starts
+    def _claims(self, lane: Lane, now_s: float) -> bool:
+        """Whether the lane wants memory and may have it."""
+        closed = lane.slots or lane.loading or lane.closed_until_s > now_s
+        return not closed and lane.wanted_since_s() is not None and self.pressure.grade < Grade.NO_LOADS
 
-    def _load(self, name: str, lane: Lane, now_s: float) -> list[Decision]:
-        if (short := self.ledger.shortfall(lane.bytes_on)) is None:
-            lane.loading = True
-            return [Load(name)]
-        return self.on_load_failed(name, no_room(name, short.pool, short.needed_bytes, short.free_bytes))
+    def _others(self, lane: Lane, now_s: float) -> list[Decision]:
+        """Something in `lane` has ended, and others may wait for just that; who waits longest is asked first."""
+        waiting = [other for other in self.lanes.values() if other is not lane and self._claims(other, now_s)]
+        waiting.sort(key=lambda other: other.wanted_since_s() or math.inf)
+        return [decision for other in waiting for decision in self._settle(other, now_s)]
+
+    def _enter(self, lane: Lane, job: Job, ticket: Ticket) -> None:
+        ticket.pickable = job.prompt is not None and not self.keys.blocked(job)
+        lane.line.add(job, ticket)
+        self.desk.enter(job, ticket)
+
+    def _leave(self, lane: Lane, job: Job) -> None:
+        self.desk.leave(job, lane.line.remove(job))
+        self.keys.forget(job)
+
+    def _let_go(self, lane: Lane, job: Job) -> Ticket:
+        """The slot is free; what waited for just this job can be picked."""
+        self.slots.charge(lane)
+        lane.parking.discard(job)
+        for follower in self.keys.let_go(job):
+            if follower in lane.line and follower.prompt is not None:
+                lane.line.make_pickable(follower)
+        return lane.running.pop(job)
+
+    def _refuse(self, lane: Lane, error: InferdError) -> list[Decision]:
+        """Nobody who wants the model gets it."""
+        lane.asked_s = None
+        return [*(self._reject(lane, job, error) for job in lane.waiting), Refuse(lane.name, error)]
+
+    def _reject(self, lane: Lane, job: Job, error: InferdError) -> Reject:
+        self._leave(lane, job)
+        return Reject(job, error)
 
 
-def no_room(model: str, pool: str, needed_bytes: int, free_bytes: int) -> InferdError:
+def no_room(model: str, short: Shortfall) -> InferdError:
     """The refusal that names both numbers."""
-    where = "memory" if pool == "host" else f"memory on {pool}"
+    where = "memory" if short.pool == "host" else f"memory on {short.pool}"
     message = (
-        f"{model} needs {needed_bytes / 2**20:,.0f} MiB of {where}, but only {free_bytes / 2**20:,.0f} MiB are free"
+        f"{model} needs {short.needed_bytes / 2**20:,.0f} MiB of {where}, "
+        f"but only {short.free_bytes / 2**20:,.0f} MiB are free"
     )
     return InferdError(
         Code.NO_ROOM,
         message,
-        pool=pool,
-        needed_bytes=needed_bytes,
-        free_bytes=free_bytes,
+        pool=short.pool,
+        needed_bytes=short.needed_bytes,
+        free_bytes=short.free_bytes,
         retry_after_ms=5000,
     )
-
-
-def _full(what: str, n: int, limit: int) -> InferdError:
-    message = f"{what} is full: {n} requests wait and {limit} may"
-    return InferdError(Code.QUEUE_FULL, message, retry_after_ms=1000, waiting=n, limit=limit)

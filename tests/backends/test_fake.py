@@ -135,10 +135,12 @@ def test_a_cancel_is_answered_and_frees_the_slot() -> None:
     engine.submit(submit(job="b", done=(300, 301)))
     engine.step()
     engine.cancel("a", 1)
-    assert engine.step()[0] == Stopped("a", 1, 1)
+    assert engine.step()[0] == Stopped("a", 1, 1, n_computed=len(submit().tokens))
     assert engine.stats().running == 1
     engine.cancel("b", 1)
-    assert [event for event in engine.step() if isinstance(event, Stopped)] == [Stopped("b", 1, 3)]
+    assert [event for event in engine.step() if isinstance(event, Stopped)] == [
+        Stopped("b", 1, 3, n_computed=len(submit().tokens) + 2)
+    ]
     assert not engine.busy()
 
 
@@ -177,13 +179,96 @@ class Clock:
         self.now_s += span_s
 
 
-def test_the_rate_is_kept_by_each_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(fake, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
+    return clock
+
+
+def test_the_rate_is_kept_by_each_stream(clock: Clock) -> None:
     plan = msgspec.structs.replace(PLAN, fake_tokens_per_s=50.0)
     run(submit("fake:tokens=101", job="a"), submit("fake:tokens=101", job="b"), plan=plan)
     # All streams keep one beat, so the first token may come up to an interval early.
     assert 100 / 50 - 2 * fake.NAP_S <= clock.now_s - 100.0 <= 101 / 50 + 2 * fake.NAP_S
+
+
+# prompts that cost time
+
+SLOW = msgspec.structs.replace(PLAN, fake_prefill_tokens_per_s=1000.0)
+
+
+def timed(engine: FakeEngine, clock: Clock) -> list[tuple[float, Event]]:
+    """(seconds since 100, event) of everything that comes until the engine is idle."""
+    seen: list[tuple[float, Event]] = []
+    while engine.busy():
+        seen += [(clock.now_s - 100.0, event) for event in engine.step()]
+    return seen
+
+
+def times_s(seen: list[tuple[float, Event]], kind: type, job: str) -> list[float]:
+    return [at_s for at_s, event in seen if isinstance(event, kind) and event.job == job]
+
+
+def soon(at_s: float) -> Any:
+    """Not early, and late by no more than a nap."""
+    return pytest.approx(at_s + fake.NAP_S / 2, abs=fake.NAP_S / 2 + 1e-6)
+
+
+def test_prompts_are_computed_one_after_another(clock: Clock) -> None:
+    engine = FakeEngine(SLOW)
+    engine.submit(submit("x" * 100, job="a", max_tokens=1))
+    engine.submit(submit("y" * 150, job="b", max_tokens=1))
+    seen = timed(engine, clock)
+    assert times_s(seen, Delta, "a") == [soon(0.1)]
+    assert times_s(seen, Started, "b") == [soon(0.1)]
+    assert times_s(seen, Delta, "b") == [soon(0.25)]
+    assert [event.prefill_ms for _, event in seen if isinstance(event, Finished)] == pytest.approx([100.0, 150.0])
+    assert engine.stats().prefill_tokens == 250
+
+
+def test_answers_flow_at_their_rate_beside_a_long_prompt(clock: Clock) -> None:
+    engine = FakeEngine(msgspec.structs.replace(SLOW, fake_tokens_per_s=50.0))
+    engine.submit(submit("x" * 10, job="a", max_tokens=12, ignore_eos=True))
+    engine.submit(submit("y" * 200, job="b", max_tokens=1))
+    seen = timed(engine, clock)
+    assert times_s(seen, Delta, "a")[1:] == [soon(0.02 * i) for i in range(1, 12)]
+    assert times_s(seen, Delta, "b") == [soon(0.21)]
+    end_of_a = next(event for _, event in seen if isinstance(event, Finished) and event.job == "a")
+    assert end_of_a.prefill_ms == pytest.approx(10.0)
+    assert end_of_a.decode_ms == pytest.approx(210.0, abs=3.0)
+
+
+def test_a_cancel_in_mid_prompt_is_heard_at_once_and_the_next_prompt_begins(clock: Clock) -> None:
+    engine = FakeEngine(SLOW)
+    engine.submit(submit("x" * 250, job="a", max_tokens=1))
+    engine.submit(submit("y" * 50, job="b", max_tokens=1))
+    while clock.now_s < 100.1:
+        engine.step()
+    engine.cancel("a", 1)
+    assert engine.step() == [Stopped("a", 1, 0), Started("b", 1, 50, 0)]
+    assert times_s(timed(engine, clock), Delta, "b") == [soon(clock.now_s - 100.0)]
+    assert clock.now_s - 100.0 == pytest.approx(0.152, abs=0.003)
+
+
+def test_one_whose_prompt_waits_can_be_cancelled_and_nobody_is_moved(clock: Clock) -> None:
+    engine = FakeEngine(SLOW)
+    engine.submit(submit("x" * 100, job="a", max_tokens=1))
+    engine.submit(submit("y" * 100, job="b", max_tokens=1))
+    engine.cancel("b", 1)
+    seen = timed(engine, clock)
+    assert (times_s(seen, Stopped, "b"), times_s(seen, Delta, "a")) == ([0.0], [soon(0.1)])
+
+
+def test_a_replayed_request_computes_what_it_had_again(clock: Clock) -> None:
+    engine = FakeEngine(SLOW)
+    engine.submit(submit("x" * 100, done=(300,) * 50, max_tokens=51, ignore_eos=True))
+    assert times_s(timed(engine, clock), Delta, "a") == [soon(0.15)]
+
+
+def test_without_a_rate_prompts_cost_no_time(clock: Clock) -> None:
+    ended = end(run(submit("x" * 200)))
+    assert (ended.prefill_ms, clock.now_s) == (0.0, 100.0)
 
 
 def test_loading_tells_its_progress_up_to_the_end() -> None:

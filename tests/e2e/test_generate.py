@@ -118,7 +118,7 @@ def test_an_id_in_use_is_refused_and_its_owner_goes_on(daemon: Daemon) -> None:
 def test_a_deadline_ends_the_request(daemon: Daemon) -> None:
     with pytest.raises(InferdError) as caught:
         daemon.client.generate("small", "fake:tokens=10000", deadline_ms=100).text()
-    assert caught.value.code == "deadline"
+    assert caught.value.code in ("deadline", "overloaded")  # the latter if others showed that it takes longer
     until(daemon.idle)
 
 

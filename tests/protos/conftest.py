@@ -82,6 +82,9 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         self.catalog = [pb.ModelInfo(name="demo", state="cold", architecture="llama", parameters=5_000_000)]
         self.refusal: Callable[[grpc.ServicerContext], None] | None = None  # of every unary call and load
         self.seen = pb.Snapshot(version="0.1.0", uptime_s=5, sequence=1)
+        self.plan = pb.PlanLoadResponse(model="demo", outcome="fits", devices=["cpu"], load_ms=1500)
+        self.plan.pools.add(pool="host", needed_bytes=64 << 20, free_bytes=1 << 30)
+        self.records: list[pb.DecisionRecord] = []
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
@@ -131,6 +134,20 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
     def UnloadModel(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         return pb.UnloadModelResponse(was_loaded=request.model == "demo")
+
+    def PlanLoad(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return self.plan
+
+    def Lease(self, request: Any, context: Any) -> Iterator[Any]:
+        self._ask(request, context)
+        context.add_callback(self.ended.set)
+        yield pb.LeaseState(state="ready", device="cpu")
+        self.ended.wait(10)
+
+    def Explain(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.ExplainResponse(request_id=request.request_id, records=self.records)
 
     def GetSnapshot(self, request: Any, context: Any) -> Any:
         self._ask(request, context)

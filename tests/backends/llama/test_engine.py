@@ -213,7 +213,7 @@ def test_cancel_in_the_middle_of_a_prompt_frees_at_once(fast: LlamaEngine) -> No
     assert fast.stats().kv_cells_used == 128
     fast.cancel("a", 1)
     assert fast.stats().kv_cells_used == 0
-    assert fast.step() == [Stopped("a", 1, 0)]
+    assert fast.step() == [Stopped("a", 1, 0, n_computed=128)]
     assert heard["a"].kinds == ["Started"]
     fast._row_ms = None
 
@@ -289,7 +289,7 @@ def test_cancel_counts_the_tokens_of_all_attempts(fast: LlamaEngine) -> None:
     fast.submit(submit("a", prompt(12), 4, max_tokens=100))
     n_new = sum(isinstance(event, Delta) for _ in range(3) for event in fast.step())
     fast.cancel("a", 1)
-    assert fast.step() == [Stopped("a", 1, 8 + n_new)]
+    assert fast.step() == [Stopped("a", 1, 8 + n_new, n_computed=12 + n_new - 1)]
 
 
 def test_cancel_of_what_waits_or_is_unknown(fast: LlamaEngine) -> None:

@@ -32,7 +32,7 @@ MODEL_ROW = rows.ModelRow(
 REQUEST_ROW = rows.RequestRow("r", "m", "batch", "t", "queued", "slot", None, 0, 0.0, 1.0, None)
 DEVICE_ROW = rows.DeviceRow("gpu0", "gpu", "G", None, None, 0, None, None, None, "lost")
 HOST_ROW = rows.HostRow(10, 5, 1, 2, None)
-RATES_ROW = rows.RatesRow(0.0, 1.0, 2, 3, None, 4.0, 5, 6, 7, 8, 9)
+RATES_ROW = rows.RatesRow(0.0, 1.0, 2, 3, None, 4.0, 5, 6, 7, 8, 9, 10, 11, 12, 13, {"preempted": 14})
 SNAPSHOT = rows.Snapshot(
     7, "1.0", 3.0, (MODEL_ROW,), (REQUEST_ROW,), (DEVICE_ROW,), RATES_ROW, HOST_ROW,
     (rows.WarningRow("c", "error", "m", "r"),),

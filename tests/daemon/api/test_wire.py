@@ -321,6 +321,7 @@ def test_what_is_refused_for_now_differs_from_what_is_wrong() -> None:
     assert {code for code, status in wire.STATUS.items() if status in again} == {
         Code.NO_ROOM,
         Code.QUEUE_FULL,
+        Code.OVERLOADED,
         Code.WORKER_CRASHED,
         Code.SHUTTING_DOWN,
     }

@@ -42,6 +42,7 @@ def test_a_missing_optional_field_is_none() -> None:
 def test_every_code_of_the_daemon_has_been_thought_of() -> None:
     failed = {code.value for code in Code} - set(common.EXIT_CODES)
     assert failed == {
-        "cancelled", "deadline", "internal", "model_corrupt", "model_failed", "slow_consumer", "template_failed",
+        "cancelled", "deadline", "internal", "model_corrupt", "model_failed", "slow_consumer", "superseded",
+        "template_failed",
         "worker_crashed",
     }  # fmt: skip

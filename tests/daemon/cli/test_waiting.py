@@ -41,12 +41,18 @@ def waiting_answer(position: int | None, why: str | None) -> Answer:
     [
         (3, "slot", "queued, 3 before you"),
         (0, "slot", "queued, you are next"),
-        (2, "memory", "queued for memory, 2 before you"),
+        (2, "memory", "queued for KV memory, 2 before you"),
+        (1, "room", "queued until another model makes way, 1 before you"),
         (0, "prompt", "reading the prompt"),
     ],
 )
 def test_what_a_position_means(position: Any, why: Any, text: Any) -> None:
     assert sentence(position, why) == text
+
+
+def test_an_eta_is_said_once_when_both_ends_look_alike() -> None:
+    assert sentence(0, "slot", (1200.0, 3400.0)) == "queued, you are next, in about 1.2 s to 3.4 s"
+    assert sentence(0, "slot", (1201.0, 1203.0)) == "queued, you are next, in about 1.2 s"
 
 
 def test_the_line_goes_when_the_answer_comes(daemon: Any) -> None:

@@ -12,16 +12,32 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.backends import process
+from inferd.daemon.domain.config import ClassOptions, Turns
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
+from inferd.daemon.domain.request import Priority
 from inferd.daemon.node import resident as residents
-from inferd.tests.daemon.node.house import ENDLESS, GIB, SLOW, House, finished, first_text, read
+from inferd.daemon.node.stream import Resumed
+from inferd.tests.daemon.node.house import (
+    ENDLESS,
+    GIB,
+    SLOW,
+    House,
+    finished,
+    first_text,
+    read,
+    tokens,
+    what_the_fake_says,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     Open = Callable[..., House]
+
+
+AT_ONCE = Turns(min_resident_s=0.0)
 
 
 async def load_failure(house: House, model: str = "alpha") -> InferdError:
@@ -75,11 +91,55 @@ async def test_a_model_without_room_is_refused_with_both_numbers(open_house: Ope
 
 
 async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None:
-    house = open_house(host_bytes=40 << 20)
+    house = open_house(host_bytes=40 << 20, scheduler=AT_ONCE)
+    for model in ("alpha", "beta", "alpha"):
+        await house.load(model)
+    assert house.state("beta") is ModelState.COLD
+    assert house.node.meter.total.evictions == 2
+
+
+async def test_a_pinned_model_does_not_make_way(open_house: Open) -> None:
+    house = open_house(host_bytes=40 << 20, options={"pinned": True}, scheduler=AT_ONCE)
     await house.load("alpha")
     assert (await load_failure(house, "beta")).code is Code.NO_ROOM
-    assert await house.node.fleet.unload("alpha", force=False)
-    await house.load("beta")
+
+
+async def test_a_busy_model_makes_way_after_the_longest_wait_and_what_ran_goes_on_later(open_house: Open) -> None:
+    turns = Turns(min_resident_s=0.0, interactive=ClassOptions(max_wait_s=1.0))
+    house = open_house(host_bytes=40 << 20, tokens_per_s=SLOW, scheduler=turns)
+    runs = house.submit("fake:tokens=200", priority=Priority.INTERACTIVE)
+    events = await first_text(runs)
+    start_s = time.monotonic()
+    assert await house.answer("fake:tokens=2", model="beta", priority=Priority.INTERACTIVE)
+    assert time.monotonic() - start_s < 2.0
+    assert runs.job.live, "it was not waited for"
+    events += await read(runs)
+    assert tokens(events) == what_the_fake_says(runs.job)
+    assert [event.why for event in events if isinstance(event, Resumed)] == ["evicted"]
+
+
+async def test_a_lease_keeps_a_model_while_others_want_its_memory(open_house: Open) -> None:
+    house = open_house(host_bytes=40 << 20, scheduler=AT_ONCE)
+    lease = house.node.fleet.lease("alpha")
+    assert (await anext(lease)).state is ModelState.READY
+    waits = house.submit(model="beta")
+    house.node.tick(time.monotonic() + 1000)
+    assert house.state("alpha") is ModelState.READY
+    await lease.aclose()
+    await read(waits)
+    assert house.state("alpha") is ModelState.COLD
+
+
+async def test_a_lease_whose_model_was_lost_gets_it_again(open_house: Open) -> None:
+    house = open_house()
+    lease = house.node.fleet.lease("alpha")
+    first = (await anext(lease)).pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    again = await anext(lease)
+    assert again.state is ModelState.READY
+    assert again.pid != first
+    await lease.aclose()
 
 
 async def test_names_that_are_not_there_are_refused(house: House) -> None:

@@ -90,10 +90,11 @@ async def test_only_the_first_start_is_a_start() -> None:
     jobs = Jobs(Meter())
     job, stream = running(jobs)
     jobs.started(job, m.Started("r", 1, 3, 2), "CPU")
+    job.parked_why = "evicted"
     jobs.started(job, m.Started("r", 2, 3, 3), "CPU")
     first, second = await stream.take()
     assert isinstance(first, Started)
-    assert second == Resumed("kv_full")
+    assert second == Resumed("evicted")
     assert (job.cached_tokens, jobs.meter.total.prompt_tokens) == (2, 3)
 
 

@@ -300,6 +300,61 @@ async def test_a_parked_request_goes_on_with_the_same_words(slow_house: House) -
     assert finished(events).completion_tokens == 40
 
 
+async def test_an_interactive_request_finds_a_slot_and_the_parked_one_goes_on_with_the_same_words(
+    open_house: Open,
+) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    batch = house.submit("fake:tokens=40", priority=Priority.BATCH)
+    events = await first_text(batch)
+    chat = await read(house.submit("fake:tokens=2", priority=Priority.INTERACTIVE))
+    assert batch.job.live, "it was not waited for"
+    assert finished(chat).completion_tokens == 2
+    events += await read(batch)
+    assert tokens(events) == what_the_fake_says(batch.job)
+    assert [event.why for event in events if isinstance(event, Resumed)] == ["preempted"]
+    assert house.node.meter.total.preemptions == 1
+
+
+async def test_a_newer_request_with_the_same_key_ends_the_older_ones(open_house: Open) -> None:
+    house = open_house(options={"slots": 2}, tokens_per_s=SLOW)
+    typed = [house.submit(ENDLESS, supersede_key="editor") for _ in range(4)]
+    last = house.submit("fake:tokens=3", supersede_key="editor")
+    codes = {(await failure(read(stream))).code for stream in typed}
+    assert codes == {Code.SUPERSEDED}
+    assert len(tokens(await read(last))) == 3
+
+
+async def test_who_waits_for_a_slot_is_told_when_it_gets_one(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    for _ in range(3):
+        await house.answer("fake:tokens=20", params={"ignore_eos": True}, max_tokens=20)
+    busy = house.submit("fake:tokens=30", max_tokens=30)
+    await first_text(busy)
+    waits = house.submit(max_tokens=5)
+    (told,) = await waits.take()
+    assert isinstance(told, Queued)
+    assert told.eta_ms is not None
+    low_ms, high_ms = told.eta_ms
+    assert 0 < low_ms < 400 < high_ms
+    house.node.cancel(busy.job.id)
+
+
+async def test_what_was_computed_is_delivered_or_counted_as_wasted(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    batch = house.submit("fake:tokens=40", priority=Priority.BATCH)
+    await first_text(batch)
+    await house.answer("fake:tokens=2", priority=Priority.INTERACTIVE)
+    await read(batch)
+    gone = house.submit(ENDLESS)
+    await first_text(gone)
+    house.node.hang_up(gone)
+    await house.until(lambda: len(house.node.jobs) == 0)
+    total = house.node.meter.total
+    assert total.computed_tokens - total.delivered_tokens == sum(total.wasted_tokens.values())
+    assert total.wasted_tokens["preempted"] >= len("fake:tokens=40")
+    assert set(total.wasted_tokens) <= {"preempted", "cancelled"}
+
+
 async def test_frames_of_an_attempt_that_is_over_do_not_exist(slow_house: House) -> None:
     house = slow_house
     stream = house.submit(ENDLESS)

@@ -1,60 +1,30 @@
-"""Whose turn it is. First single rules, one test each; then any history of events against a book kept by hand."""
+"""Events in, decisions out: one test for each rule. Any history of events is in test_scheduler_machine.py."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from typing import TYPE_CHECKING
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inferd.backends.messages import SamplingParams
-from inferd.daemon.domain.decision import Load, Reject, Start, Unload
+from inferd.daemon.domain.config import ClassOptions, Queue
+from inferd.daemon.domain.decision import Cancel, Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.domain.request import Job, Priority, Request
-from inferd.daemon.policy.ledger import Ledger, Reservation
-from inferd.daemon.policy.scheduler import HEADROOM_TOKENS, Scheduler, cells, no_room, order
-
-if TYPE_CHECKING:
-    from inferd.daemon.domain.decision import Decision
-
-CHAT, NORMAL, BATCH = Priority.INTERACTIVE, Priority.NORMAL, Priority.BATCH
-FOREVER = math.inf
-ids = itertools.count()
-
-
-def job(priority: Priority = NORMAL, model: str = "m", tenant: str = "t", n_prompt: int | None = 10) -> Job:
-    """A job that is prepared, unless `n_prompt` is None."""
-    n = next(ids)
-    request = Request(f"r{n}", model, SamplingParams(max_tokens=8), priority, tenant, prompt="x")
-    prompt = None if n_prompt is None else [1] * n_prompt
-    return Job(request, arrived_s=0.0, arrival=n, prompt=prompt, max_tokens=100)
-
-
-def scheduler(host_bytes: int = 100, max_requests: int = 100, per_tenant: int = 100) -> Scheduler:
-    """One machine with room for two of the models `m` and `other` take 50 bytes each."""
-    ledger = Ledger()
-    ledger.add_pool("host", host_bytes, 0)
-    it = Scheduler(ledger, max_requests, per_tenant)
-    it.add_model("m", {"host": 50}, keep_alive_s=10.0)
-    it.add_model("other", {"host": 50}, keep_alive_s=-1.0)
-    return it
-
-
-def ready(slots: int = 1, kv_cells: int = 10_000, **options: int) -> Scheduler:
-    it = scheduler(**options)
-    assert it.on_load("m", 0.0) == [Load("m")]
-    assert it.on_ready("m", slots, kv_cells, 0.0) == []
-    return it
-
-
-def rejected(decisions: list[Decision]) -> list[tuple[Job, Code]]:
-    assert all(isinstance(decision, Reject) for decision in decisions)
-    return [(decision.job, decision.error.code) for decision in decisions if isinstance(decision, Reject)]
-
+from inferd.daemon.policy.ledger import Shortfall
+from inferd.daemon.policy.pressure import CALM_S
+from inferd.daemon.policy.scheduler import Scheduler, no_room
+from inferd.tests.daemon.policy.tools import (
+    BATCH,
+    CHAT,
+    FOREVER,
+    NORMAL,
+    job,
+    load,
+    pace,
+    preempted,
+    ready,
+    rejected,
+    reserve,
+    scheduler,
+    started,
+)
 
 # order
 
@@ -68,12 +38,12 @@ def test_a_job_waits_until_a_slot_is_free() -> None:
     it, first, second = ready(), job(), job()
     it.on_request(first, 1.0)
     assert it.on_request(second, 1.0) == []
-    assert it.why(second) == "slot"
+    assert it.why(second, 1.0) == "slot"
     assert it.on_released(first, 2.0) == [Start(second)]
 
 
 def test_interactive_starts_before_normal_and_normal_before_batch() -> None:
-    it, busy = ready(), job()
+    it, busy = ready(preempt=False), job(CHAT)
     batch, normal, chat = job(BATCH), job(NORMAL), job(CHAT)
     for waiting in (busy, batch, normal, chat):
         it.on_request(waiting, 1.0)
@@ -82,17 +52,15 @@ def test_interactive_starts_before_normal_and_normal_before_batch() -> None:
     assert it.on_released(normal, 4.0) == [Start(batch)]
 
 
-def test_inside_a_class_the_first_that_came_starts_first() -> None:
+def test_inside_a_tenant_the_first_that_came_starts_first() -> None:
     it, busy = ready(), job(CHAT)
     line = [job(BATCH) for _ in range(5)]
     for waiting in (busy, *line):
         it.on_request(waiting, 1.0)
-    started = [busy]
+    seen = [busy]
     for _ in line:
-        (decision,) = it.on_released(started[-1], 2.0)
-        assert isinstance(decision, Start)
-        started.append(decision.job)
-    assert started[1:] == line
+        seen += started(it.on_released(seen[-1], 2.0))
+    assert seen[1:] == line
 
 
 def test_the_ticket_is_taken_at_arrival_and_not_when_the_prompt_is_read() -> None:
@@ -101,22 +69,42 @@ def test_the_ticket_is_taken_at_arrival_and_not_when_the_prompt_is_read() -> Non
         it.on_request(waiting, 1.0)
     late.prompt, early.prompt = [1], [1]
     assert it.on_prepared(late, 2.0) == []
+    assert it.on_prepared(early, 2.0) == []
     assert it.on_released(busy, 3.0) == [Start(early)]
 
 
 def test_a_job_whose_prompt_is_not_read_holds_nobody_back() -> None:
     it, unread, read = ready(), job(CHAT, n_prompt=None), job(BATCH)
     assert it.on_request(unread, 1.0) == []
-    assert it.why(unread) == "prompt"
+    assert it.why(unread, 1.0) == "prompt"
     assert it.on_request(read, 1.0) == [Start(read)]
 
 
-def test_a_parked_job_goes_back_to_its_old_place() -> None:
-    it, first, second = ready(), job(), job()
-    it.on_request(first, 1.0)
-    it.on_request(second, 1.0)
-    assert it.on_parked(first, 2.0) == [Start(first)]
-    assert it.position(second) == 0
+def test_tenants_of_a_class_take_turns_by_what_they_have_had() -> None:
+    it, busy = ready(), job(tenant="a")
+    first, second = job(tenant="a"), job(tenant="a")
+    modest = job(tenant="b")
+    for waiting in (busy, first, second, modest):
+        it.on_request(waiting, 1.0)
+    assert it.on_released(busy, 2.0) == [Start(first)]
+    assert it.on_released(first, 3.0) == [Start(modest)]
+
+
+def test_what_a_request_generates_is_charged_to_its_tenant() -> None:
+    it, busy = ready(), job(tenant="a", n_prompt=1)
+    a, b = job(tenant="a"), job(tenant="b")
+    for waiting in (busy, a, b):
+        it.on_request(waiting, 1.0)
+    busy.generated += [1] * 50
+    assert it.on_released(busy, 2.0) == [Start(b)]
+    assert it.slots.counters[NORMAL].served("a") == 1 + 2 * 50
+
+
+def test_the_earliest_deadline_goes_first_inside_a_tenant() -> None:
+    it, busy, late, early = ready(), job(), job(deadline_ms=9000), job(deadline_ms=5000)
+    for waiting in (busy, late, early):
+        it.on_request(waiting, 0.0)
+    assert it.on_released(busy, 1.0) == [Start(early)]
 
 
 def test_one_that_was_withdrawn_is_not_started() -> None:
@@ -127,6 +115,87 @@ def test_one_that_was_withdrawn_is_not_started() -> None:
     assert it.on_released(busy, 3.0) == [Start(next_one)]
 
 
+def test_first_in_first_out_knows_no_class() -> None:
+    it, busy, batch, chat = ready(policy="fifo"), job(), job(BATCH), job(CHAT, tenant="other")
+    for waiting in (busy, batch, chat):
+        it.on_request(waiting, 1.0)
+    assert it.on_released(busy, 2.0) == [Start(batch)]
+
+
+# floors
+
+
+def test_batch_gets_its_floor_share_of_what_is_served() -> None:
+    it, waits = ready(preempt=False, batch=ClassOptions(floor_share=0.05, max_wait_s=1e9)), job(BATCH, max_tokens=20)
+    runs, n = job(CHAT), 0
+    it.on_request(runs, 0.0)
+    it.on_request(waits, 0.0)
+    while runs is not waits:
+        n += 1
+        runs.generated += [1] * 50
+        it.on_request(job(CHAT), float(n))
+        (runs,) = started(it.on_released(runs, float(n)))
+    price, served = 10 + 2 * 20, 10 + 2 * 50
+    assert n == pytest.approx(price / (0.05 * served), abs=1)
+
+
+def test_a_class_that_got_no_slot_for_its_longest_wait_gets_one() -> None:
+    it, chat, waits = ready(preempt=False), job(CHAT), job(BATCH)
+    it.on_request(chat, 0.0)
+    it.on_request(waits, 0.0)
+    following = job(CHAT)
+    it.on_request(following, 59.0)
+    assert it.on_released(chat, 59.9) == [Start(following)]
+    it.on_request(job(CHAT), 60.0)
+    assert it.on_released(following, 60.1) == [Start(waits)]
+
+
+# making way
+
+
+def test_an_interactive_job_that_finds_no_slot_has_a_batch_job_parked() -> None:
+    it, batch, chat = ready(), job(BATCH), job(CHAT)
+    it.on_request(batch, 1.0)
+    assert it.on_request(chat, 2.0) == [Preempt(batch)]
+    assert it.on_tick(2.5) == []  # once
+    assert it.on_parked(batch, 3.0) == [Start(chat)]
+    assert it.on_released(chat, 4.0) == [Start(batch)]
+
+
+def test_one_is_parked_for_each_interactive_job_that_waits() -> None:
+    it, batch, chats = ready(slots=2), [job(BATCH) for _ in range(2)], [job(CHAT) for _ in range(3)]
+    for one in batch:
+        it.on_request(one, 1.0)
+    assert [len(preempted(it.on_request(chat, 2.0))) for chat in chats] == [1, 1, 0]
+
+
+def test_normal_jobs_park_nobody() -> None:
+    it, batch = ready(), job(BATCH)
+    it.on_request(batch, 1.0)
+    assert it.on_request(job(NORMAL), 2.0) == []
+
+
+def test_nobody_is_parked_more_often_than_allowed() -> None:
+    it, batch = ready(max_parks=2), job(BATCH)
+    it.on_request(batch, 1.0)
+    for _ in range(2):
+        chat = job(CHAT)
+        assert it.on_request(chat, 2.0) == [Preempt(batch)]
+        it.on_parked(batch, 2.0)
+        assert it.on_released(chat, 3.0) == [Start(batch)]
+    assert it.on_request(job(CHAT), 4.0) == []
+
+
+def test_a_parked_job_goes_back_to_its_old_place_and_pays_its_prompt_once() -> None:
+    it, first, second = ready(), job(), job()
+    it.on_request(first, 1.0)
+    it.on_request(second, 1.0)
+    before = it.slots.counters[NORMAL].served("t")
+    assert it.on_parked(first, 2.0) == [Start(first)]
+    assert it.slots.counters[NORMAL].served("t") == before
+    assert it.position(second) == 0
+
+
 # cells
 
 
@@ -135,7 +204,7 @@ def test_a_job_waits_for_kv_cells_and_holds_back_its_juniors() -> None:
     running, big, small = job(n_prompt=100), job(n_prompt=100), job(n_prompt=1)
     assert it.on_request(running, 1.0) == [Start(running)]
     assert it.on_request(big, 1.0) == []
-    assert it.why(big) == "memory"
+    assert it.why(big, 1.0) == "memory"
     assert it.on_request(small, 1.0) == []
     assert it.on_released(running, 2.0) == [Start(big), Start(small)]
 
@@ -145,15 +214,30 @@ def test_a_job_alone_may_take_what_it_needs() -> None:
     assert it.on_request(huge, 1.0) == [Start(huge)]
 
 
-def test_cells_are_the_prompt_what_came_so_far_and_a_little_ahead() -> None:
-    it = job(n_prompt=10)
-    it.generated = [1, 2, 3]
-    assert cells(it) == 13 + HEADROOM_TOKENS
-    it.max_tokens = 5
-    assert cells(it) == 13 + 5
+# superseding
 
 
-# limits
+def test_the_newest_of_a_key_takes_the_place_of_the_others() -> None:
+    it = ready()
+    first, second, third = (job(supersede_key="k") for _ in range(3))
+    assert it.on_request(first, 1.0) == [Start(first)]
+    (cancel,) = it.on_request(second, 1.0)
+    assert isinstance(cancel, Cancel)
+    assert (cancel.job, cancel.error.code) == (first, Code.SUPERSEDED)
+    assert it.why(second, 1.0) == "predecessor"
+    assert [d.job for d in it.on_request(third, 1.0) if isinstance(d, Cancel)] == [second]
+    it.on_withdrawn(second, 1.0)
+    assert it.on_released(first, 2.0) == [Start(third)]
+
+
+def test_it_waits_for_its_predecessor_even_when_a_slot_is_free() -> None:
+    it, first, second = ready(slots=4), job(supersede_key="k"), job(supersede_key="k")
+    it.on_request(first, 1.0)
+    assert started(it.on_request(second, 1.0)) == []
+    assert it.on_released(first, 2.0) == [Start(second)]
+
+
+# the door
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -164,15 +248,34 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     assert isinstance(decision, Reject)
     assert decision.error.code is Code.QUEUE_FULL
     assert decision.error.retry_after_ms is not None
-    assert decision.error.details == {"waiting": 2, "limit": 2}
+    assert decision.error.details == {"waiting": 2, "limit": 2, "reason": "requests"}
 
 
 def test_one_tenant_cannot_fill_the_queue_of_others() -> None:
     it = scheduler(per_tenant=1)
     it.on_request(job(tenant="greedy"), 1.0)
     greedy = job(tenant="greedy")
-    assert rejected(it.on_request(greedy, 1.0)) == [(greedy, Code.QUEUE_FULL)]
-    assert it.on_request(job(tenant="modest"), 1.0) == []
+    assert rejected(it.on_request(greedy, 1.0)) == [(greedy, "tenant_requests")]
+    assert rejected(it.on_request(job(tenant="modest"), 1.0)) == []
+
+
+def test_the_queue_is_bounded_in_tokens_too() -> None:
+    it = scheduler(queue=Queue(max_tokens=250, max_tokens_per_tenant=150))
+    assert rejected(it.on_request(job(tenant="a", n_prompt=20), 1.0)) == []
+    greedy, late = job(tenant="a", n_prompt=20), job(tenant="c", n_prompt=20)
+    assert rejected(it.on_request(greedy, 1.0)) == [(greedy, "tenant_tokens")]
+    assert rejected(it.on_request(job(tenant="b", n_prompt=20), 1.0)) == []
+    assert rejected(it.on_request(late, 1.0)) == [(late, "tokens")]
+
+
+def test_a_prompt_is_estimated_at_the_door_and_corrected_when_it_is_read() -> None:
+    it, unread = scheduler(), job(n_prompt=None)
+    it.on_request(unread, 1.0)
+    assert it.desk.total.prompt_tokens == 12  # of 40 bytes
+    unread.prompt = [1] * 30
+    it.on_prepared(unread, 1.0)
+    assert it.desk.total.prompt_tokens == 30
+    assert it.lanes["m"].pace.expected_prompt(40) == 30
 
 
 def test_running_jobs_do_not_count_as_waiting() -> None:
@@ -181,33 +284,177 @@ def test_running_jobs_do_not_count_as_waiting() -> None:
     assert it.on_request(job(), 1.0) == []
 
 
-# loading
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    it = ready()
+    pace(it, decode_ms=10.0)
+    it.on_request(job(max_tokens=100), 0.0)  # a second of work
+    it.on_request(job(max_tokens=100), 0.0)
+    hopeless, possible = job(max_tokens=100, deadline_ms=1500), job(max_tokens=100, deadline_ms=2500)
+    assert rejected(it.on_request(hopeless, 0.0)) == [(hopeless, "deadline")]
+    assert rejected(it.on_request(possible, 0.0)) == []
+    assert it.position(possible) == 0
+
+
+def test_nobody_is_let_in_before_one_who_would_then_miss_the_deadline() -> None:
+    it = ready()
+    pace(it, decode_ms=10.0)
+    it.on_request(job(max_tokens=100), 0.0)
+    promised, pushing = job(max_tokens=100, deadline_ms=2500), job(max_tokens=100, deadline_ms=2400)
+    assert rejected(it.on_request(promised, 0.0)) == []
+    assert rejected(it.on_request(pushing, 0.0)) == [(pushing, "crowded")]
+
+
+def test_a_class_that_waits_no_longer_than_so_is_told_when_it_would() -> None:
+    it = ready(batch=ClassOptions(first_token_limit_s=1.5))
+    pace(it, decode_ms=10.0)
+    it.on_request(job(BATCH, max_tokens=100), 0.0)
+    assert rejected(it.on_request(job(BATCH, max_tokens=100), 0.0)) == []
+    late = job(BATCH, max_tokens=100)
+    assert rejected(it.on_request(late, 0.0)) == [(late, "wait")]
+
+
+def test_what_was_forecast_is_compared_with_what_came() -> None:
+    it = ready()
+    pace(it, decode_ms=10.0)
+    first, second = job(max_tokens=100), job(max_tokens=100)
+    it.on_request(first, 0.0)
+    it.on_request(second, 0.0)
+    low, high = it.eta_ms(second, 0.0) or (0, 0)
+    assert low == pytest.approx(1010.0)
+    assert high == pytest.approx(1010.0)
+    low, high = it.eta_ms(second, 0.5) or (0, 0)
+    assert low == pytest.approx(510.0)
+    assert high == pytest.approx(510.0)
+    it.on_released(first, 2.0)
+    it.on_first_token(second, 2.02)
+    assert it.desk.first_token[False]._ratios[-1] == pytest.approx(2.0)
+
+
+# memory
 
 
 def test_the_first_request_loads_its_model_once() -> None:
-    it = scheduler()
-    first = job(n_prompt=None)
+    it, first = scheduler(), job(n_prompt=None)
     assert it.on_request(first, 1.0) == [Load("m")]
     assert it.on_request(job(), 1.0) == []
     assert it.on_load("m", 1.0) == []
-    assert it.why(first) == "prompt"
+    assert it.why(first, 1.0) == "prompt"
 
 
 def test_those_who_waited_start_when_the_model_is_ready() -> None:
     it, batch, chat = scheduler(), job(BATCH), job(CHAT)
     it.on_request(batch, 1.0)
     it.on_request(chat, 1.0)
-    assert it.why(batch) == "load"
-    assert it.on_ready("m", 1, 1000, 2.0) == [Start(chat)]
+    assert it.why(batch, 1.0) == "load"
+    assert it.on_ready("m", 1, 1000, 1.0, 2.0) == [Start(chat)]
 
 
-def test_a_model_that_does_not_fit_is_refused_with_both_numbers() -> None:
+def test_a_model_that_can_never_fit_is_refused_with_both_numbers() -> None:
     it, first = scheduler(host_bytes=40), job()
-    (decision,) = it.on_request(first, 1.0)
-    assert isinstance(decision, Reject)
-    assert decision.error.code is Code.NO_ROOM
-    assert decision.error.details == {"pool": "host", "needed_bytes": 50, "free_bytes": 40}
-    assert it.lanes["m"].waiting == []
+    reject, refuse = it.on_request(first, 1.0)
+    assert isinstance(reject, Reject)
+    assert reject.error.code is Code.NO_ROOM
+    assert reject.error.details == {"pool": "host", "needed_bytes": 50, "free_bytes": 40}
+    assert refuse == Refuse("m", reject.error)
+    assert not it.lanes["m"].line
+
+
+def test_an_idle_model_makes_way() -> None:
+    it, wants = ready(host_bytes=60), job(model="other")
+    assert it.on_request(wants, 1.0) == [Evict("m")]
+    it.on_closed("m", FOREVER)
+    assert it.on_request(job(model="other"), 1.0) == []
+    assert it.why(wants, 1.0) == "load"
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
+    assert it.on_cold("m", 2.0) == [Load("other")]
+
+
+def test_a_busy_model_of_the_same_class_makes_way_after_the_longest_wait() -> None:
+    it, runs, wants = ready(host_bytes=60), job(CHAT), job(CHAT, "other", arrived_s=1.0)
+    it.on_request(runs, 0.0)
+    assert it.on_request(wants, 1.0) == []
+    assert it.why(wants, 1.0) == "room"
+    wake_s = it.wake_s(1.0)
+    assert wake_s is not None
+    assert 2.0 < wake_s <= 3.0
+    assert it.on_tick(wake_s - 0.01) == []
+    assert it.on_tick(wake_s) == [Evict("m")]
+
+
+def test_a_busy_model_of_a_lower_class_makes_way_at_once_and_of_a_higher_class_does_not() -> None:
+    it, runs = ready(host_bytes=60), job(NORMAL)
+    it.on_request(runs, 0.0)
+    assert it.on_request(job(BATCH, "other", arrived_s=1.0), 1.0) == []
+    assert it.on_tick(11.0) == []
+    assert it.on_request(job(CHAT, "other", arrived_s=11.0), 11.0) == [Evict("m")]
+
+
+def test_after_its_longest_wait_a_batch_request_has_even_a_chat_model_swapped() -> None:
+    it = ready(host_bytes=60)
+    it.on_request(job(CHAT), 0.0)
+    it.on_request(job(BATCH, "other", arrived_s=1.0), 1.0)
+    assert it.on_tick(59.0) == []
+    assert it.on_tick(61.0) == [Evict("m")]
+
+
+def test_a_model_stays_for_its_shortest_time() -> None:
+    it = ready(host_bytes=60, min_resident_s=5.0)
+    wants = job(CHAT, "other", arrived_s=1.0)
+    assert it.on_request(wants, 1.0) == []
+    assert it.wake_s(1.0) is not None
+    assert it.on_tick(4.9) == []
+    assert it.on_tick(5.0) == [Evict("m")]
+
+
+def test_the_one_that_was_swapped_out_waits_as_long_before_it_comes_back() -> None:
+    it, runs, wants = ready(host_bytes=60), job(CHAT), job(CHAT, "other", arrived_s=1.0)
+    it.on_request(runs, 0.0)
+    it.on_request(wants, 1.0)
+    assert it.on_tick(3.0) == [Evict("m")]
+    it.on_closed("m", FOREVER)
+    it.on_parked(runs, 3.1)
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
+    assert it.on_cold("m", 3.2) == [Load("other")]
+    reserve(it, "other")
+    assert it.on_ready("other", 1, 1000, 0.1, 3.3) == [Start(wants)]
+    assert it.on_tick(4.5) == []
+    assert it.on_released(wants, 4.6) == [Evict("other")]
+
+
+def test_a_pinned_or_leased_model_does_not_make_way() -> None:
+    it = scheduler(host_bytes=60)
+    it.add_model("m", {"host": 50}, 10.0, pinned=True)
+    load(it, "m")
+    assert rejected(it.on_request(job(model="other"), 1.0))[0][1] == "no_room"
+    it = ready(host_bytes=60)
+    it.on_lease("m", "lease", 1.0)
+    wants = job(model="other", arrived_s=1.0)
+    assert it.on_request(wants, 1.0) == []
+    assert it.on_tick(100.0) == []
+    assert it.on_lease_ended("m", "lease", 101.0) == [Evict("m")]
+
+
+def test_a_lease_loads_its_model_and_keeps_it_beyond_the_keep_alive() -> None:
+    it = scheduler()
+    assert it.on_lease("m", "lease", 0.0) == [Load("m")]
+    reserve(it, "m")
+    it.on_ready("m", 1, 1000, 0.1, 1.0)
+    assert it.on_tick(100.0) == []
+    it.on_lease_ended("m", "lease", 100.0)
+    assert it.on_tick(110.0) == [Unload("m")]
+
+
+def test_two_models_that_both_want_the_last_room_do_not_both_get_it() -> None:
+    it = ready(host_bytes=60)
+    it.add_model("third", {"host": 50}, 10.0)
+    it.on_request(job(CHAT), 0.0)
+    it.on_request(job(CHAT, "other", arrived_s=0.0), 0.0)
+    it.on_request(job(CHAT, "third", arrived_s=0.0), 0.0)
+    assert it.on_tick(10.0) == [Evict("m")]
+    it.on_closed("m", FOREVER)
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
+    assert it.on_cold("m", 11.0) == [Load("other")]
+    assert it.why(next(iter(it.lanes["third"].line)), 11.0) == "room"
 
 
 def test_a_model_that_does_not_load_serves_none_who_wait() -> None:
@@ -215,9 +462,8 @@ def test_a_model_that_does_not_load_serves_none_who_wait() -> None:
     for waiting in jobs:
         it.on_request(waiting, 1.0)
     it.on_closed("m", FOREVER)
-    assert rejected(it.on_load_failed("m", InferdError(Code.MODEL_CORRUPT, "x"))) == [
-        (waiting, Code.MODEL_CORRUPT) for waiting in jobs
-    ]
+    error = InferdError(Code.MODEL_CORRUPT, "x")
+    assert rejected(it.on_load_failed("m", error, 2.0)) == [(waiting, "model_corrupt") for waiting in jobs]
 
 
 def test_a_closed_model_starts_nothing_and_is_loaded_again_for_those_who_wait() -> None:
@@ -226,6 +472,7 @@ def test_a_closed_model_starts_nothing_and_is_loaded_again_for_those_who_wait() 
     it.on_closed("m", FOREVER)
     assert it.on_request(waits, 2.0) == []
     assert it.on_released(running, 3.0) == []
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
     assert it.on_cold("m", 4.0) == [Load("m")]
 
 
@@ -239,6 +486,22 @@ def test_a_changed_model_may_not_be_in_use() -> None:
     it = ready()
     with pytest.raises(AssertionError):
         it.add_model("m", {"host": 1}, 1.0)
+
+
+# pressure
+
+
+def test_under_pressure_nothing_is_loaded_and_then_batch_is_sent_away() -> None:
+    it, batch, chat = scheduler(), job(BATCH), job(CHAT)
+    it.on_pressure(25.0, 0.0)
+    assert it.on_request(batch, 0.0) == []
+    assert it.on_request(chat, 0.0) == []
+    assert it.why(chat, 0.0) == "pressure"
+    assert rejected(it.on_pressure(45.0, 1.0)) == [(batch, "shed")]
+    assert it.on_pressure(0.0, 2.0) == []
+    it.on_pressure(0.0, 2.0 + CALM_S)
+    it.on_pressure(0.0, 2.0 + 2 * CALM_S)
+    assert it.on_tick(30.0) == [Load("m")]
 
 
 # keep-alive
@@ -267,8 +530,7 @@ def test_a_job_whose_prompt_is_being_read_keeps_its_model() -> None:
 
 def test_a_negative_keep_alive_is_for_ever() -> None:
     it = scheduler()
-    it.on_load("other", 0.0)
-    it.on_ready("other", 1, 1000, 0.0)
+    load(it, "other")
     assert it.on_tick(1e9) == []
 
 
@@ -282,174 +544,24 @@ def test_a_model_that_drains_is_not_unloaded_again() -> None:
 
 
 def test_a_refusal_for_memory_names_the_pool() -> None:
-    assert no_room("m", "host", 3 << 30, 1 << 20).message == "m needs 3,072 MiB of memory, but only 1 MiB are free"
-    assert "memory on gpu0" in no_room("m", "gpu0", 1, 1).message
+    message = no_room("m", Shortfall("host", 3 << 30, 1 << 20)).message
+    assert message == "m needs 3,072 MiB of memory, but only 1 MiB are free"
+    assert "memory on gpu0" in no_room("m", Shortfall("gpu0", 1, 1)).message
 
 
-# any history
+def test_every_decision_can_be_made_again_from_its_record() -> None:
+    from inferd.daemon.policy.journal import recompute
+    from inferd.tests.daemon.policy.tools import as_json
 
-
-class SchedulerMachine(RuleBasedStateMachine):
-    """Events in any order that a Node could send them; the book says what each decision may be."""
-
-    SLOTS, CELLS = 2, 200
-    MODELS = st.sampled_from(["m", "other", "small"])
-
-    @initialize(host_bytes=st.sampled_from([40, 60, 120, 200]))
-    def start(self, host_bytes: int) -> None:
-        self.it = scheduler(host_bytes=host_bytes, max_requests=6, per_tenant=4)
-        self.it.add_model("small", {"host": 10}, keep_alive_s=0.0)
-        self.now_s = 0.0
-        self.state = dict.fromkeys(self.it.lanes, "cold")
-        self.held: dict[str, Reservation] = {}
-        self.where: dict[Job, str] = {}
-
-    def jobs(self, where: str, model: str | None = None) -> list[Job]:
-        return [j for j, at in self.where.items() if at == where and model in (None, j.request.model)]
-
-    def carry_out(self, decisions: list[Decision]) -> None:
-        for decision in decisions:
-            match decision:
-                case Start(job=job):
-                    assert self.where[job] == "waiting"
-                    assert job.prompt is not None
-                    assert self.state[job.request.model] == "ready"
-                    self.where[job] = "running"
-                case Load(model=name):
-                    assert self.state[name] == "cold"
-                    self.held[name] = self.it.ledger.reserve(name, self.it.lanes[name].bytes_on)  # there is room
-                    self.state[name] = "loading"
-                case Unload(model=name):
-                    assert self.state[name] == "ready"
-                    assert not self.jobs("waiting", name)
-                    assert not self.jobs("running", name)
-                    self.close(name, "closed")
-                case Reject(job=job, error=error):
-                    assert self.where[job] == "waiting"
-                    assert error.code in (Code.QUEUE_FULL, Code.NO_ROOM, Code.MODEL_FAILED)
-                    self.where[job] = "over"
-        started = [decision.job for decision in decisions if isinstance(decision, Start)]
-        assert started == sorted(started, key=order)
-        for job in started:
-            juniors = [j for j in self.jobs("waiting", job.request.model) if j.prompt is not None]
-            assert all(order(job) < order(junior) for junior in juniors), "a senior was passed over"
-
-    def close(self, name: str, state: str) -> None:
-        self.it.on_closed(name, FOREVER)
-        self.state[name] = state
-
-    def pick(self, data: st.DataObject, where: str) -> Job:
-        return data.draw(st.sampled_from(self.jobs(where)), label=where)
-
-    @rule(model=MODELS, priority=st.sampled_from(Priority), tenant=st.sampled_from("xy"), n=st.none() | st.just(40))
-    def request(self, model: str, priority: Priority, tenant: str, n: int | None) -> None:
-        new = job(priority, model, tenant, n)
-        n_waiting = len(self.jobs("waiting"))
-        n_tenant = sum(j.request.tenant == tenant for j in self.jobs("waiting"))
-        self.where[new] = "waiting"
-        decisions = self.it.on_request(new, self.now_s)
-        full = Reject(new, decisions[0].error) if decisions and isinstance(decisions[0], Reject) else None
-        is_full = full is not None and full.error.code is Code.QUEUE_FULL
-        assert is_full == (n_waiting >= 6 or n_tenant >= 4)
-        self.carry_out(decisions)
-
-    @precondition(lambda self: any(j.prompt is None for j in self.jobs("waiting")))
-    @rule(data=st.data(), n=st.integers(1, 200))
-    def prepared(self, data: st.DataObject, n: int) -> None:
-        unread = data.draw(st.sampled_from([j for j in self.jobs("waiting") if j.prompt is None]))
-        unread.prompt = [1] * n
-        self.carry_out(self.it.on_prepared(unread, self.now_s))
-
-    @precondition(lambda self: self.jobs("waiting"))
-    @rule(data=st.data())
-    def withdrawn(self, data: st.DataObject) -> None:
-        gone = self.pick(data, "waiting")
-        self.where[gone] = "over"
-        self.carry_out(self.it.on_withdrawn(gone, self.now_s))
-
-    @precondition(lambda self: self.jobs("running"))
-    @rule(data=st.data(), n=st.integers(1, 50))
-    def grown(self, data: st.DataObject, n: int) -> None:
-        self.pick(data, "running").generated += [1] * n
-
-    @precondition(lambda self: self.jobs("running"))
-    @rule(data=st.data())
-    def released(self, data: st.DataObject) -> None:
-        done = self.pick(data, "running")
-        self.where[done] = "over"
-        self.carry_out(self.it.on_released(done, self.now_s))
-
-    @precondition(lambda self: self.jobs("running"))
-    @rule(data=st.data())
-    def parked(self, data: st.DataObject) -> None:
-        it = self.pick(data, "running")
-        self.where[it] = "waiting"
-        self.carry_out(self.it.on_parked(it, self.now_s))
-
-    @rule(model=MODELS)
-    def load(self, model: str) -> None:
-        if self.state[model] != "closed":  # the Node refuses it then
-            self.carry_out(self.it.on_load(model, self.now_s))
-
-    @rule(model=MODELS)
-    def ready(self, model: str) -> None:
-        if self.state[model] == "loading":
-            self.state[model] = "ready"
-            self.carry_out(self.it.on_ready(model, self.SLOTS, self.CELLS, self.now_s))
-
-    @rule(model=MODELS)
-    def drained(self, model: str) -> None:
-        if self.state[model] in ("loading", "ready"):
-            self.close(model, "closed")
-
-    @rule(model=MODELS)
-    def crashed(self, model: str) -> None:
-        if self.state[model] != "cold":
-            was_loading = self.state[model] == "loading"
-            self.close(model, "closed")
-            for gone in self.jobs("running", model):
-                self.where[gone] = "over"
-                assert self.it.on_released(gone, self.now_s) == []
-            if was_loading:
-                self.carry_out(self.it.on_load_failed(model, InferdError(Code.MODEL_FAILED, "x")))
-
-    @rule(model=MODELS)
-    def cold(self, model: str) -> None:
-        if self.state[model] == "closed" and not self.jobs("running", model):
-            self.it.ledger.release(self.held.pop(model))
-            self.state[model] = "cold"
-            self.carry_out(self.it.on_cold(model, self.now_s))
-
-    @rule(step_s=st.sampled_from([0.0, 1.0, 20.0]))
-    def tick(self, step_s: float) -> None:
-        self.now_s += step_s
-        self.carry_out(self.it.on_tick(self.now_s))
-
-    @invariant()
-    def the_books_agree(self) -> None:
-        self.it.check_integrity()
-        for name, lane in self.it.lanes.items():
-            assert set(lane.waiting) == set(self.jobs("waiting", name))
-            assert lane.running == set(self.jobs("running", name))
-            assert bool(lane.slots) == (self.state[name] == "ready")
-            assert lane.loading == (self.state[name] == "loading")
-            assert len(lane.running) <= self.SLOTS
-
-    @invariant()
-    def nobody_waits_without_a_reason(self) -> None:
-        for name, lane in self.it.lanes.items():
-            readable = [j for j in lane.waiting if j.prompt is not None]
-            if self.state[name] == "cold":
-                assert not lane.waiting
-            if self.state[name] == "ready" and readable:
-                needed = sum(map(cells, lane.running)) + cells(readable[0])
-                assert len(lane.running) == self.SLOTS or (lane.running and needed > self.CELLS)
-            if self.state[name] == "ready":
-                assert (lane.idle_since_s is None) == bool(lane.waiting or lane.running)
-            for position, waiting in enumerate(lane.waiting):
-                assert self.it.position(waiting) == position
-                assert self.it.why(waiting) in ("prompt", "load", "slot", "memory")
-
-
-TestSchedulerMachine = SchedulerMachine.TestCase
-TestSchedulerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    it: Scheduler = ready(host_bytes=60)
+    batch, chat = job(BATCH), job(CHAT)
+    for one in (batch, chat, job(CHAT, "other", arrived_s=0.0)):
+        it.on_request(one, 0.0)
+        it.why(one, 0.0)
+    it.on_tick(10.0)
+    kinds = {record.kind for record in it.journal}
+    assert kinds == {"admit", "queue", "start", "preempt", "evict"}
+    for record in it.journal:
+        answer = as_json(record.answer)
+        assert as_json(recompute(record.kind, record.question)) == answer
+        assert as_json(recompute(record.kind, as_json(record.question))) == answer

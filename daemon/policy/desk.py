@@ -1,0 +1,210 @@
+"""Where tickets are taken: what waits in all, when a new request would be served, and whether it is let in."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..domain.errors import Code, InferdError
+from ..domain.request import Priority
+from .admission import AdmitQuestion, Occupancy, Refusal, admit
+from .forecast import Interval, wait_ms
+from .line import RANK, Load, Ticket
+
+if TYPE_CHECKING:
+    from ..domain.config import ClassOptions, Queue
+    from ..domain.request import Job
+    from .lane import Lane
+
+SURE = 0.9  # the share of forecasts that a promise must hold for
+
+
+class Desk:
+    """The books of all lanes together."""
+
+    def __init__(self, limits: Queue, classes: dict[Priority, ClassOptions], *, preempts: bool) -> None:
+        self.limits = limits
+        self.classes = classes
+        self.preempts = preempts
+        self.pressure = 0
+        self.total = Load()
+        self.by_tenant: dict[str, Load] = {}
+        self.first_token = {True: Interval(), False: Interval()}  # by whether a slot was free
+        self.finish = Interval()
+
+    # tickets
+
+    def ticket(self, lane: Lane, job: Job) -> Ticket:
+        """What the request will take, as far as its bytes tell."""
+        request, pace = job.request, lane.pace
+        prompt_tokens = len(job.prompt or request.tokens or ()) or pace.expected_prompt(request.prompt_bytes)
+        room = max(1, lane.context_tokens - prompt_tokens)
+        deadline_ms = request.deadline_ms
+        deadline_s = math.inf if deadline_ms is None else job.arrived_s + deadline_ms / 1e3
+        return Ticket(prompt_tokens, pace.expected_output(request.max_tokens, room), deadline_s)
+
+    def enter(self, job: Job, ticket: Ticket) -> None:
+        self.total.add(ticket)
+        self.by_tenant.setdefault(job.request.tenant, Load()).add(ticket)
+
+    def leave(self, job: Job, ticket: Ticket) -> None:
+        tenant = job.request.tenant
+        self.total.add(ticket, -1)
+        self.by_tenant[tenant].add(ticket, -1)
+        if not self.by_tenant[tenant].n:
+            del self.by_tenant[tenant]
+
+    # forecasts
+
+    def forecast(self, lane: Lane, job: Job, ticket: Ticket, now_s: float) -> None:
+        """Note on the ticket when a request that comes now would get its first token, and when it would finish."""
+        if not lane.pace.known:
+            return
+        waits_ms = wait_ms(self._residuals_ms(lane, job, now_s), self._ahead_ms(lane, job, ticket))
+        ticket.at_once = waits_ms <= 0.0
+        ticket.forecast_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, 1)
+        ticket.forecast_end_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+
+    def eta_ms(self, ticket: Ticket, share: float = 0.8) -> tuple[float, float] | None:
+        """Between which times after arrival `share` of such requests get their first token."""
+        if ticket.forecast_ms is None:
+            return None
+        return self.first_token[ticket.at_once].around(ticket.forecast_ms, share)
+
+    def _residuals_ms(self, lane: Lane, job: Job, now_s: float) -> list[float]:
+        if not lane.slots:
+            load_ms = (lane.pace.load_s.value or 0.0) * 1e3
+            return [load_ms] * lane.planned_slots
+        rank = RANK[job.request.priority]
+        busy = []
+        for other, ticket in lane.running.items():
+            gives_way = self.preempts and rank == 0 and RANK[other.request.priority] > rank
+            busy.append(0.0 if gives_way else lane.residual_ms(other, ticket, now_s))
+        return busy + [0.0] * (lane.slots - len(busy))
+
+    def _ahead_ms(self, lane: Lane, job: Job, ticket: Ticket) -> float:
+        """Slot time of those who are served first: higher classes, and the job's fair neighbours."""
+        line, pace = lane.line, lane.pace
+        priority, tenant = line.where(job)
+        ahead_ms = 0.0
+        for other in Priority:
+            if other is priority:
+                break
+            ahead_ms += sum(pace.slot_ms(load.prompt_tokens, load.output_tokens) for load in line.loads[other].values())
+        own = self._own_load(lane, job, ticket)
+        mine_ms = pace.slot_ms(own.prompt_tokens, own.output_tokens)
+        turn_ms = pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+        for name, load in line.loads[priority].items():
+            if name != tenant:  # until it is this job's turn, each neighbour gets what this tenant gets
+                ahead_ms += min(pace.slot_ms(load.prompt_tokens, load.output_tokens), mine_ms + turn_ms)
+        return ahead_ms + mine_ms
+
+    def _own_load(self, lane: Lane, job: Job, ticket: Ticket) -> Load:
+        """What the job's own tenant has waiting before it."""
+        line = lane.line
+        priority, tenant = line.where(job)
+        if line.fifo or ticket.deadline_s == math.inf:
+            return line.loads[priority].get(tenant, Load())
+        before = Load()
+        for other, other_ticket in line.with_deadline.items():
+            if line.where(other) == (priority, tenant) and other_ticket.deadline_s <= ticket.deadline_s:
+                before.add(other_ticket)
+        return before
+
+    # admission
+
+    def question(self, lane: Lane, job: Job, ticket: Ticket, now_s: float) -> AdmitQuestion:
+        request, limits = job.request, self.limits
+        self.forecast(lane, job, ticket, now_s)
+        mine = self.by_tenant.get(request.tenant, Load())
+        limit_s = self.classes[request.priority].first_token_limit_s
+        first_ms, end_ms = ticket.forecast_ms, ticket.forecast_end_ms
+        slack_ms = None if request.deadline_ms is None else self._least_slack_ms(lane, job, ticket, now_s)
+        return AdmitQuestion(
+            request_id=job.id,
+            rank=RANK[request.priority],
+            tokens=ticket.tokens,
+            requests=Occupancy(self.total.n, limits.max_requests),
+            tenant_requests=Occupancy(mine.n, limits.max_requests_per_tenant),
+            queued_tokens=Occupancy(self.total.tokens, limits.max_tokens),
+            tenant_tokens=Occupancy(mine.tokens, limits.max_tokens_per_tenant),
+            pressure=self.pressure,
+            first_token_ms=None if first_ms is None else first_ms * self.first_token[ticket.at_once].quantile(SURE),
+            first_token_limit_ms=None if limit_s is None else limit_s * 1e3,
+            finish_ms=None if end_ms is None else end_ms * self.finish.quantile(SURE),
+            deadline_ms=request.deadline_ms,
+            least_slack_ms=slack_ms,
+            delays_ms=lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens) / max(1, lane.n_slots),
+        )
+
+    def _least_slack_ms(self, lane: Lane, job: Job, ticket: Ticket, now_s: float) -> float | None:
+        """How much later the work could come that this job would be served before, without breaking a promise."""
+        line, pace = lane.line, lane.pace
+        if line.fifo or not pace.known or not line.with_deadline:
+            return None
+        where, sure = line.where(job), self.finish.quantile(SURE)
+        promised = [(t.deadline_s, t) for j, t in line.with_deadline.items() if line.where(j) == where]
+        work_ms = wait_ms(self._residuals_ms(lane, job, now_s), 0.0) * lane.n_slots
+        least: float | None = None
+        for deadline_s, other in sorted(promised, key=lambda pair: pair[0]):
+            turn_ms = pace.slot_ms(other.prompt_tokens, other.output_tokens)
+            slack_ms = (deadline_s - now_s) * 1e3 - (work_ms / lane.n_slots + turn_ms) * sure
+            work_ms += turn_ms
+            if deadline_s > ticket.deadline_s and slack_ms >= 0 and (least is None or slack_ms < least):
+                least = slack_ms
+        return least
+
+    def refusal(self, lane: Lane, question: AdmitQuestion) -> InferdError | None:
+        """None: the request is let in."""
+        reason = admit(question)
+        return None if reason is None else _refused(reason, question, lane.name)
+
+
+def _refused(reason: Refusal, q: AdmitQuestion, model: str) -> InferdError:
+    retry_ms = 1000
+    match reason:
+        case Refusal.REQUESTS | Refusal.TENANT_REQUESTS | Refusal.TOKENS | Refusal.TENANT_TOKENS:
+            whose = "this tenant's queue" if reason in (Refusal.TENANT_REQUESTS, Refusal.TENANT_TOKENS) else "the queue"
+            of_tokens = reason in (Refusal.TOKENS, Refusal.TENANT_TOKENS)
+            occupancy = {
+                Refusal.REQUESTS: q.requests,
+                Refusal.TENANT_REQUESTS: q.tenant_requests,
+                Refusal.TOKENS: q.queued_tokens,
+                Refusal.TENANT_TOKENS: q.tenant_tokens,
+            }[reason]
+            what = "tokens" if of_tokens else "requests"
+            message = f"{whose} is full: {occupancy.waiting:,} {what} wait and {occupancy.limit:,} may"
+            return InferdError(
+                Code.QUEUE_FULL,
+                message,
+                retry_after_ms=_soon(q.first_token_ms),
+                waiting=occupancy.waiting,
+                limit=occupancy.limit,
+                reason=reason.value,
+            )
+        case Refusal.PRESSURE | Refusal.SHED:
+            what = "batch requests are" if reason is Refusal.SHED else "every request is"
+            message, retry_ms = f"the machine is short of memory: {what} refused until it has recovered", 10_000
+        case Refusal.WAIT:
+            assert q.first_token_ms is not None
+            assert q.first_token_limit_ms is not None
+            message = (
+                f"{model} is busy: the first token is expected in {q.first_token_ms / 1e3:.1f} s, "
+                f"and this class waits at most {q.first_token_limit_ms / 1e3:g} s"
+            )
+            retry_ms = _soon(q.first_token_ms - q.first_token_limit_ms)
+        case Refusal.DEADLINE | Refusal.CROWDED:
+            assert q.deadline_ms is not None
+            finish_ms = q.finish_ms or 0.0
+            message = (
+                f"{model} is busy: it would finish in {finish_ms / 1e3:.1f} s, not within {q.deadline_ms / 1e3:g} s"
+            )
+            if reason is Refusal.CROWDED:
+                message = f"{model} is busy: another request would miss the deadline it was promised"
+            retry_ms = _soon(finish_ms - q.deadline_ms)
+    return InferdError(Code.OVERLOADED, message, retry_after_ms=retry_ms, reason=reason.value)
+
+
+def _soon(expected_ms: float | None) -> int:
+    """When to try again: not at once, and not next week."""
+    return round(min(60_000.0, max(1000.0, expected_ms or 0.0)))

@@ -1,0 +1,56 @@
+"""Fairness between the tenants of one class: virtual token counters (VTC; Sheng et al., OSDI'24, algorithm 2).
+
+Each tenant's counter grows with the service it gets, and the one that waits with the lowest is served next. A tenant
+that comes back is lifted to the lowest of those who wait, so that time away earns no credit.
+"""
+
+from __future__ import annotations
+
+PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0  # the paper's w_p and w_q: an output token takes about twice the work
+MAX_TENANTS = 4096  # whose counters are kept while they do not wait
+
+
+def service(prompt_tokens: int, output_tokens: int) -> float:
+    """Weighted tokens: what one request is charged for."""
+    return PROMPT_WEIGHT * prompt_tokens + OUTPUT_WEIGHT * output_tokens
+
+
+class Counters:
+    """Weighted tokens served, by tenant."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, float] = {}
+        self._waiting: dict[str, int] = {}  # requests
+        self._left = 0.0  # the counter of the tenant that stopped waiting last
+
+    def served(self, tenant: str) -> float:
+        return self._served.get(tenant, 0.0)
+
+    def join(self, tenant: str) -> None:
+        """One more request of the tenant waits."""
+        if tenant not in self._waiting:
+            lowest = min((self.served(other) for other in self._waiting), default=self._left)
+            self._forget(lowest)
+            self._served[tenant] = max(self.served(tenant), lowest)
+        self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
+
+    def leave(self, tenant: str) -> None:
+        """One less, for whatever reason."""
+        n = self._waiting[tenant] - 1
+        if n:
+            self._waiting[tenant] = n
+        else:
+            del self._waiting[tenant]
+            self._left = self.served(tenant)
+
+    def charge(self, tenant: str, weighted_tokens: float) -> None:
+        self._served[tenant] = self.served(tenant) + weighted_tokens
+
+    def _forget(self, lowest: float) -> None:
+        """Counters at or below `lowest` mean nothing any more; of the others the oldest go when there are too many."""
+        if len(self._served) <= MAX_TENANTS + len(self._waiting):
+            return
+        kept = {t: s for t, s in self._served.items() if s > lowest or t in self._waiting}
+        for tenant in [t for t in kept if t not in self._waiting][: max(0, len(kept) - MAX_TENANTS)]:
+            del kept[tenant]
+        self._served = kept

@@ -1,0 +1,75 @@
+"""The last decisions with what they were made from, so that anybody can ask why, and make them again."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .admission import AdmitQuestion, admit
+from .residency import EvictQuestion, evict
+from .turns import PreemptQuestion, TurnQuestion, WaitQuestion, preempt, turn, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CAPACITY = 8192  # records
+
+Question = AdmitQuestion | TurnQuestion | WaitQuestion | PreemptQuestion | EvictQuestion
+
+# kind of record -> (its question, the pure rule that answered it)
+RULES: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "admit": (AdmitQuestion, admit),
+    "queue": (WaitQuestion, wait),
+    "start": (TurnQuestion, turn),
+    "preempt": (PreemptQuestion, preempt),
+    "evict": (EvictQuestion, evict),
+}
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One decision. `requests`: whom it concerns; the candidates that lost are in the question."""
+
+    at_s: float
+    kind: str
+    requests: tuple[str, ...]
+    model: str
+    question: Question
+    answer: Any
+
+
+class Journal:
+    """A ring of records; `sink`, when given, sees each as it is made."""
+
+    def __init__(self, sink: Callable[[Record], None] | None = None) -> None:
+        self._records: deque[Record] = deque(maxlen=CAPACITY)
+        self._sink = sink
+
+    def note(self, record: Record) -> None:
+        self._records.append(record)
+        if self._sink is not None:
+            self._sink(record)
+
+    def about(self, request_id: str) -> list[Record]:
+        """Oldest first: the decisions on this request, and the turns in which it was passed over."""
+        return [record for record in self._records if request_id in record.requests or _lost(record, request_id)]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Any:
+        return iter(self._records)
+
+
+def recompute(kind: str, question: Any) -> Any:
+    """The answer that the rule gives to a question as it was recorded, or as JSON made of it."""
+    question_type, rule = RULES[kind]
+    if not isinstance(question, question_type):
+        question = msgspec.convert(question, question_type, strict=False)
+    return rule(question)
+
+
+def _lost(record: Record, request_id: str) -> bool:
+    question = record.question
+    return isinstance(question, TurnQuestion) and any(c.request_id == request_id for c in question.candidates)

@@ -1,0 +1,192 @@
+"""Who waits for one model, and in which order they are to be served.
+
+Classes come first, tenants of a class by their virtual counters, and requests of a tenant by deadline, then by arrival.
+A request whose prompt is not read yet, or that waits for the one it supersedes, is here but cannot be picked.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from ..domain.request import Priority
+from .fair import Counters, service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..domain.request import Job
+
+RANK = {priority: rank for rank, priority in enumerate(Priority)}
+Entry = tuple[float, int, "Job"]  # (deadline or infinity, arrival, job): the order inside a tenant
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request's place in the books, taken at arrival and corrected when its prompt is read."""
+
+    prompt_tokens: int
+    output_tokens: int  # expected
+    deadline_s: float = math.inf
+    pickable: bool = False
+    charged_tokens: int = 0  # generated tokens that its tenant has been charged for
+    prompt_charged: bool = False
+    parks: int = 0
+    owed: bool = False  # it got its slot as its class's floor share
+    forecast_ms: float | None = None  # from arrival to its first token
+    forecast_end_ms: float | None = None
+    at_once: bool = False  # the forecast saw a free slot
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.output_tokens
+
+
+@dataclass(slots=True)
+class Load:
+    """What waits, in sum."""
+
+    n: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.output_tokens
+
+    def add(self, ticket: Ticket, sign: int = 1) -> None:
+        self.n += sign
+        self.prompt_tokens += sign * ticket.prompt_tokens
+        self.output_tokens += sign * ticket.output_tokens
+
+
+class Line:
+    """The waiting jobs of one model. With `fifo` there is one class and one tenant."""
+
+    def __init__(self, counters: Mapping[Priority, Counters], *, fifo: bool = False) -> None:
+        self.fifo = fifo
+        self.tickets: dict[Job, Ticket] = {}
+        self.with_deadline: dict[Job, Ticket] = {}
+        self.loads: dict[Priority, dict[str, Load]] = {priority: {} for priority in Priority}
+        self.counts = dict.fromkeys(Priority, 0)
+        self.pickable = dict.fromkeys(Priority, 0)
+        self._counters = counters
+        self._arrivals: list[tuple[float, int, Job]] = []  # those who left are dropped when they come up
+        self._heaps: dict[Priority, dict[str, list[Entry]]] = {priority: {} for priority in Priority}
+
+    def __len__(self) -> int:
+        return len(self.tickets)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.tickets)
+
+    def __contains__(self, job: object) -> bool:
+        return job in self.tickets
+
+    def where(self, job: Job) -> tuple[Priority, str]:
+        """The class and tenant that a job counts for."""
+        return (Priority.INTERACTIVE, "") if self.fifo else (job.request.priority, job.request.tenant)
+
+    def add(self, job: Job, ticket: Ticket) -> None:
+        priority, tenant = self.where(job)
+        self.tickets[job] = ticket
+        if ticket.deadline_s < math.inf:
+            self.with_deadline[job] = ticket
+        self.loads[priority].setdefault(tenant, Load()).add(ticket)
+        self._counters[priority].join(tenant)
+        self.counts[priority] += 1
+        heappush(self._arrivals, (job.arrived_s, job.arrival, job))
+        if ticket.pickable:
+            self._push(job, ticket)
+
+    def remove(self, job: Job) -> Ticket:
+        priority, tenant = self.where(job)
+        ticket = self.tickets.pop(job)
+        self.with_deadline.pop(job, None)
+        load = self.loads[priority][tenant]
+        load.add(ticket, -1)
+        if not load.n:
+            del self.loads[priority][tenant]
+        self._counters[priority].leave(tenant)
+        self.counts[priority] -= 1
+        self.pickable[priority] -= ticket.pickable
+        return ticket
+
+    def correct(self, job: Job, prompt_tokens: int, output_tokens: int) -> None:
+        """The prompt has been read: its length is known."""
+        priority, tenant = self.where(job)
+        ticket, load = self.tickets[job], self.loads[priority][tenant]
+        load.add(ticket, -1)
+        ticket.prompt_tokens, ticket.output_tokens = prompt_tokens, output_tokens
+        load.add(ticket)
+
+    def make_pickable(self, job: Job) -> None:
+        ticket = self.tickets[job]
+        if not ticket.pickable:
+            ticket.pickable = True
+            self._push(job, ticket)
+
+    def heads(self, priority: Priority) -> list[tuple[float, Entry]]:
+        """(counter, entry) of the first pickable job of each tenant of the class, in no order."""
+        heaps, counters = self._heaps[priority], self._counters[priority]
+        found = []
+        for tenant in list(heaps):
+            heap = heaps[tenant]
+            while heap and not self._is_pickable(heap[0][2]):
+                heappop(heap)
+            if heap:
+                found.append((0.0 if self.fifo else counters.served(tenant), heap[0]))
+            else:
+                del heaps[tenant]
+        return found
+
+    def oldest_s(self) -> float | None:
+        """When the one who waits longest arrived."""
+        while self._arrivals and self._arrivals[0][2] not in self.tickets:
+            heappop(self._arrivals)
+        return self._arrivals[0][0] if self._arrivals else None
+
+    def n_before(self, job: Job) -> int:
+        """At most so many, without looking at each: all others of its class and those above."""
+        mine, _ = self.where(job)
+        return sum(n for priority, n in self.counts.items() if RANK[priority] <= RANK[mine]) - 1
+
+    def order(self) -> list[Job]:
+        """All who wait, as they would be served if nobody else came and every class waited for the one above it."""
+        ordered: list[Job] = []
+        queues: dict[Priority, dict[str, list[Entry]]] = {priority: {} for priority in Priority}
+        for job, ticket in self.tickets.items():
+            priority, tenant = self.where(job)
+            queues[priority].setdefault(tenant, []).append((ticket.deadline_s, job.arrival, job))
+        for priority in Priority:
+            ordered += self._merge(priority, queues[priority])
+        return ordered
+
+    def _merge(self, priority: Priority, queues: dict[str, list[Entry]]) -> list[Job]:
+        for queue in queues.values():
+            heapify(queue)
+        served = self._counters[priority].served
+        turns = [(served(tenant), queue[0], tenant) for tenant, queue in queues.items()]
+        heapify(turns)
+        ordered = []
+        while turns:
+            counter, entry, tenant = heappop(turns)
+            ordered.append(entry[2])
+            heappop(queues[tenant])
+            if queue := queues[tenant]:
+                ticket = self.tickets[entry[2]]
+                counter += service(ticket.prompt_tokens, ticket.output_tokens)
+                heappush(turns, (counter, queue[0], tenant))
+        return ordered
+
+    def _push(self, job: Job, ticket: Ticket) -> None:
+        priority, tenant = self.where(job)
+        self.pickable[priority] += 1
+        deadline_s = math.inf if self.fifo else ticket.deadline_s
+        heappush(self._heaps[priority].setdefault(tenant, []), (deadline_s, job.arrival, job))
+
+    def _is_pickable(self, job: Job) -> bool:
+        ticket = self.tickets.get(job)
+        return ticket is not None and ticket.pickable

@@ -1,0 +1,158 @@
+"""Memory for models that are wanted: load at once, have others make way, wait, or say that it can never fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..domain.decision import Evict, Load
+from ..domain.request import Priority
+from .journal import Record
+from .ledger import Shortfall
+from .line import RANK
+from .residency import EvictQuestion, Holder, evict, reuse_probability, shortage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..domain.config import Turns
+    from ..domain.decision import Decision
+    from .journal import Journal
+    from .lane import Lane
+    from .ledger import Ledger
+
+BYTES_PER_S = 500e6  # of a load nobody has measured yet
+LEAD_S = 0.5  # a swap begins this much before the wait is over: parking and the end of a process take some of it
+NEVER = ("pinned",)
+
+
+class NoRoom(Exception):
+    """Not even with everything gone that may go."""
+
+    def __init__(self, short: Shortfall) -> None:
+        super().__init__(str(short))
+        self.short = short
+
+
+class Rooms:
+    """Which model is in memory. The scheduler asks for one lane at a time."""
+
+    def __init__(self, ledger: Ledger, lanes: Mapping[str, Lane], options: Turns, journal: Journal) -> None:
+        self.ledger = ledger
+        self.lanes = lanes
+        self.options = options
+        self.journal = journal
+        self.max_wait_s: dict[Priority, float] = {p: getattr(options, p.value).max_wait_s for p in Priority}
+
+    def claim(self, lane: Lane, now_s: float) -> list[Decision]:
+        """What brings a lane nearer to being loaded; [] when it has to wait. Raises NoRoom."""
+        if lane.granted:
+            return []  # those that make way for it are on their way out
+        question = self.question(lane, now_s)
+        victims = evict(question)
+        if victims is None:
+            self.check_possible(question)
+            return []
+        if victims:
+            self._note(lane, question, victims, now_s)
+            lane.granted = set(victims)
+            return [Evict(name) for name in victims]
+        if not self.fits_now(lane):
+            return []  # what drains will be enough
+        lane.loading = True
+        return [Load(lane.name)]
+
+    def question(self, lane: Lane, now_s: float) -> EvictQuestion:
+        """Room for this lane as things are now; what drains counts as free. Changes nothing."""
+        holders = (self._holder(lane, other, now_s) for other in self.lanes.values() if other is not lane)
+        held = [holder for holder in holders if holder.bytes_on]
+        free = {}
+        for pool in lane.bytes_on:
+            draining = sum(holder.bytes_on.get(pool, 0) for holder in held if holder.stays == "draining")
+            free[pool] = self._free_bytes(lane, pool) + draining
+        stay = tuple(holder for holder in held if holder.stays != "draining")
+        return EvictQuestion(lane.name, dict(lane.bytes_on), free, stay)
+
+    def fits_now(self, lane: Lane) -> bool:
+        """Whether the bytes are free this moment."""
+        return all(n_bytes <= self._free_bytes(lane, pool) for pool, n_bytes in lane.bytes_on.items())
+
+    def wake_s(self, lane: Lane, now_s: float) -> float | None:
+        """When waiting alone will change the answer for this lane."""
+        since_s = lane.wanted_since_s()
+        if since_s is None or lane.granted:
+            return None
+        times = [since_s + self._patience_s(lane)]
+        times += [other.ready_s + self.options.min_resident_s for other in self.lanes.values() if other.slots]
+        return min((time_s for time_s in times if time_s > now_s), default=None)
+
+    def _free_bytes(self, lane: Lane, pool: str) -> int:
+        """Headroom, without what was promised to others that have not reserved it yet."""
+        if pool not in self.ledger.pools:
+            return 0
+        return self.ledger.headroom_bytes(pool) - self._promised_bytes(lane, pool)
+
+    def _promised_bytes(self, lane: Lane, pool: str) -> int:
+        others = (other for other in self.lanes.values() if other is not lane)
+        reserved = self.ledger.reservations
+        waiting = (o for o in others if o.granted or (o.loading and o.name not in reserved))
+        return sum(other.bytes_on.get(pool, 0) for other in waiting)
+
+    def _holder(self, lane: Lane, other: Lane, now_s: float) -> Holder:
+        cost = self.reload_s(other) * reuse_probability(other.uses_per_s(now_s))
+        return Holder(other.name, self.ledger.bytes_of(other.name), cost, self._stays(lane, other, now_s))
+
+    def _stays(self, lane: Lane, other: Lane, now_s: float) -> str:
+        """Why `other` does not make way for `lane` now, or ''."""
+        if other.pinned:
+            return "pinned"
+        if other.leases:
+            return "leased"
+        if any(other.name in third.granted for third in self.lanes.values()):
+            return "draining"
+        if other.loading:
+            return "loading"
+        if not other.slots:  # it holds no more than a prompt helper, or is on its way out
+            return "draining" if other.closed_until_s > now_s else ""
+        if now_s < other.ready_s + self.options.min_resident_s:
+            return "young"
+        theirs = other.highest_rank()
+        if theirs is None:
+            return ""
+        mine = self._rank(lane, now_s)
+        if mine < theirs:
+            return ""
+        return "" if mine == theirs and self._waited_out(lane, now_s) else "busy"
+
+    def _rank(self, lane: Lane, now_s: float) -> int:
+        """The class that a lane asks in; one that has waited out its patience asks in the highest."""
+        rank = lane.highest_rank()
+        return 0 if rank is None or self._waited_out(lane, now_s) else rank
+
+    def _waited_out(self, lane: Lane, now_s: float) -> bool:
+        since_s = lane.wanted_since_s()
+        return since_s is not None and now_s >= since_s + self._patience_s(lane)
+
+    def _patience_s(self, lane: Lane) -> float:
+        """How long a lane waits for others to become idle: its class's bound, less what the swap itself takes."""
+        rank = lane.highest_rank() or 0
+        priority = next(p for p in Priority if RANK[p] == rank)
+        return max(0.0, self.max_wait_s[priority] - LEAD_S - self.reload_s(lane))
+
+    def reload_s(self, lane: Lane) -> float:
+        """How long a load takes: as measured, else by its size."""
+        measured = lane.pace.load_s.value
+        return sum(lane.bytes_on.values()) / BYTES_PER_S if measured is None else measured
+
+    def check_possible(self, question: EvictQuestion) -> None:
+        """Raises NoRoom unless it would fit if all made way who ever may."""
+        missing = shortage(question.need, question.free)
+        for pool, n_bytes in missing.items():
+            may_go = sum(h.bytes_on.get(pool, 0) for h in question.holders if h.stays not in NEVER)
+            may_go += self._promised_bytes(self.lanes[question.model], pool)
+            if may_go < n_bytes:
+                need = question.need[pool]
+                raise NoRoom(Shortfall(pool, need, max(0, need - n_bytes + may_go)))
+
+    def _note(self, lane: Lane, question: EvictQuestion, victims: tuple[str, ...], now_s: float) -> None:
+        waiting = tuple(job.id for job in lane.line.order()[:8])
+        self.journal.note(Record(now_s, "evict", waiting, lane.name, question, victims))

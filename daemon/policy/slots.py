@@ -1,0 +1,137 @@
+"""The slots of a lane: who gets one, who makes way, and whose account what is computed goes to."""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from typing import TYPE_CHECKING
+
+from ..domain.decision import Preempt, Start
+from ..domain.request import Priority
+from .fair import Counters, service
+from .journal import Record
+from .lane import cells
+from .line import RANK
+from .turns import SHOWN, PreemptQuestion, Running, TurnQuestion, Waiting, preempt, turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..domain.config import ClassOptions
+    from ..domain.decision import Decision
+    from ..domain.request import Job
+    from .journal import Journal
+    from .lane import Lane
+    from .line import Ticket
+
+LOWER = (Priority.BATCH, Priority.NORMAL)  # classes with a floor, the lowest first
+
+
+class Slots:
+    """The counters of the tenants are those of the whole machine, by class; floor shares are kept by lane."""
+
+    def __init__(
+        self, classes: Mapping[Priority, ClassOptions], journal: Journal, *, preempts: bool, max_parks: int
+    ) -> None:
+        self.counters = {priority: Counters() for priority in Priority}
+        self.classes = classes
+        self.journal = journal
+        self.preempts = preempts
+        self.max_parks = max_parks
+
+    def fill(self, lane: Lane, now_s: float) -> list[Start]:
+        """Pickable jobs in their turn, while slots and cells last; one that waits for cells holds back its juniors."""
+        starts: list[Start] = []
+        while len(lane.running) < lane.slots:
+            owed = [p for p in LOWER if self._is_owed(lane, p, now_s)]
+            question, jobs = self._question(lane, owed)
+            chosen = turn(question)
+            if chosen is None or (lane.running and cells(jobs[chosen]) > lane.cells_free()):
+                break
+            self.journal.note(Record(now_s, "start", (chosen,), lane.name, question, chosen))
+            self._start(lane, jobs[chosen], now_s)
+            starts.append(Start(jobs[chosen]))
+        return starts
+
+    def make_way(self, lane: Lane, now_s: float) -> list[Decision]:
+        """Interactive requests that found no slot have others parked, as many as there are of them."""
+        waiting = lane.line.pickable[Priority.INTERACTIVE]
+        decisions: list[Decision] = []
+        if not self.preempts or not waiting:
+            return []
+        for _ in range(min(waiting, lane.slots) - len(lane.parking)):
+            asker = min(lane.line.heads(Priority.INTERACTIVE))[1][2]
+            running = [(job, ticket) for job, ticket in lane.running.items() if job not in lane.parking]
+            rows = tuple(_row(job, ticket) for job, ticket in running)
+            question = PreemptQuestion(asker.id, RANK[Priority.INTERACTIVE], rows, self.max_parks)
+            chosen = preempt(question)
+            if chosen is None:
+                break
+            self.journal.note(Record(now_s, "preempt", (asker.id, chosen), lane.name, question, chosen))
+            victim = next(job for job, _ in running if job.id == chosen)
+            lane.parking.add(victim)
+            decisions.append(Preempt(victim))
+        return decisions
+
+    def charge(self, lane: Lane) -> None:
+        """Charge tenants for what their running requests have got since the last look."""
+        for job, ticket in lane.running.items():
+            if (n := len(job.generated) - ticket.charged_tokens) > 0:
+                ticket.charged_tokens += n
+                self._serve(lane, job, service(0, n))
+
+    def _start(self, lane: Lane, job: Job, now_s: float) -> None:
+        priority, _ = lane.line.where(job)
+        ticket = lane.line.remove(job)
+        lane.running[job] = ticket
+        lane.started_s[priority] = now_s
+        ticket.owed = lane.owed_tokens.get(priority, 0.0) >= _price(ticket) and priority in LOWER
+        if not ticket.prompt_charged:  # once: what a parked request computes again is not its tenant's doing
+            ticket.prompt_charged = True
+            self._serve(lane, job, service(ticket.prompt_tokens, 0))
+
+    def _serve(self, lane: Lane, job: Job, weighted_tokens: float) -> None:
+        priority, tenant = lane.line.where(job)
+        self.counters[priority].charge(tenant, weighted_tokens)
+        for lower in LOWER:
+            if lane.line.counts[lower]:
+                share = self.classes[lower].floor_share * weighted_tokens
+                lane.owed_tokens[lower] = lane.owed_tokens.get(lower, 0.0) + share
+        if priority in lane.owed_tokens:
+            lane.owed_tokens[priority] -= weighted_tokens
+
+    def _question(self, lane: Lane, owed: list[Priority]) -> tuple[TurnQuestion, dict[str, Job]]:
+        """The heads of the highest class that has any, and of those with a floor share to come."""
+        candidates: list[Waiting] = []
+        jobs: dict[str, Job] = {}
+        for priority in Priority:
+            if candidates and priority not in owed:
+                continue
+            for served, (deadline_s, arrival, job) in nsmallest(SHOWN, lane.line.heads(priority)):
+                until_s = None if deadline_s == float("inf") else deadline_s
+                candidates.append(Waiting(job.id, job.request.tenant, RANK[priority], served, until_s, arrival))
+                jobs[job.id] = job
+        n_others = sum(lane.line.pickable.values()) - len(candidates)
+        ranks = tuple(RANK[priority] for priority in owed)
+        return TurnQuestion(lane.name, tuple(candidates), n_others, ranks), jobs
+
+    def _is_owed(self, lane: Lane, priority: Priority, now_s: float) -> bool:
+        """Its floor share has added up to what its next request takes, or it has waited too long for any slot."""
+        if not lane.line.counts[priority]:
+            lane.owed_tokens.pop(priority, None)  # a share is not saved up
+        heads = lane.line.heads(priority)
+        if not heads:
+            return False
+        job = min(heads)[1][2]
+        if lane.owed_tokens.get(priority, 0.0) >= _price(lane.line.tickets[job]):
+            return True
+        last_s = max(job.arrived_s, lane.started_s.get(priority, 0.0))
+        return now_s - last_s >= self.classes[priority].max_wait_s
+
+
+def _price(ticket: Ticket) -> float:
+    return service(ticket.prompt_tokens, ticket.output_tokens)
+
+
+def _row(job: Job, ticket: Ticket) -> Running:
+    n_tokens = len(job.prompt or ()) + len(job.generated)
+    return Running(job.id, RANK[job.request.priority], n_tokens, ticket.parks, ticket.owed)

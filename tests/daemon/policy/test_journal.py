@@ -1,0 +1,45 @@
+"""Records are kept for a while, found by request, and can be answered again."""
+
+from __future__ import annotations
+
+from inferd.daemon.policy.journal import CAPACITY, RULES, Journal, Record, recompute
+from inferd.daemon.policy.turns import TurnQuestion, Waiting
+from inferd.tests.daemon.policy.tools import as_json
+
+QUESTION = TurnQuestion("m", (Waiting("a", "t", 1, 0.0, None, 0), Waiting("b", "u", 1, 5.0, None, 1)))
+
+
+def record(*requests: str) -> Record:
+    return Record(0.0, "start", requests, "m", QUESTION, "a")
+
+
+def test_a_request_finds_its_decisions_and_the_turns_it_lost() -> None:
+    journal = Journal()
+    journal.note(record("a"))
+    journal.note(record("z"))
+    assert len(journal.about("a")) == 2
+    assert len(journal.about("b")) == 2
+    assert len(journal.about("z")) == 1
+    assert journal.about("nobody") == []
+
+
+def test_the_oldest_are_forgotten() -> None:
+    journal = Journal()
+    for i in range(CAPACITY + 5):
+        journal.note(record(f"r{i}"))
+    assert len(journal) == CAPACITY
+    assert next(iter(journal)).requests == ("r5",)
+
+
+def test_a_sink_sees_each_as_it_is_made() -> None:
+    seen: list[Record] = []
+    Journal(seen.append).note(record("a"))
+    assert seen == [record("a")]
+
+
+def test_a_question_is_answered_again_also_from_json() -> None:
+    assert recompute("start", QUESTION) == recompute("start", as_json(QUESTION)) == "a"
+
+
+def test_every_kind_has_a_question_and_a_rule() -> None:
+    assert set(RULES) == {"admit", "queue", "start", "preempt", "evict"}

@@ -1,0 +1,279 @@
+"""Events in any order that a Node could send them, against a book kept by hand: nobody is lost, doubled or starved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from inferd.daemon.domain.decision import Cancel, Evict, Load, Preempt, Refuse, Reject, Start, Unload
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.request import Job, Priority
+from inferd.daemon.policy.lane import cells
+from inferd.tests.daemon.policy.tools import FOREVER, job, scheduler
+
+if TYPE_CHECKING:
+    from inferd.daemon.domain.decision import Decision
+    from inferd.daemon.policy.ledger import Reservation
+
+SLOTS, CELLS, REQUESTS, TENANT_REQUESTS = 2, 200, 8, 6
+MODELS = ["m", "other", "small"]
+REFUSALS = {Code.QUEUE_FULL, Code.NO_ROOM, Code.MODEL_FAILED, Code.OVERLOADED}
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(host_bytes=st.sampled_from([40, 60, 120, 200]), min_resident_s=st.sampled_from([0.0, 1.0]))
+    def start(self, host_bytes: int, min_resident_s: float) -> None:
+        self.it = scheduler(host_bytes, REQUESTS, TENANT_REQUESTS, min_resident_s=min_resident_s)
+        self.it.add_model("small", {"host": 10}, keep_alive_s=0.0)
+        self.now_s = 0.0
+        self.state = dict.fromkeys(self.it.lanes, "cold")
+        self.held: dict[str, Reservation] = {}
+        self.where: dict[Job, str] = {}  # waiting, running, parking, over
+        self.leases: list[tuple[str, str]] = []
+        self.n_leases = 0
+
+    # the book
+
+    def jobs(self, *where: str, model: str | None = None) -> list[Job]:
+        return [j for j, at in self.where.items() if at in where and model in (None, j.request.model)]
+
+    def carry_out(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            self.carry_out_one(decision)
+
+    def carry_out_one(self, decision: Decision) -> None:
+        match decision:
+            case Start(job=one):
+                assert self.where[one] == "waiting"
+                assert one.prompt is not None
+                assert self.state[one.request.model] == "ready"
+                self.where[one] = "running"
+            case Preempt(job=one):
+                assert self.where[one] == "running"
+                assert one.request.priority is not Priority.INTERACTIVE
+                self.where[one] = "parking"
+            case Cancel(job=one):
+                assert one.request.supersede_key
+                self.end(one)
+            case Load(model=name):
+                assert self.state[name] == "cold"
+                self.held[name] = self.it.rooms.ledger.reserve(name, self.it.lanes[name].bytes_on)  # there is room
+                self.state[name] = "loading"
+            case Evict(model=name):
+                assert self.state[name] == "ready"
+                assert not self.it.lanes[name].leases
+                self.evict(name)
+            case Unload(model=name):
+                assert self.state[name] == "ready"
+                assert not self.jobs("waiting", "running", "parking", model=name)
+                self.close(name)
+            case Reject(job=one, error=error):
+                assert self.where[one] == "waiting"
+                assert error.code in REFUSALS
+                self.where[one] = "over"
+            case Refuse():
+                pass
+
+    def close(self, name: str) -> None:
+        self.it.on_closed(name, FOREVER)
+        self.state[name] = "closed"
+
+    def evict(self, name: str) -> None:
+        self.close(name)
+        for one in self.jobs("running", model=name):
+            self.where[one] = "parking"
+
+    def end(self, one: Job) -> None:
+        """Cancelled: a waiting one is out at once, a running one when its worker says so."""
+        if self.where[one] == "waiting":
+            self.where[one] = "over"
+            self.carry_out(self.it.on_withdrawn(one, self.now_s))
+        elif self.where[one] in ("running", "parking"):
+            self.where[one] = "ending"
+
+    def pick(self, data: st.DataObject, *where: str) -> Job:
+        return data.draw(st.sampled_from(self.jobs(*where)))
+
+    # requests
+
+    @rule(
+        model=st.sampled_from(MODELS),
+        priority=st.sampled_from(Priority),
+        tenant=st.sampled_from("xy"),
+        n=st.none() | st.just(40),
+        key=st.sampled_from(["", "", "", "k"]),
+        deadline_ms=st.sampled_from([None, None, 50, 5000]),
+    )
+    def request(
+        self, model: str, priority: Priority, tenant: str, n: int | None, key: str, deadline_ms: int | None
+    ) -> None:
+        new = job(priority, model, tenant, n, arrived_s=self.now_s, supersede_key=key, deadline_ms=deadline_ms)
+        self.where[new] = "waiting"
+        self.carry_out(self.it.on_request(new, self.now_s))
+
+    @precondition(lambda self: any(j.prompt is None for j in self.jobs("waiting")))
+    @rule(data=st.data(), n=st.integers(1, 200))
+    def prepared(self, data: st.DataObject, n: int) -> None:
+        unread = data.draw(st.sampled_from([j for j in self.jobs("waiting") if j.prompt is None]))
+        unread.prompt = [1] * n
+        self.carry_out(self.it.on_prepared(unread, self.now_s))
+
+    @precondition(lambda self: self.jobs("waiting", "running", "parking"))
+    @rule(data=st.data())
+    def cancelled(self, data: st.DataObject) -> None:
+        self.end(self.pick(data, "waiting", "running", "parking"))
+
+    @precondition(lambda self: self.jobs("running"))
+    @rule(data=st.data(), n=st.integers(1, 50))
+    def grown(self, data: st.DataObject, n: int) -> None:
+        one = self.pick(data, "running")
+        if not one.generated:
+            self.it.on_first_token(one, self.now_s)
+            one.first_token_s = self.now_s
+        one.generated += [1] * n
+
+    @precondition(lambda self: self.jobs("running", "parking", "ending"))
+    @rule(data=st.data(), prefill_ms=st.floats(0, 1e4), decode_ms=st.floats(0, 1e4))
+    def released(self, data: st.DataObject, prefill_ms: float, decode_ms: float) -> None:
+        one = self.pick(data, "running", "parking", "ending")
+        if self.where[one] != "ending":
+            self.it.on_finished(one, prefill_ms, decode_ms, self.now_s)
+        self.where[one] = "over"
+        self.carry_out(self.it.on_released(one, self.now_s))
+
+    @precondition(lambda self: self.jobs("parking"))
+    @rule(data=st.data())
+    def parked(self, data: st.DataObject) -> None:
+        one = self.pick(data, "parking")
+        self.where[one] = "waiting"
+        self.carry_out(self.it.on_parked(one, self.now_s))
+
+    # models
+
+    @rule(model=st.sampled_from(MODELS))
+    def load(self, model: str) -> None:
+        if self.state[model] != "closed":  # the Node refuses it then
+            self.carry_out(self.it.on_load(model, self.now_s))
+
+    @rule(model=st.sampled_from(MODELS))
+    def ready(self, model: str) -> None:
+        if self.state[model] == "loading":
+            self.state[model] = "ready"
+            self.carry_out(self.it.on_ready(model, SLOTS, CELLS, 0.2, self.now_s))
+
+    @rule(model=st.sampled_from(MODELS))
+    def drained(self, model: str) -> None:
+        if self.state[model] in ("loading", "ready"):
+            self.close(model)
+
+    @rule(model=st.sampled_from(MODELS))
+    def crashed(self, model: str) -> None:
+        if self.state[model] != "cold":
+            was_loading = self.state[model] == "loading"
+            self.close(model)
+            for gone in self.jobs("running", "parking", "ending", model=model):
+                self.where[gone] = "over"
+                self.carry_out(self.it.on_released(gone, self.now_s))
+            if was_loading:
+                error = InferdError(Code.MODEL_FAILED, "x")
+                self.carry_out(self.it.on_load_failed(model, error, self.now_s))
+
+    @rule(model=st.sampled_from(MODELS))
+    def cold(self, model: str) -> None:
+        if self.state[model] == "closed" and not self.jobs("running", "parking", "ending", model=model):
+            self.it.rooms.ledger.release(self.held.pop(model))
+            self.state[model] = "cold"
+            self.carry_out(self.it.on_cold(model, self.now_s))
+
+    @rule(model=st.sampled_from(MODELS))
+    def leased(self, model: str) -> None:
+        if self.state[model] != "closed":
+            self.n_leases += 1
+            self.leases.append((model, f"l{self.n_leases}"))
+            self.carry_out(self.it.on_lease(*self.leases[-1], self.now_s))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def lease_ended(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        self.leases.remove(lease)
+        self.carry_out(self.it.on_lease_ended(*lease, self.now_s))
+
+    @rule(psi=st.sampled_from([0.0, 0.0, 15.0, 25.0, 45.0, 70.0]))
+    def pressure(self, psi: float) -> None:
+        self.carry_out(self.it.on_pressure(psi, self.now_s))
+
+    @rule(step_s=st.sampled_from([0.0, 0.3, 1.0, 20.0, 100.0]))
+    def tick(self, step_s: float) -> None:
+        self.now_s += step_s
+        self.carry_out(self.it.on_tick(self.now_s))
+
+    # what always holds
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        self.it.check_integrity()
+        for name, lane in self.it.lanes.items():
+            assert set(lane.line) == set(self.jobs("waiting", model=name))
+            assert set(lane.running) == set(self.jobs("running", "parking", "ending", model=name))
+            assert bool(lane.slots) == (self.state[name] == "ready")
+            assert lane.loading == (self.state[name] == "loading")
+            assert len(lane.running) <= SLOTS
+            assert all(ticket.parks <= 3 for job, ticket in lane.running.items() if job in lane.parking)
+
+    @invariant()
+    def nobody_waits_without_a_reason(self) -> None:
+        for name, lane in self.it.lanes.items():
+            pickable = [j for j in lane.line if lane.line.tickets[j].pickable]
+            if self.state[name] == "ready" and pickable:
+                full = len(lane.running) == SLOTS
+                assert full or (lane.running and max(map(cells, pickable)) > lane.cells_free())
+            if self.state[name] == "ready":
+                assert (lane.idle_since_s is None) == bool(lane.line or lane.running or lane.leases)
+            for waiting in lane.line:
+                waiting.why = self.it.why(waiting, self.now_s)
+
+    @invariant()
+    def forecasts_are_numbers(self) -> None:
+        for lane in self.it.lanes.values():
+            for waiting in lane.line:
+                eta = self.it.eta_ms(waiting, self.now_s)
+                assert eta is None or 0 <= eta[0] <= eta[1] < 1e12
+
+    def teardown(self) -> None:
+        """Left alone, with every worker doing its work, everybody is served or told no, within the bounds."""
+        if not hasattr(self, "it"):
+            return
+        for lease in list(self.leases):
+            self.carry_out(self.it.on_lease_ended(*lease, self.now_s))
+        for _ in range(400):
+            if not self.jobs("waiting", "running", "parking", "ending"):
+                break
+            self.now_s += 1.0
+            self.carry_out(self.it.on_pressure(0.0, self.now_s))
+            self.carry_out(self.it.on_tick(self.now_s))
+            self.work()
+        assert not self.jobs("waiting", "running", "parking", "ending"), "somebody was never served"
+
+    def work(self) -> None:
+        """Each worker does the next thing that it owes."""
+        for one in self.jobs("waiting"):
+            if one.prompt is None and self.where[one] == "waiting":
+                one.prompt = [1] * 5
+                self.carry_out(self.it.on_prepared(one, self.now_s))
+        for one in self.jobs("parking"):
+            self.where[one] = "waiting"
+            self.carry_out(self.it.on_parked(one, self.now_s))
+        for one in self.jobs("running", "ending")[:1]:
+            self.where[one] = "over"
+            self.carry_out(self.it.on_released(one, self.now_s))
+        for name in MODELS:
+            self.ready(name)
+            self.cold(name)
+
+
+TestSchedulerMachine = SchedulerMachine.TestCase
+TestSchedulerMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
