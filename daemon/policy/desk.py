@@ -90,13 +90,14 @@ class Desk:
         for other in Priority:
             if other is priority:
                 break
-            ahead_ms += sum(pace.slot_ms(load.prompt_tokens, load.output_tokens) for load in line.loads[other].values())
+            ahead_ms += pace.slot_ms(line.totals[other].prompt_tokens, line.totals[other].output_tokens)
         own = self._own_load(lane, job, ticket)
         mine_ms = pace.slot_ms(own.prompt_tokens, own.output_tokens)
-        turn_ms = pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+        most_ms = mine_ms + pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
         for name, load in line.loads[priority].items():
             if name != tenant:  # until it is this job's turn, each neighbour gets what this tenant gets
-                ahead_ms += min(pace.slot_ms(load.prompt_tokens, load.output_tokens), mine_ms + turn_ms)
+                theirs_ms = pace.slot_ms(load.prompt_tokens, load.output_tokens)
+                ahead_ms += theirs_ms if theirs_ms < most_ms else most_ms
         return ahead_ms + mine_ms
 
     def _own_load(self, lane: Lane, job: Job, ticket: Ticket) -> Load:

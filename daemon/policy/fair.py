@@ -6,6 +6,8 @@ that comes back is lifted to the lowest of those who wait, so that time away ear
 
 from __future__ import annotations
 
+from heapq import heappop, heappush, heapreplace
+
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0  # the paper's w_p and w_q: an output token takes about twice the work
 MAX_TENANTS = 4096  # whose counters are kept while they do not wait
 
@@ -22,6 +24,7 @@ class Counters:
         self._served: dict[str, float] = {}
         self._waiting: dict[str, int] = {}  # requests
         self._left = 0.0  # the counter of the tenant that stopped waiting last
+        self._lowest: list[tuple[float, str]] = []  # of those who wait, at least; counters only grow
 
     def served(self, tenant: str) -> float:
         return self._served.get(tenant, 0.0)
@@ -29,9 +32,10 @@ class Counters:
     def join(self, tenant: str) -> None:
         """One more request of the tenant waits."""
         if tenant not in self._waiting:
-            lowest = min((self.served(other) for other in self._waiting), default=self._left)
+            lowest = self._lowest_waiting()
             self._forget(lowest)
             self._served[tenant] = max(self.served(tenant), lowest)
+            heappush(self._lowest, (self._served[tenant], tenant))
         self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
 
     def leave(self, tenant: str) -> None:
@@ -45,6 +49,19 @@ class Counters:
 
     def charge(self, tenant: str, weighted_tokens: float) -> None:
         self._served[tenant] = self.served(tenant) + weighted_tokens
+
+    def _lowest_waiting(self) -> float:
+        """What a tenant that comes back is lifted to."""
+        heap = self._lowest
+        while heap:
+            served, tenant = heap[0]
+            if tenant not in self._waiting:
+                heappop(heap)
+            elif served < self._served[tenant]:
+                heapreplace(heap, (self._served[tenant], tenant))
+            else:
+                return served
+        return self._left
 
     def _forget(self, lowest: float) -> None:
         """Counters at or below `lowest` mean nothing any more; of the others the oldest go when there are too many."""

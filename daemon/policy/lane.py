@@ -70,7 +70,7 @@ class Lane:
         """Of those who wait or run; None when nobody does."""
         if self.leases or self.asked_s is not None:
             return 0
-        ranks = [RANK[priority] for priority, n in self.line.counts.items() if n]
+        ranks = [RANK[priority] for priority, load in self.line.totals.items() if load.n]
         ranks += [RANK[job.request.priority] for job in self.running]
         return min(ranks, default=None)
 

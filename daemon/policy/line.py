@@ -69,12 +69,13 @@ class Line:
         self.fifo = fifo
         self.tickets: dict[Job, Ticket] = {}
         self.with_deadline: dict[Job, Ticket] = {}
-        self.loads: dict[Priority, dict[str, Load]] = {priority: {} for priority in Priority}
-        self.counts = dict.fromkeys(Priority, 0)
+        self.loads: dict[Priority, dict[str, Load]] = {priority: {} for priority in Priority}  # by tenant
+        self.totals = {priority: Load() for priority in Priority}
         self.pickable = dict.fromkeys(Priority, 0)
         self._counters = counters
         self._arrivals: list[tuple[float, int, Job]] = []  # those who left are dropped when they come up
         self._heaps: dict[Priority, dict[str, list[Entry]]] = {priority: {} for priority in Priority}
+        self._turns: dict[Priority, list[tuple[float, Entry, str]]] = {priority: [] for priority in Priority}
 
     def __len__(self) -> int:
         return len(self.tickets)
@@ -95,8 +96,8 @@ class Line:
         if ticket.deadline_s < math.inf:
             self.with_deadline[job] = ticket
         self.loads[priority].setdefault(tenant, Load()).add(ticket)
+        self.totals[priority].add(ticket)
         self._counters[priority].join(tenant)
-        self.counts[priority] += 1
         heappush(self._arrivals, (job.arrived_s, job.arrival, job))
         if ticket.pickable:
             self._push(job, ticket)
@@ -107,20 +108,22 @@ class Line:
         self.with_deadline.pop(job, None)
         load = self.loads[priority][tenant]
         load.add(ticket, -1)
+        self.totals[priority].add(ticket, -1)
         if not load.n:
             del self.loads[priority][tenant]
         self._counters[priority].leave(tenant)
-        self.counts[priority] -= 1
         self.pickable[priority] -= ticket.pickable
         return ticket
 
     def correct(self, job: Job, prompt_tokens: int, output_tokens: int) -> None:
         """The prompt has been read: its length is known."""
         priority, tenant = self.where(job)
-        ticket, load = self.tickets[job], self.loads[priority][tenant]
-        load.add(ticket, -1)
+        ticket, loads = self.tickets[job], (self.loads[priority][tenant], self.totals[priority])
+        for load in loads:
+            load.add(ticket, -1)
         ticket.prompt_tokens, ticket.output_tokens = prompt_tokens, output_tokens
-        load.add(ticket)
+        for load in loads:
+            load.add(ticket)
 
     def make_pickable(self, job: Job) -> None:
         ticket = self.tickets[job]
@@ -128,19 +131,36 @@ class Line:
             ticket.pickable = True
             self._push(job, ticket)
 
-    def heads(self, priority: Priority) -> list[tuple[float, Entry]]:
-        """(counter, entry) of the first pickable job of each tenant of the class, in no order."""
-        heaps, counters = self._heaps[priority], self._counters[priority]
-        found = []
-        for tenant in list(heaps):
-            heap = heaps[tenant]
-            while heap and not self._is_pickable(heap[0][2]):
-                heappop(heap)
-            if heap:
-                found.append((0.0 if self.fifo else counters.served(tenant), heap[0]))
+    def heads(self, priority: Priority, most: int = 1 << 30) -> list[tuple[float, Entry]]:
+        """(counter, entry) of the first pickable job of each tenant of the class, in the order of their turns.
+
+        A tenant's turn only moves back while nobody joins it, so one that comes up too early is put where it belongs.
+        """
+        turns, found, seen = self._turns[priority], [], set()
+        while turns and len(found) < most:
+            counter, entry, tenant = heappop(turns)
+            if tenant in seen or (head := self._head(priority, tenant)) is None:
+                continue
+            now = 0.0 if self.fifo else self._counters[priority].served(tenant)
+            if head is entry and now == counter:
+                seen.add(tenant)
+                found.append((counter, entry))
             else:
-                del heaps[tenant]
+                heappush(turns, (now, head, tenant))
+        for counter, entry in found:
+            heappush(turns, (counter, entry, self.where(entry[2])[1]))
         return found
+
+    def _head(self, priority: Priority, tenant: str) -> Entry | None:
+        """The first pickable job of a tenant; those that have left are dropped when they come up."""
+        heap, tickets = self._heaps[priority].get(tenant), self.tickets
+        while heap:
+            ticket = tickets.get(heap[0][2])
+            if ticket is not None and ticket.pickable:
+                return heap[0]
+            heappop(heap)
+        self._heaps[priority].pop(tenant, None)
+        return None
 
     def oldest_s(self) -> float | None:
         """When the one who waits longest arrived."""
@@ -151,7 +171,7 @@ class Line:
     def n_before(self, job: Job) -> int:
         """At most so many, without looking at each: all others of its class and those above."""
         mine, _ = self.where(job)
-        return sum(n for priority, n in self.counts.items() if RANK[priority] <= RANK[mine]) - 1
+        return sum(load.n for priority, load in self.totals.items() if RANK[priority] <= RANK[mine]) - 1
 
     def order(self) -> list[Job]:
         """All who wait, as they would be served if nobody else came and every class waited for the one above it."""
@@ -184,9 +204,9 @@ class Line:
     def _push(self, job: Job, ticket: Ticket) -> None:
         priority, tenant = self.where(job)
         self.pickable[priority] += 1
-        deadline_s = math.inf if self.fifo else ticket.deadline_s
-        heappush(self._heaps[priority].setdefault(tenant, []), (deadline_s, job.arrival, job))
-
-    def _is_pickable(self, job: Job) -> bool:
-        ticket = self.tickets.get(job)
-        return ticket is not None and ticket.pickable
+        entry = math.inf if self.fifo else ticket.deadline_s, job.arrival, job
+        heap = self._heaps[priority].setdefault(tenant, [])
+        heappush(heap, entry)
+        if heap[0] is entry:
+            counter = 0.0 if self.fifo else self._counters[priority].served(tenant)
+            heappush(self._turns[priority], (counter, entry, tenant))

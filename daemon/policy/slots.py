@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 from ..domain.decision import Preempt, Start
@@ -59,8 +58,10 @@ class Slots:
         if not self.preempts or not waiting:
             return []
         for _ in range(min(waiting, lane.slots) - len(lane.parking)):
-            asker = min(lane.line.heads(Priority.INTERACTIVE))[1][2]
             running = [(job, ticket) for job, ticket in lane.running.items() if job not in lane.parking]
+            if all(job.request.priority is Priority.INTERACTIVE for job, _ in running):
+                break  # the usual case when all is busy; nothing to decide
+            asker = lane.line.heads(Priority.INTERACTIVE, 1)[0][1][2]
             rows = tuple(_row(job, ticket) for job, ticket in running)
             question = PreemptQuestion(asker.id, RANK[Priority.INTERACTIVE], rows, self.max_parks)
             chosen = preempt(question)
@@ -93,7 +94,7 @@ class Slots:
         priority, tenant = lane.line.where(job)
         self.counters[priority].charge(tenant, weighted_tokens)
         for lower in LOWER:
-            if lane.line.counts[lower]:
+            if lane.line.totals[lower].n:
                 share = self.classes[lower].floor_share * weighted_tokens
                 lane.owed_tokens[lower] = lane.owed_tokens.get(lower, 0.0) + share
         if priority in lane.owed_tokens:
@@ -106,7 +107,7 @@ class Slots:
         for priority in Priority:
             if candidates and priority not in owed:
                 continue
-            for served, (deadline_s, arrival, job) in nsmallest(SHOWN, lane.line.heads(priority)):
+            for served, (deadline_s, arrival, job) in lane.line.heads(priority, SHOWN):
                 until_s = None if deadline_s == float("inf") else deadline_s
                 candidates.append(Waiting(job.id, job.request.tenant, RANK[priority], served, until_s, arrival))
                 jobs[job.id] = job
@@ -116,15 +117,18 @@ class Slots:
 
     def _is_owed(self, lane: Lane, priority: Priority, now_s: float) -> bool:
         """Its floor share has added up to what its next request takes, or it has waited too long for any slot."""
-        if not lane.line.counts[priority]:
+        if not lane.line.totals[priority].n:
             lane.owed_tokens.pop(priority, None)  # a share is not saved up
-        heads = lane.line.heads(priority)
+        owed_tokens, started_s = lane.owed_tokens.get(priority, 0.0), lane.started_s.get(priority)
+        if owed_tokens <= 0 and started_s is not None and now_s < started_s + self.classes[priority].max_wait_s:
+            return False
+        heads = lane.line.heads(priority, 1)
         if not heads:
             return False
-        job = min(heads)[1][2]
-        if lane.owed_tokens.get(priority, 0.0) >= _price(lane.line.tickets[job]):
+        job = heads[0][1][2]
+        if owed_tokens >= _price(lane.line.tickets[job]):
             return True
-        last_s = max(job.arrived_s, lane.started_s.get(priority, 0.0))
+        last_s = max(job.arrived_s, started_s or 0.0)
         return now_s - last_s >= self.classes[priority].max_wait_s
 
 

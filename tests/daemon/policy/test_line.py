@@ -28,7 +28,7 @@ def enter(it: Line, *jobs: Job, deadline_s: float = math.inf, pickable: bool = T
 
 
 def first(it: Line, priority: Priority) -> Job:
-    return min(it.heads(priority))[1][2]
+    return it.heads(priority, 1)[0][1][2]
 
 
 def test_heads_are_the_first_of_each_tenant() -> None:
@@ -112,6 +112,7 @@ def test_after_any_history_the_books_are_those_of_who_waits(seed: int, fifo: boo
                 it.make_pickable(draw.choice(list(it)))
             case 3 if gone:
                 it.add(*gone.pop())
+                it._counters[draw.choice(list(Priority))].charge(draw.choice("abc"), draw.randrange(50))
         check(it)
 
 
@@ -119,9 +120,10 @@ def check(it: Line) -> None:
     assert sorted(map(id, it.order())) == sorted(map(id, it))
     for priority in Priority:
         mine = [one for one in it if it.where(one)[0] is priority]
-        assert it.counts[priority] == len(mine) == sum(load.n for load in it.loads[priority].values())
+        assert it.totals[priority].n == len(mine) == sum(load.n for load in it.loads[priority].values())
         pickable = [one for one in mine if it.tickets[one].pickable]
         assert it.pickable[priority] == len(pickable)
+        assert [head for head in it.heads(priority, 2)] == sorted(it.heads(priority))[:2]
         assert heads_of(it, pickable) == {entry[2] for _, entry in it.heads(priority)}
     if not it.fifo:
         ranks = [list(Priority).index(one.request.priority) for one in it.order()]
