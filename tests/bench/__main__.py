@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fanout, machine, report, startup, throughput, ttft
+from . import fanout, machine, report, rules, startup, throughput, ttft, turns
 
 if TYPE_CHECKING:
     from .figures import Outcome
@@ -21,6 +21,8 @@ PROBES = {
     "ttft": ttft.measure,
     "fanout": fanout.measure,
     "startup": startup.measure,
+    "rules": rules.measure,
+    "turns": turns.measure,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -16,6 +16,11 @@ def tiny() -> Path:
     return _made("tiny", "q8_0")
 
 
+def sixty_million() -> Path:
+    """Small enough for many requests, with a real vocabulary."""
+    return _made("60m", "q8_0")
+
+
 def half_billion() -> Path:
     """Qwen2-0.5B in all but its answers."""
     return _made("qwen2-0.5b", "q4_k_m")

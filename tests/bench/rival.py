@@ -62,11 +62,22 @@ class Server:
 @contextlib.contextmanager
 def running(binary: Path, model: Path, settings: Settings, *, slots: int, cells: int, threads: int) -> Iterator[Server]:
     """Run llama-server until the end of the block. Its cache of past prompts is off, as none comes twice."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     command = [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "--cache-ram", "0"]
     command += ["-np", str(slots), "-c", str(cells), "-t", str(threads), *settings.flags()]
+    with _started(command, port) as server:
+        yield server
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _started(command: list[str], port: int) -> Iterator[Server]:
     log = CACHE / "llama-server.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink)
@@ -75,6 +86,16 @@ def running(binary: Path, model: Path, settings: Settings, *, slots: int, cells:
         yield Server(port)
     finally:
         daemon.end(process)
+
+
+@contextlib.contextmanager
+def router(binary: Path, folder: Path, *, slots: int, cells: int, threads: int) -> Iterator[Server]:
+    """llama-server over a folder of models, of which one at a time is loaded."""
+    port = _free_port()
+    command = [str(binary), "--models-dir", str(folder), "--models-max", "1", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "-np", str(slots), "-c", str(cells), "-t", str(threads), "--cache-ram", "0"]
+    with _started(command, port) as server:
+        yield server
 
 
 def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -94,8 +115,8 @@ def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
     raise RuntimeError(f"llama-server is not ready after {START_LIMIT_S:g} s")
 
 
-def generate(server: Server, prompt: list[int], n_tokens: int) -> float:
-    """One streamed, greedy completion of exactly `n_tokens`; when it was complete."""
+def generate(server: Server, prompt: list[int], n_tokens: int, model: str | None = None) -> float:
+    """One streamed, greedy completion of exactly `n_tokens`; when it was complete. A router needs the model's name."""
     body = {
         "prompt": prompt,
         "n_predict": n_tokens,
@@ -104,6 +125,7 @@ def generate(server: Server, prompt: list[int], n_tokens: int) -> float:
         "samplers": ["top_k"],  # greedy by its cheapest chain: temperature 0 would still weigh the whole vocabulary
         "top_k": 1,
         "stream": True,
+        **({} if model is None else {"model": model}),
     }
     data = json.dumps(body).encode()
     head = (
