@@ -75,7 +75,9 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host_margin_bytes: Annotated[int, Meta(ge=0)] = 512 * 2**20  # never given to models
+    host_budget_bytes: Annotated[int, Meta(ge=0)] | None = None  # the most that models may take; None: what there is
     device_margin_bytes: Annotated[int, Meta(ge=0)] = 256 * 2**20
+    device_budget_bytes: Annotated[int, Meta(ge=0)] | None = None  # of each device
     # PSI, `some avg10` of memory in per cent: no prefetching, no loads, batch is shed, everything is refused
     pressure: tuple[Percent, Percent, Percent, Percent] = (10.0, 20.0, 40.0, 60.0)
 

@@ -41,11 +41,13 @@ class Machine:
     def open_pools(self, ledger: Ledger) -> None:
         """Host RAM, and each usable GPU that is not a pool yet."""
         if HOST not in ledger.pools:
-            ledger.add_pool(HOST, self._host_total(), self.limits.host_margin_bytes)
+            limits = self.limits
+            ledger.add_pool(HOST, self._host_total(), limits.host_margin_bytes, limits.host_budget_bytes)
         for device in self.gpus():
             if device.id not in ledger.pools and device.memory_total_bytes is not None:
                 capacity = device.memory_total_bytes - (device.memory_reserved_bytes or 0)
-                ledger.add_pool(device.id, capacity, self.limits.device_margin_bytes)
+                limits = self.limits
+                ledger.add_pool(device.id, capacity, limits.device_margin_bytes, limits.device_budget_bytes)
 
     def on_reading(
         self,

@@ -42,6 +42,7 @@ class Pool:
     name: str
     capacity: int
     margin: int
+    budget: int | None = None  # the most that models may take of it
     used: int = 0  # by everybody, as last read
     observed: dict[str, int] = field(default_factory=dict)  # by owner, as last read
 
@@ -57,8 +58,8 @@ class Ledger:
         self.pools: dict[str, Pool] = {}
         self.reservations: dict[str, Reservation] = {}
 
-    def add_pool(self, name: str, capacity_bytes: int, margin_bytes: int) -> None:
-        self.pools[name] = Pool(name, capacity_bytes, margin_bytes)
+    def add_pool(self, name: str, capacity_bytes: int, margin_bytes: int, budget_bytes: int | None = None) -> None:
+        self.pools[name] = Pool(name, capacity_bytes, margin_bytes, budget_bytes)
 
     def observe(self, name: str, used_bytes: int, by_owner: Mapping[str, int] | None = None) -> None:
         """Take in a reading of a pool; owners that hold nothing are somebody else's processes."""
@@ -83,7 +84,8 @@ class Ledger:
         pool = self.pools[name]
         # Booked bytes may not be visible in a reading yet, so each owner counts with the larger figure.
         ours = sum(max(r.bytes_on.get(name, 0), pool.observed.get(r.owner, 0)) for r in self.reservations.values())
-        return pool.capacity - pool.margin - pool.foreign - ours
+        free = pool.capacity - pool.margin - pool.foreign - ours
+        return free if pool.budget is None else min(free, pool.budget - ours)
 
     def shortfall(self, bytes_on: Mapping[str, int]) -> Shortfall | None:
         """The first pool that cannot take this, or None when all can. Changes nothing."""

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from inferd import Client
+from inferd import Client, InferdError
 
 from . import daemon, models, rival
 from .figures import Figure, Outcome, of_runs, spread
@@ -145,11 +145,10 @@ def _hog(outcome: Outcome, model: Path, binary: Path, n_runs: int) -> None:
 
 
 def _hog_ours(folder: Path) -> tuple[float, float]:
-    config = _config(folder, "[memory]\nhost_margin_bytes = MARGIN", slots=4)
     with daemon.running(_config(folder, slots=4)) as one, Client(one.address) as client:
-        plan = client.plan("a")
-        margin = int(plan.pools[0].free_bytes - 1.5 * plan.pools[0].needed_bytes) + (512 << 20)
-    with daemon.running(config.replace("MARGIN", str(margin))) as one, Client(one.address) as client:
+        needed_bytes = client.plan("a").pools[0].needed_bytes
+    config = _config(folder, f"[memory]\nhost_budget_bytes = {needed_bytes * 3 // 2}", slots=4)
+    with daemon.running(config) as one, Client(one.address) as client:
         client.load("a").wait()
         stop = threading.Event()
         hogs = [threading.Thread(target=_hammer, args=(one.address, stop)) for _ in range(3)]
@@ -247,13 +246,12 @@ def _keystroke_burst(client: Client, model: str) -> int:
     prompts = [list(range(300, 2300 + i)) for i in range(N_KEYSTROKES)]
     options = {"max_tokens": 4, "ignore_eos": True, "temperature": 0.0, "supersede_key": "editor"}
     answers = [client.generate(model, prompt, **options) for prompt in prompts]  # type: ignore[arg-type]
-    n_started = 0
+    n_computed = 0
     for answer in answers:
-        with contextlib.suppress(Exception):
-            answer.text()
-        n_started += answer.prompt_tokens is not None
-    assert answers[-1].finish_reason == "length", "the last keystroke counts"
-    return n_started
+        with contextlib.suppress(InferdError):
+            n_computed += bool(next(iter(answer)).tokens)
+    assert n_computed, "the last keystroke counts"
+    return n_computed
 
 
 # leases
@@ -262,11 +260,8 @@ def _keystroke_burst(client: Client, model: str) -> int:
 def _leases(outcome: Outcome, n: int) -> None:
     """Two clients want two models in the room of one, each with a lease; one of them is killed in the middle."""
     with _two(models.tiny()) as folder:
-        extra = "[fake]\nenabled = true\n[scheduler]\nmin_resident_s = 0.0\n[memory]\nhost_margin_bytes = MARGIN"
-        with daemon.running(_config(folder, extra.replace("MARGIN", "0"))) as one, Client(one.address) as client:
-            free = client.plan("a").pools[0].free_bytes
-        margin = str(free - (45 << 20))
-        with daemon.running(_config(folder, extra.replace("MARGIN", margin))) as one:
+        extra = f"[fake]\nenabled = true\n[scheduler]\nmin_resident_s = 0.0\n[memory]\nhost_budget_bytes = {45 << 20}"
+        with daemon.running(_config(folder, extra)) as one:
             failures, swaps, leaked = _race(one.address, n)
     outcome.figures.append(Figure("failures of two clients racing swaps under leases", failures, 0, 0, n, "", 0, False))
     outcome.figures.append(Figure("leases left after one client was killed", leaked, 0, 0, 1, "", 0, False))

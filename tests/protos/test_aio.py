@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from inferd import AsyncClient, InferdError, Unreachable
+from inferd.protos import inferd_pb2 as pb
 
 
 async def ended(daemon: Any) -> bool:
@@ -137,3 +138,13 @@ async def test_a_closed_client_says_so(daemon: Any) -> None:
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):
         await client.snapshot()
+
+
+async def test_plans_explanations_and_leases_too(daemon: Any) -> None:
+    daemon.records = [pb.DecisionRecord(kind="admit")]
+    async with AsyncClient(daemon.address) as client:
+        assert (await client.plan("demo")).outcome == "fits"
+        assert [record.kind for record in await client.explain("r1")] == ["admit"]
+        async with client.lease("demo"):
+            assert not daemon.ended.is_set()
+        assert await asyncio.to_thread(daemon.ended.wait, 5)

@@ -277,3 +277,19 @@ def test_a_socket_may_have_a_strange_name(steps: Any) -> None:
         with Client(daemon.address) as client:
             assert client.snapshot().sequence == 1
         daemon.stop()
+
+
+def test_a_plan_and_an_explanation_are_asked_for(daemon: Any) -> None:
+    daemon.records = [pb.DecisionRecord(kind="admit")]
+    with Client(daemon.address) as client:
+        assert client.plan("demo").outcome == "fits"
+        assert [record.kind for record in client.explain("r1")] == ["admit"]
+    assert [type(request).__name__ for request in daemon.asked] == ["PlanLoadRequest", "ExplainRequest"]
+
+
+def test_a_lease_is_held_in_its_block_and_given_back_after_it(daemon: Any) -> None:
+    with Client(daemon.address) as client:
+        with client.lease("demo"):
+            assert daemon.asked[0].model == "demo"
+            assert not daemon.ended.is_set()
+        assert daemon.ended.wait(5)

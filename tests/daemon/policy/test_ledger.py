@@ -31,6 +31,17 @@ def test_headroom_is_what_neither_margin_nor_others_nor_models_take() -> None:
     assert it.headroom_bytes("host") == 550  # the model is not visible yet, and somebody else takes 50
 
 
+def test_a_budget_bounds_what_models_take_of_a_larger_pool() -> None:
+    it = Ledger()
+    it.add_pool("host", 1000, 100, 300)
+    assert it.headroom_bytes("host") == 300
+    it.reserve("a", {"host": 200})
+    it.observe("host", 700, {"a": 150})
+    assert it.headroom_bytes("host") == 100
+    it.observe("host", 800, {"a": 150})
+    assert it.headroom_bytes("host") == 50  # others have taken the rest
+
+
 def test_a_model_that_took_more_than_booked_counts_with_what_it_took() -> None:
     it = ledger()
     it.reserve("a", {"host": 300})
