@@ -67,11 +67,13 @@ class _Run:
         self.first_s: float | None = None  # the end of the prompt
         self.due_s = 0.0  # the next token; infinite while other prompts are computed
 
-    @property
-    def n_computed(self) -> int:
+    def n_computed(self, now_s: float, prompt_token_s: float) -> int:
         """Tokens that a real engine would have put through its model: the last one drawn is not."""
-        drawn = self.n_done - self.n_first
-        return len(self.submit.tokens) + drawn - 1 if drawn else 0
+        if drawn := self.n_done - self.n_first:
+            return len(self.submit.tokens) + drawn - 1
+        if self.started_s is None or not prompt_token_s:
+            return 0
+        return min(len(self.submit.tokens), int((now_s - self.started_s) / prompt_token_s))
 
     def token(self) -> int:
         return N_BYTES + zlib.crc32(self.n_done.to_bytes(4, "little"), self.mix) % len(WORDS)
@@ -98,9 +100,11 @@ class FakeEngine:
     def cancel(self, job: str, attempt: int) -> None:
         for run in self.running:
             if (run.submit.job, run.submit.attempt) == (job, attempt):
+                now_s = time.monotonic()
+                n_computed = run.n_computed(now_s, self.prompt_token_s)
                 self.running.remove(run)
-                self.events.append(Stopped(job, attempt, run.n_done, n_computed=run.n_computed))
-                self._leave_prompts(run, time.monotonic())
+                self.events.append(Stopped(job, attempt, run.n_done, n_computed=n_computed))
+                self._leave_prompts(run, now_s)
         for submit in self.waiting:
             if (submit.job, submit.attempt) == (job, attempt):
                 self.waiting.remove(submit)
@@ -189,11 +193,11 @@ class FakeEngine:
         self.running.remove(run)
         assert run.started_s is not None
         assert run.first_s is not None
-        prefill_ms, decode_ms = (run.first_s - run.started_s) * 1e3, (time.monotonic() - run.first_s) * 1e3
-        tail = run.unsent + run.text.flush()
-        times_ms = prefill_ms, decode_ms
+        now_s = time.monotonic()
+        times_ms = (run.first_s - run.started_s) * 1e3, (now_s - run.first_s) * 1e3
+        tail, n_computed = run.unsent + run.text.flush(), run.n_computed(now_s, self.prompt_token_s)
         self.events.append(
-            Finished(submit.job, submit.attempt, reason, tail, run.n_done, *times_ms, n_computed=run.n_computed)
+            Finished(submit.job, submit.attempt, reason, tail, run.n_done, *times_ms, n_computed=n_computed)
         )
         self._fill()
 

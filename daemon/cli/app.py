@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import config, doctor, models, ps, run, serve
+from . import bench, config, doctor, explain, models, plan, ps, run, serve
 
 app = typer.Typer(
     name="inferd",
@@ -24,7 +24,10 @@ app.command()(ps.cancel)
 app.command("models")(models.models)
 app.command()(models.load)
 app.command()(models.unload)
+app.command()(plan.plan)
+app.command()(explain.explain)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 app.add_typer(config.app, name="config")
 
 

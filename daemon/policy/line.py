@@ -136,7 +136,9 @@ class Line:
 
         A tenant's turn only moves back while nobody joins it, so one that comes up too early is put where it belongs.
         """
-        turns, found, seen = self._turns[priority], [], set()
+        turns = self._turns[priority]
+        found: list[tuple[float, Entry]] = []
+        seen: set[str] = set()
         while turns and len(found) < most:
             counter, entry, tenant = heappop(turns)
             if tenant in seen or (head := self._head(priority, tenant)) is None:

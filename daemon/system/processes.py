@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_FIELDS = (b"RssAnon", b"RssFile", b"RssShmem")  # of /proc/PID/status, in KiB
+
+
+class Rss(NamedTuple):
+    """Resident bytes of one process, by what is behind them."""
+
+    anon: int  # its own: heap, stacks, copies of weights, KV on the host
+    file: int  # mapped files, shared with whoever else maps them: weights, libraries
+    shmem: int  # memory without a file that others may map too
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def rss(pid: int) -> Rss | None:
+    """From /proc/PID/status. None when the process is gone, or dead and not reaped yet."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = dict(line.split(b":", 1) for line in file if b":" in line)
+        return Rss(*(int(lines[field].split()[0]) * 1024 for field in _FIELDS))
+    except (OSError, KeyError, IndexError, ValueError):
+        return None
 
 
 def memory_bytes(pid: int) -> tuple[int, int] | None:

@@ -85,8 +85,8 @@ def _urgent(outcome: Outcome, model: Path, binary: Path, n_runs: int) -> None:
     name = f"TTFT of an interactive 1-token request behind {N_QUEUED} batch requests"
     outcome.figures.append(of_runs(name, ours, "s", at_most=0.3))
     outcome.lines.append(
-        f"Urgent request: inferd {spread(ours, 3)} s behind requests of {N_QUEUED_OUT} tokens; llama-server, which has no "
-        f"classes, {spread(theirs, 2)} s behind requests of {N_OUT}."
+        f"Urgent request: inferd {spread(ours, 3)} s behind requests of {N_QUEUED_OUT} tokens; llama-server, which "
+        f"has no classes, {spread(theirs, 2)} s behind requests of {N_OUT}."
     )
 
 

@@ -116,7 +116,7 @@ def test_every_decision_can_be_made_again_from_what_the_daemon_tells(tight: Daem
 
     say(tight, 3, request_id="told").text()
     records = tight.client.explain("told")
-    assert [record.kind for record in records][0] == "admit"
+    assert records[0].kind == "admit"
     for record in records:
         answer = recompute(record.kind, json.loads(record.inputs))
         assert json.loads(record.chosen) == getattr(answer, "value", answer)

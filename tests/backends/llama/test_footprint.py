@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inferd.backends.facts import HOST, LoadPlan, ModelFacts
+from inferd.backends.facts import HOST, Footprint, LoadPlan, ModelFacts
 from inferd.backends.llama import footprint
-from inferd.backends.llama.footprint import estimate
+from inferd.backends.llama.footprint import LIBRARY_BYTES, estimate, largest_context
 from inferd.backends.llama.gguf import LlamaFacts
 from inferd.backends.llama.layers import Memory, Weights
 
@@ -46,8 +50,10 @@ def plan(**changes: Any) -> LoadPlan:
 
 def graph_bytes(facts: LlamaFacts, plan: LoadPlan) -> int:
     """Only the graph's buffers: what llama.cpp calls the compute buffer."""
-    rest = footprint.WORKER_BYTES + footprint.TOKEN_BYTES * facts.n_vocab
-    return estimate(facts, plan).compute_bytes - rest - 4 * (plan.n_slots + 1) * facts.n_vocab
+    process = footprint.PROCESS_BYTES + LIBRARY_BYTES + footprint.LAYER_BYTES * facts.n_layers
+    vocabulary = (footprint.TOKEN_BYTES + 4 * (plan.n_slots + 1)) * facts.n_vocab
+    work = plan.n_ubatch * facts.n_ff * 34 // 32
+    return estimate(facts, plan).compute_bytes - process - vocabulary - work
 
 
 def test_all_on_the_host() -> None:
@@ -66,6 +72,7 @@ def test_all_on_the_host() -> None:
         ({"n_embd": 1024, "n_heads": 16, "n_ff": 8192}, {"kv_cells": 512}, 56.51),
         ({"n_embd": 1024, "n_heads": 16, "n_ff": 8192}, {"kv_cells": 8192, "flash_attention": False}, 283.56),
         ({"n_embd": 512, "n_heads": 8, "n_ff": 2048}, {"kv_cells": 8192}, 24.06),
+        ({"n_embd": 1024, "n_heads": 16, "n_ff": 3072}, {"kv_cells": 16_384, "kv_layout": "split"}, 30.01),
     ],
 )
 def test_graph_buffers(facts: dict[str, Any], load: dict[str, Any], measured_mib: float) -> None:
@@ -75,6 +82,13 @@ def test_graph_buffers(facts: dict[str, Any], load: dict[str, Any], measured_mib
 @pytest.mark.parametrize(("kv_type", "mib"), [("f32", 48), ("f16", 24), ("bf16", 24), ("q8_0", 12.75), ("q4_0", 6.75)])
 def test_kv_types(kv_type: str, mib: float) -> None:
     assert estimate(shape(), plan(kv_type=kv_type)).kv_bytes == mib * MIB
+
+
+@pytest.mark.parametrize(("cells", "mib"), [(512, 33.21), (4096, 40.25), (8192, 48.30)])
+def test_graph_buffers_of_a_sliding_window_have_two_masks(cells: int, mib: float) -> None:
+    memory = Memory((512,) * 12, (512,) * 12, (True, True, True, True, True, False) * 2, 0, False)
+    facts = shape(n_embd=1024, n_heads=8, k_head_dim=128, n_ff=4096, memory=memory)
+    assert graph_bytes(facts, plan(kv_cells=cells)) == pytest.approx(mib * MIB, rel=0.01)  # measured
 
 
 def test_cells_are_padded() -> None:
@@ -96,6 +110,7 @@ def test_tied_output_is_a_copy_only_where_it_is_kept_differently() -> None:
     repacked = plain._replace(tied_output_type="Q4_0")
     assert estimate(shape(weights=plain), plan()).weights_bytes == 1121
     assert estimate(shape(weights=repacked), plan()).weights_bytes == 2121
+    assert estimate(shape(weights=repacked), plan(numerics="exact")).weights_bytes == 1121
     on_device = estimate(shape(weights=plain), plan(n_gpu_layers=1, devices=("gpu0",)))
     assert on_device.weights_bytes == 2121
 
@@ -104,7 +119,7 @@ def weights_on(n_gpu_layers: int, *devices: str) -> dict[str, int]:
     """Weights alone, by pool: a layer is 10, the input 1,000, the output 7."""
     facts = shape(weights=Weights((10,) * 12, 1000, 7, 0, ""))
     load = plan(n_gpu_layers=n_gpu_layers, devices=devices)
-    return footprint._weights(facts, footprint._pools(12, load))
+    return footprint._weights(facts, load, footprint._pools(12, load))
 
 
 @pytest.mark.parametrize(
@@ -145,3 +160,146 @@ def test_plain_facts_are_priced_by_their_file() -> None:
     price = estimate(plain, plan())
     assert price.weights_bytes == pytest.approx(plain.file_bytes, rel=0.01)
     assert price.kv_bytes == 24 * MIB
+
+
+# what the kernel will show
+
+
+def small_q4_k_m(**changes: Any) -> LlamaFacts:
+    """11 layers of 1,024 with 16 heads over 4, feed-forward 3,072, vocabulary 32,000; the output is the embedding."""
+    light, heavy = 6_791_168, 7_669_760  # the heavy ones have Q6_K in place of Q4_K for two of seven matrices
+    layers = (heavy, light, light, heavy, light, light, heavy, light, light, heavy, heavy)
+    facts: dict[str, Any] = {
+        "quantization": "Q4_K_M",
+        "n_params": 165_436_416,
+        "n_layers": 11,
+        "n_embd": 1024,
+        "n_heads": 16,
+        "n_kv_heads": 4,
+        "n_ff": 3072,
+        "weights": Weights(layers, 26_880_000, 4096, 26_880_000, "Q6_K"),
+        "memory": Memory((256,) * 11, (256,) * 11, (False,) * 11, 0, False),
+    }
+    return shape(**(facts | changes))
+
+
+def stale_bytes(price: Footprint) -> int:
+    """Mapped pages that the kernel shows and no token reads."""
+    return price.host_anon_bytes + price.host_file_bytes - price.bytes_on[HOST]
+
+
+def test_mapped_weights_and_libraries_are_file_pages_and_the_rest_is_anonymous() -> None:
+    price = estimate(shape(), plan())
+    assert price.host_file_bytes == price.weights_bytes + LIBRARY_BYTES
+    assert price.host_anon_bytes == price.kv_bytes + price.compute_bytes - LIBRARY_BYTES
+    assert stale_bytes(price) == 0
+
+
+def test_weights_that_are_read_are_anonymous() -> None:
+    price = estimate(small_q4_k_m(), plan(use_mmap=False))
+    assert price.host_file_bytes == LIBRARY_BYTES
+    assert price.host_anon_bytes == price.bytes_on[HOST] - LIBRARY_BYTES
+    assert price.bytes_on == estimate(small_q4_k_m(), plan()).bytes_on
+
+
+def test_repacked_weights_show_twice_and_are_reserved_once() -> None:
+    price, exact = estimate(small_q4_k_m(), plan()), estimate(small_q4_k_m(), plan(numerics="exact"))
+    assert stale_bytes(price) == pytest.approx(62.02 * MIB, rel=0.01)  # measured: CPU_REPACK
+    assert price.bytes_on == exact.bytes_on
+    assert price.host_anon_bytes == exact.host_anon_bytes + stale_bytes(price)
+    assert price.host_file_bytes == exact.host_file_bytes
+    assert stale_bytes(exact) == 0
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q6_K", "F16", "unheard of"])
+def test_other_types_are_not_repacked(quantization: str) -> None:
+    assert stale_bytes(estimate(small_q4_k_m(quantization=quantization), plan())) == 0
+
+
+def test_nothing_is_repacked_beside_a_device() -> None:
+    price = estimate(small_q4_k_m(), plan(n_gpu_layers=4, devices=("gpu0",)))
+    assert stale_bytes(price) == 0
+
+
+def test_a_tied_output_that_is_repacked_is_anonymous() -> None:
+    weights = small_q4_k_m().weights._replace(tied_output_type="Q4_K")
+    twice, once = (estimate(small_q4_k_m(weights=w), plan()) for w in (weights, small_q4_k_m().weights))
+    assert twice.host_file_bytes == once.host_file_bytes
+    assert twice.host_anon_bytes == once.host_anon_bytes + weights.tied_output
+    assert twice.bytes_on[HOST] == once.bytes_on[HOST] + weights.tied_output
+
+
+@given(
+    layers=st.lists(st.integers(1, 2**32), min_size=1, max_size=40),
+    n_params=st.integers(1, 2**42),
+    quantization=st.sampled_from(["Q4_0", "Q4_K_S", "Q4_K_M", "IQ4_NL", "MXFP4_MOE", "Q8_0"]),
+    use_mmap=st.booleans(),
+)
+def test_whatever_a_file_claims_the_parts_are_within_its_size(
+    layers: list[int], n_params: int, quantization: str, use_mmap: bool
+) -> None:
+    n = len(layers)
+    facts = small_q4_k_m(
+        n_layers=n,
+        n_params=n_params,
+        quantization=quantization,
+        weights=Weights(tuple(layers), 1000, 7, 0, ""),
+        memory=Memory((256,) * n, (256,) * n, (False,) * n, 0, False),
+    )
+    price = estimate(facts, plan(use_mmap=use_mmap))
+    assert 0 <= stale_bytes(price) <= sum(layers)
+    assert price.host_anon_bytes >= price.kv_bytes
+    assert price.host_file_bytes >= LIBRARY_BYTES
+
+
+# the largest context that fits
+
+
+def price_of(facts: LlamaFacts, load: LoadPlan, n_ctx: int) -> dict[str, int]:
+    cells = n_ctx * (load.n_slots if load.kv_layout == "split" else 1)
+    return estimate(facts, msgspec.structs.replace(load, n_ctx=n_ctx, kv_cells=cells)).bytes_on
+
+
+@given(
+    room=st.integers(0, 1200 * MIB),
+    layout=st.sampled_from(["unified", "split"]),
+    kv_type=st.sampled_from(["f16", "q8_0"]),
+    n_ctx_train=st.integers(1, 40_000),
+)
+def test_the_largest_context_fits_and_the_next_one_does_not(
+    room: int, layout: str, kv_type: str, n_ctx_train: int
+) -> None:
+    facts, load = shape(n_ctx_train=n_ctx_train), plan(kv_layout=layout, kv_type=kv_type)
+    found = largest_context(facts, load, {HOST: room})
+    n_ctx = found or 0
+    assert n_ctx % 256 == 0
+    assert n_ctx < n_ctx_train + 256
+    assert found is None or price_of(facts, load, n_ctx)[HOST] <= room
+    assert n_ctx >= n_ctx_train or price_of(facts, load, n_ctx + 256)[HOST] > room
+
+
+def test_every_pool_has_its_say() -> None:
+    facts, load = shape(), plan(n_gpu_layers=6, devices=("gpu0", "gpu1"))
+    plenty = dict.fromkeys((HOST, "gpu0", "gpu1"), 1 << 40)
+    assert largest_context(facts, load, plenty) == facts.n_ctx_train
+    tight = price_of(facts, load, 2048)
+    assert largest_context(facts, load, tight) == 2048
+    for pool in tight:
+        assert largest_context(facts, load, plenty | {pool: tight[pool]}) == 2048
+        assert largest_context(facts, load, {name: n for name, n in plenty.items() if name != pool}) is None
+
+
+def test_slots_of_a_split_cache_each_get_the_whole_context() -> None:
+    room = {HOST: 600 * MIB}
+    unified, split = (largest_context(shape(), plan(kv_layout=layout), room) for layout in ("unified", "split"))
+    assert unified is not None
+    assert split is not None
+    assert unified / 6 < split < unified / 3  # unified has a larger mask, too
+
+
+@given(
+    cells=st.lists(st.integers(1, 300_000), min_size=2, max_size=6).map(sorted), flash=st.sampled_from((None, False))
+)
+def test_more_cells_never_cost_less(cells: list[int], flash: bool | None) -> None:
+    prices = [estimate(shape(), plan(kv_cells=n, flash_attention=flash)).bytes_on[HOST] for n in cells]
+    assert all(a <= b for a, b in pairwise(prices))
