@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 BYTES_PER_S = 500e6  # of a load nobody has measured yet
-LEAD_S = 0.5  # a swap begins this much before the wait is over: parking and the end of a process take some of it
+LEAD_S = 1.0  # a swap begins so much before the wait is over, beside the load: parking, the end of a process
 NEVER = ("pinned",)
 
 
@@ -133,10 +133,14 @@ class Rooms:
         return since_s is not None and now_s >= since_s + self._patience_s(lane)
 
     def _patience_s(self, lane: Lane) -> float:
-        """How long a lane waits for others to become idle: its class's bound, less what the swap itself takes."""
+        """How long a lane waits for others to become idle: its class's bound, less what the swap itself takes.
+
+        But at least as long as a load, so that models that take long to load are in use at least half of the time.
+        """
         rank = lane.highest_rank() or 0
         priority = next(p for p in Priority if RANK[p] == rank)
-        return max(0.0, self.max_wait_s[priority] - LEAD_S - self.reload_s(lane))
+        reload_s = self.reload_s(lane)
+        return max(self.max_wait_s[priority] - LEAD_S - reload_s, reload_s)
 
     def reload_s(self, lane: Lane) -> float:
         """How long a load takes: as measured, else by its size."""

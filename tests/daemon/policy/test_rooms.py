@@ -54,6 +54,14 @@ def test_a_swap_begins_so_early_that_it_is_over_in_time() -> None:
     assert it.wake_s(10.0) == pytest.approx(10.0 + 2.0 - LEAD_S - 0.4)
 
 
+def test_models_that_take_long_to_load_are_in_use_at_least_half_of_the_time() -> None:
+    it = ready(host_bytes=60)
+    it.lanes["other"].pace.load_s.add(30.0)
+    it.on_request(job(CHAT), 0.0)
+    it.on_request(job(CHAT, "other", arrived_s=10.0), 10.0)
+    assert it.wake_s(10.0) == pytest.approx(40.0)
+
+
 def test_asking_changes_nothing() -> None:
     it = ready(host_bytes=60)
     it.on_request(job(CHAT), 0.0)

@@ -376,7 +376,7 @@ def test_a_busy_model_of_the_same_class_makes_way_after_the_longest_wait() -> No
     assert it.why(wants, 1.0) == "room"
     wake_s = it.wake_s(1.0)
     assert wake_s is not None
-    assert 2.0 < wake_s <= 3.0
+    assert 1.9 < wake_s <= 3.0
     assert it.on_tick(wake_s - 0.01) == []
     assert it.on_tick(wake_s) == [Evict("m")]
 
@@ -417,7 +417,7 @@ def test_the_one_that_was_swapped_out_waits_as_long_before_it_comes_back() -> No
     assert it.on_cold("m", 3.2) == [Load("other")]
     reserve(it, "other")
     assert it.on_ready("other", 1, 1000, 0.1, 3.3) == [Start(wants)]
-    assert it.on_tick(4.5) == []
+    assert it.on_tick(4.1) == []
     assert it.on_released(wants, 4.6) == [Evict("other")]
 
 
