@@ -25,10 +25,12 @@ from .api.guard import Reading
 from .node.machine import Machine
 from .node.node import Node
 from .node.telemetry import Telemetry
+from .policy.corrections import Corrections
 from .policy.ledger import Ledger
 from .system.catalog import Catalog
 from .system.hardware import Sensors, detect, with_backends
 from .system.probe import probe_backends
+from .system.state import load_json, save_json
 
 if TYPE_CHECKING:
     from .domain.config import Config
@@ -38,6 +40,7 @@ log = logging.getLogger("inferd")
 OK, FAILED, BUSY, BAD_CONFIG = 0, 5, 75, 78
 SOCKET_MODE = 0o660
 HANG_UP_S = 1.0  # for streams that outlive the drain
+CORRECTIONS = "corrections"  # what loads have taken, kept in the state folder
 
 
 class Refused(Exception):
@@ -77,6 +80,7 @@ async def _serve(config: Config, where: str) -> int:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     server, health = _server(config, node, telemetry)
+    node.fleet.on_corrected = lambda: _keep(node)
     _bind(server, where)
     await server.start()
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
@@ -90,6 +94,7 @@ async def _serve(config: Config, where: str) -> int:
     await _set_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     await node.drain(config.server.drain_s)
     await server.stop(HANG_UP_S)
+    save_json(CORRECTIONS, node.fleet.corrections.to_builtins())
     for task in eternal:
         task.cancel()
     await asyncio.gather(*eternal, return_exceptions=True)
@@ -107,7 +112,13 @@ def build(config: Config) -> tuple[Node, Telemetry]:
     bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"
     catalog = Catalog([Path(folder).expanduser() for folder in config.models.folders], bundled)
     node = Node(config, catalog, ledger, hardware.cpu.threads)
+    node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))
     return node, Telemetry(node, machine, Sensors(hardware), version("inferd"))
+
+
+def _keep(node: Node) -> None:
+    """Beside the loop, which does not wait for the disk."""
+    asyncio.get_running_loop().run_in_executor(None, save_json, CORRECTIONS, node.fleet.corrections.to_builtins())
 
 
 async def _probe(node: Node, telemetry: Telemetry) -> None:

@@ -1148,6 +1148,7 @@ class ModelState(google.protobuf.message.Message):
     KV_CELLS_USED_FIELD_NUMBER: builtins.int
     TOKENS_PER_S_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    ESTIMATE_ERROR_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     backend: builtins.str
@@ -1167,6 +1168,8 @@ class ModelState(google.protobuf.message.Message):
     kv_cells_used: builtins.int
     tokens_per_s: builtins.float
     error: builtins.str
+    estimate_error: builtins.float
+    """(estimated - observed) / observed bytes at the last load, in the pool where it was worst"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1190,9 +1193,12 @@ class ModelState(google.protobuf.message.Message):
         kv_cells_used: builtins.int = ...,
         tokens_per_s: builtins.float = ...,
         error: builtins.str = ...,
+        estimate_error: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "idle_s", b"idle_s", "pid", b"pid", "rss_bytes", b"rss_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "pid", b"pid", "rss_bytes", b"rss_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_estimate_error", b"_estimate_error"]) -> typing.Literal["estimate_error"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_idle_s", b"_idle_s"]) -> typing.Literal["idle_s"] | None: ...
     @typing.overload

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...backends.messages import LoadFailed, Loading, Ready, Step, WorkerStats
 from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
+from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
 from ..policy.scheduler import no_room
 from ..system.catalog import valid_name
@@ -18,7 +19,7 @@ from .plans import keep_alive_s, make_plan, options_for
 from .resident import Resident
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 
     from ...backends.messages import FromWorker
     from ...backends.process import Exit
@@ -38,6 +39,8 @@ class Fleet:
         self.n_threads = n_threads
         self.gpus: tuple[str, ...] = ()  # device ids that llama.cpp can use
         self.residents: dict[str, Resident] = {}
+        self.corrections = Corrections()
+        self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
         self._lease_ids = itertools.count(1)
 
     def __iter__(self) -> Iterator[Resident]:
@@ -63,6 +66,7 @@ class Fleet:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
         known = self.residents.get(name)
         if known is not None and known.entry == entry and known.model.plan.devices == self._devices(known):
+            self._price(known)
             return known
         if known is not None:
             known.prompter.close()
@@ -70,15 +74,21 @@ class Fleet:
         resident = Resident(name, entry, plan, keep_alive_s(name, node.config), node.ledger)
         resident.prompter.on_released = lambda: self._on_prompter_released(name)
         self.residents[name] = resident
+        resident.price(self.corrections)
         node.scheduler.add_model(
             name,
-            resident.footprint.bytes_on,
+            resident.bytes_on,
             resident.model.keep_alive_s,
             slots=plan.n_slots,
             context_tokens=plan.n_ctx,
             pinned=bool(options_for(name, node.config).pinned),
         )
         return resident
+
+    def _price(self, resident: Resident) -> None:
+        """What the next load takes may be known better by now."""
+        resident.price(self.corrections)
+        self.node.scheduler.lanes[resident.model.name].bytes_on = resident.bytes_on
 
     def _devices(self, resident: Resident) -> tuple[str, ...]:
         """What a plan made now would use: GPUs are found only some seconds after the start."""
@@ -203,6 +213,17 @@ class Fleet:
         for resident in self:
             await resident.prompter.wait()
 
+    def observe(self, observed_on: Mapping[str, Mapping[str, int]]) -> None:
+        """What a reading saw of each owner, by pool."""
+        for resident in self:
+            if resident.model.state is ModelState.READY and (seen := observed_on.get(resident.model.name)):
+                resident.observe(seen, self.corrections)
+
+    def estimate_error(self, resident: Resident) -> float | None:
+        """How far the arithmetic was off at the last load, where it was worst; None when nobody has seen one."""
+        errors = self.corrections.error(key(resident.model.facts, resident.model.plan))
+        return max(errors.values(), key=abs, default=None)
+
     def pids(self) -> dict[str, int]:
         """Owner of a reservation -> its process."""
         owners = [(r.model.name, r.model.pid) for r in self] + [(r.prompter.owner, r.prompter.pid) for r in self]
@@ -263,6 +284,8 @@ class Fleet:
         node, model, now_s = self.node, resident.model, time.monotonic()
         was_loading = model.state is ModelState.LOADING
         back_off_s = resident.reaped(how, now_s)
+        node.scheduler.lanes[model.name].bytes_on = resident.bytes_on
+        self.on_corrected()
         if model.state is ModelState.FAILED:
             if was_loading and resident.load_error is not None:
                 node.carry_out(node.scheduler.on_load_failed(model.name, resident.load_error, now_s))

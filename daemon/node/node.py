@@ -277,6 +277,7 @@ class Node:
                     self.jobs.grown(job, event, now_s)
                     resident.model.produced = True
             case Started():
+                resident.widest_prompt = max(resident.widest_prompt, event.prompt_tokens)
                 if job.live:
                     device = resident.model.ready.device if resident.model.ready else ""
                     self.jobs.started(job, event, device)

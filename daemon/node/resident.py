@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ...backends import kinds, process
+from ...backends.facts import HOST
 from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
+from ..policy import corrections
+from .plans import CELL_STEP
 from .prompter import Prompter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ...backends.facts import LoadPlan
     from ...backends.messages import FromWorker, LoadFailed, ToWorker
     from ...backends.process import Exit, Process
+    from ..policy.corrections import Corrections
     from ..policy.ledger import Ledger, Reservation
     from ..system.catalog import Entry
 
@@ -34,6 +41,10 @@ class Resident:
         self.entry = entry
         self.model = Model(name, entry.facts, plan, keep_alive_s)
         self.footprint = kinds.footprint(entry.facts, plan)
+        self.bytes_on: Mapping[str, int] = self.footprint.bytes_on  # what a load reserves
+        self.widest_prompt = 0  # tokens; one as wide as a batch has made every buffer resident
+        self._shrunk = False  # a load without memory is tried once more, with less
+        self._starved = False  # the load that failed found no memory
         self.prompter = Prompter(name, plan, ledger)
         self.load_error: InferdError | None = None
         self.refused: InferdError | None = None  # what the last one who wanted it loaded was told
@@ -51,7 +62,8 @@ class Resident:
     ) -> None:
         """Reserve, then spawn. Raises Shortfall; every other failure comes through `on_reaped`."""
         model = self.model
-        self._reservation = self._ledger.reserve(model.name, self.footprint.bytes_on)
+        self.widest_prompt, self._starved = 0, False
+        self._reservation = self._ledger.reserve(model.name, self.bytes_on)
         model.booked_bytes = self._reservation.total_bytes
         model.move(ModelState.LOADING)
         model.load_started_s, model.load_progress, model.produced = now_s, 0.0, False
@@ -73,12 +85,42 @@ class Resident:
             self._worker.stop()
         return None
 
+    def price(self, known: Corrections) -> None:
+        """Take what past loads teach into what the next one reserves."""
+        self.bytes_on = known.apply(corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on)
+
+    def observe(self, observed_on: Mapping[str, int], known: Corrections) -> None:
+        """What a reading saw of the worker, by pool; on the host these are its private bytes."""
+        model, expected = self.model, self.footprint.bytes_on
+        key = corrections.key(model.facts, model.plan)
+        full = self.widest_prompt >= model.plan.n_ubatch
+        for pool, n_bytes in observed_on.items():
+            if pool == HOST and self.footprint.host_anon_bytes:
+                n_bytes += expected[HOST] - self.footprint.host_anon_bytes  # mapped pages that are in use
+            elif pool == HOST:
+                continue  # nobody has said what should be seen
+            if pool in expected:
+                known.observe(key, pool, expected[pool], n_bytes, str(model.pid), full=full or pool != HOST)
+
+    def shrink(self) -> None:
+        """After a load that ran out of memory: the next one gets by with fewer KV cells, or reserves more."""
+        self._shrunk = True
+        plan = self.model.plan
+        n_cells = max(plan.n_ctx, plan.kv_cells // 2 // CELL_STEP * CELL_STEP)
+        if n_cells < plan.kv_cells:
+            self.model.plan = msgspec.structs.replace(plan, kv_cells=n_cells)
+            self.footprint = kinds.footprint(self.model.facts, self.model.plan)
+            self.bytes_on = self.footprint.bytes_on
+        else:
+            self.bytes_on = {pool: n_bytes * 5 // 4 for pool, n_bytes in self.bytes_on.items()}
+
     def send(self, message: ToWorker) -> None:
         assert self._worker is not None
         self._worker.send(message)
 
     def worker_ready(self) -> None:
         assert self._worker is not None
+        self._shrunk = False
         self._worker.ready()
 
     def stop(self) -> None:
@@ -88,6 +130,7 @@ class Resident:
 
     def note_load_failure(self, failure: LoadFailed) -> None:
         """What the worker itself says; it ends by itself after that."""
+        self._starved = failure.code == "memory"
         code = LOAD_CODES.get(failure.code, Code.MODEL_FAILED)
         self.load_error = InferdError(code, f"{self.model.name}: {failure.message}")
 
@@ -100,6 +143,12 @@ class Resident:
         model.pid, model.ready, model.stats, model.booked_bytes = None, None, None, 0
         if model.state is ModelState.DRAINING:
             model.move(ModelState.COLD)
+            return 0.0
+        if model.state is ModelState.LOADING and not self._shrunk and (self._starved or how.code == -signal.SIGKILL):
+            log.warning("%s ran out of memory while loading; trying once more with less", model.name)
+            self.load_error = None
+            self.shrink()
+            model.move(ModelState.FAILED)
             return 0.0
         for line in how.tail:
             log.warning("%s: %s", model.name, line)

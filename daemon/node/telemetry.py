@@ -61,4 +61,5 @@ class Telemetry:
         except OSError as error:
             return log.warning("sensors: %s", error)
         workers = {name: (pid, memory_bytes(pid)) for name, pid in pids.items()}
-        return self.machine.on_reading(memory, readings, workers, self.node.ledger)
+        self.machine.on_reading(memory, readings, workers, self.node.ledger)
+        return self.node.fleet.observe(self.node.ledger.observed())

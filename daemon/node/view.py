@@ -64,6 +64,7 @@ def _model(node: Node, machine: Machine, resident: Resident, now_s: float) -> Mo
         kv_cells_used=stats.kv_cells_used if stats else 0,
         tokens_per_s=node.meter.model_rate_per_s(model.name),
         error=model.error,
+        estimate_error=node.fleet.estimate_error(resident),
     )
 
 

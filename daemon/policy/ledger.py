@@ -67,6 +67,14 @@ class Ledger:
         pool.used = used_bytes
         pool.observed = {o: n for o, n in (by_owner or {}).items() if o in self.reservations}
 
+    def observed(self) -> dict[str, dict[str, int]]:
+        """Bytes as last read: owner -> pool -> bytes."""
+        seen: dict[str, dict[str, int]] = {}
+        for name, pool in self.pools.items():
+            for owner, n_bytes in pool.observed.items():
+                seen.setdefault(owner, {})[name] = n_bytes
+        return seen
+
     def booked_bytes(self, name: str) -> int:
         return sum(r.bytes_on.get(name, 0) for r in self.reservations.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,8 @@ def running(config: str = "") -> Iterator[Daemon]:
         command += ["--config", str(path), "--address", f"unix:{socket}"]
         with log.open("wb") as sink:
             start_s = time.monotonic()
-            process = subprocess.Popen(command, stdout=sink, stderr=sink)
+            environment = {**os.environ, "XDG_STATE_HOME": folder}  # nothing learned elsewhere
+            process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
         try:
             wait_serving(process, socket, log)
             yield Daemon(f"unix:{socket}", process.pid, time.monotonic() - start_s)

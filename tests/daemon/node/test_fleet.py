@@ -9,9 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from inferd.backends import process
+from inferd.backends.messages import LoadFailed
 from inferd.daemon.domain.config import ClassOptions, Turns
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
@@ -26,6 +28,7 @@ from inferd.tests.daemon.node.house import (
     finished,
     first_text,
     read,
+    text,
     tokens,
     what_the_fake_says,
 )
@@ -96,6 +99,33 @@ async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None
         await house.load(model)
     assert house.state("beta") is ModelState.COLD
     assert house.node.meter.total.evictions == 2
+
+
+async def test_a_load_that_ran_out_of_memory_is_tried_once_more_with_less(open_house: Open) -> None:
+    house = open_house(load_s=0.3)
+    waits = house.submit()
+    resident = house.resident()
+    n_cells = resident.model.plan.kv_cells
+    await house.until(lambda: resident.model.pid is not None)
+    assert resident.model.pid is not None
+    resident.note_load_failure(LoadFailed("memory", "x"))
+    os.kill(resident.model.pid, signal.SIGKILL)
+    assert text(await read(waits))
+    assert resident.model.plan.kv_cells == n_cells // 2
+    assert resident.model.failures == 0
+
+
+async def test_what_loads_took_corrects_what_the_next_one_reserves(house: House) -> None:
+    resident = house.resident()
+    plain = resident.bytes_on["host"]
+    resident.footprint = msgspec.structs.replace(resident.footprint, host_anon_bytes=plain - 1000)
+    await house.load()
+    resident.widest_prompt = resident.model.plan.n_ubatch
+    house.node.fleet.observe({"alpha": {"host": plain + 5000}})
+    assert house.node.fleet.estimate_error(resident) == pytest.approx(-6000 / (plain + 6000))
+    assert await house.node.fleet.unload("alpha", force=False)
+    await house.load()
+    assert house.node.ledger.reservations["alpha"].bytes_on["host"] == plain + 6000
 
 
 async def test_a_pinned_model_does_not_make_way(open_house: Open) -> None:
