@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from ..domain.request import Job
     from .lane import Lane
 
-SURE = 0.9  # the share of forecasts that a promise must hold for
+SURE = 0.9  # the share of forecasts that must hold before a class's limit
+SURE_END = 0.95  # and before a deadline: under overload most of those let in are at the margin
 
 
 class Desk:
     """The books of all lanes together."""
 
-    def __init__(self, limits: Queue, classes: dict[Priority, ClassOptions], *, preempts: bool) -> None:
+    def __init__(self, limits: Queue, classes: dict[Priority, ClassOptions], *, max_parks: int) -> None:
         self.limits = limits
         self.classes = classes
-        self.preempts = preempts
+        self.max_parks = max_parks  # of one request; 0: nobody makes way
         self.pressure = 0
         self.total = Load()
         self.by_tenant: dict[str, Load] = {}
@@ -60,7 +61,11 @@ class Desk:
         """Note on the ticket when a request that comes now would get its first token, and when it would finish."""
         if not lane.pace.known:
             return
-        waits_ms = wait_ms(self._residuals_ms(lane, job, now_s), self._ahead_ms(lane, job, ticket))
+        ahead_ms, ahead_tokens = self._ahead(lane, job, ticket)
+        waits_ms = wait_ms(self._residuals_ms(lane, job, now_s), ahead_ms)
+        # Slots compute side by side, but their prompts one after another.
+        prompts_ms = lane.pace.slot_ms(ahead_tokens + self._unread_tokens(lane, job), 0)
+        waits_ms = max(waits_ms, prompts_ms)
         ticket.at_once = waits_ms <= 0.0
         ticket.forecast_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, 1)
         ticket.forecast_end_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
@@ -75,30 +80,42 @@ class Desk:
         if not lane.slots:
             load_ms = (lane.pace.load_s.value or 0.0) * 1e3
             return [load_ms] * lane.planned_slots
-        rank = RANK[job.request.priority]
-        busy = []
-        for other, ticket in lane.running.items():
-            gives_way = self.preempts and rank == 0 and RANK[other.request.priority] > rank
-            busy.append(0.0 if gives_way else lane.residual_ms(other, ticket, now_s))
+        busy = [
+            0.0 if self._gives_way(job, other, ticket) else lane.residual_ms(other, ticket, now_s)
+            for other, ticket in lane.running.items()
+        ]
         return busy + [0.0] * (lane.slots - len(busy))
 
-    def _ahead_ms(self, lane: Lane, job: Job, ticket: Ticket) -> float:
-        """Slot time of those who are served first: higher classes, and the job's fair neighbours."""
+    def _gives_way(self, job: Job, other: Job, ticket: Ticket) -> bool:
+        """Whether a running job would be parked for this one; the rule itself is turns.preempt."""
+        is_lower = job.request.priority is Priority.INTERACTIVE is not other.request.priority
+        return bool(self.max_parks) and is_lower and ticket.parks < self.max_parks and not ticket.owed
+
+    def _unread_tokens(self, lane: Lane, job: Job) -> int:
+        """Prompts in slots whose first token has not come, and that do not make way."""
+        return sum(
+            ticket.prompt_tokens
+            for other, ticket in lane.running.items()
+            if other.first_token_s is None and not self._gives_way(job, other, ticket)
+        )
+
+    def _ahead(self, lane: Lane, job: Job, ticket: Ticket) -> tuple[float, float]:
+        """(slot time in ms, prompt tokens) of those who are served first: higher classes, and its fair neighbours."""
         line, pace = lane.line, lane.pace
         priority, tenant = line.where(job)
-        ahead_ms = 0.0
-        for other in Priority:
-            if other is priority:
-                break
-            ahead_ms += pace.slot_ms(line.totals[other].prompt_tokens, line.totals[other].output_tokens)
         own = self._own_load(lane, job, ticket)
-        mine_ms = pace.slot_ms(own.prompt_tokens, own.output_tokens)
-        most_ms = mine_ms + pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+        before = [load for other, load in line.totals.items() if RANK[other] < RANK[priority]]
+        ahead_ms = sum(pace.slot_ms(load.prompt_tokens, load.output_tokens) for load in (*before, own))
+        tokens: float = sum(load.prompt_tokens for load in (*before, own))
+        most_tokens = own.prompt_tokens + ticket.prompt_tokens
+        most_ms = pace.slot_ms(most_tokens, own.output_tokens + ticket.output_tokens)
         for name, load in line.loads[priority].items():
             if name != tenant:  # until it is this job's turn, each neighbour gets what this tenant gets
                 theirs_ms = pace.slot_ms(load.prompt_tokens, load.output_tokens)
-                ahead_ms += theirs_ms if theirs_ms < most_ms else most_ms
-        return ahead_ms + mine_ms
+                share = 1.0 if theirs_ms <= most_ms else most_ms / theirs_ms
+                ahead_ms += theirs_ms * share
+                tokens += load.prompt_tokens * share
+        return ahead_ms, tokens
 
     def _own_load(self, lane: Lane, job: Job, ticket: Ticket) -> Load:
         """What the job's own tenant has waiting before it."""
@@ -132,7 +149,7 @@ class Desk:
             pressure=self.pressure,
             first_token_ms=None if first_ms is None else first_ms * self.first_token[ticket.at_once].quantile(SURE),
             first_token_limit_ms=None if limit_s is None else limit_s * 1e3,
-            finish_ms=None if end_ms is None else end_ms * self.finish.quantile(SURE),
+            finish_ms=None if end_ms is None else end_ms * self.finish.quantile(SURE_END),
             deadline_ms=request.deadline_ms,
             least_slack_ms=slack_ms,
             delays_ms=lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens) / max(1, lane.n_slots),
@@ -143,7 +160,7 @@ class Desk:
         line, pace = lane.line, lane.pace
         if line.fifo or not pace.known or not line.with_deadline:
             return None
-        where, sure = line.where(job), self.finish.quantile(SURE)
+        where, sure = line.where(job), self.finish.quantile(SURE_END)
         promised = [(t.deadline_s, t) for j, t in line.with_deadline.items() if line.where(j) == where]
         work_ms = wait_ms(self._residuals_ms(lane, job, now_s), 0.0) * lane.n_slots
         least: float | None = None

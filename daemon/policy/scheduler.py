@@ -40,10 +40,10 @@ class Scheduler:
         self.lanes: dict[str, Lane] = {}
         self.journal = journal or Journal()
         classes = {priority: getattr(options, priority.value) for priority in Priority}
-        preempts = options.preempt and not self.fifo
-        self.desk = Desk(config.queue, classes, preempts=preempts)
+        max_parks = options.max_parks if options.preempt and not self.fifo else 0
+        self.desk = Desk(config.queue, classes, max_parks=max_parks)
         self.rooms = Rooms(ledger, self.lanes, options, self.journal)
-        self.slots = Slots(classes, self.journal, preempts=preempts, max_parks=options.max_parks)
+        self.slots = Slots(classes, self.journal, max_parks=max_parks)
         self.pressure = Pressure(config.memory.pressure)
         self.keys = Keys()
 

@@ -28,14 +28,11 @@ LOWER = (Priority.BATCH, Priority.NORMAL)  # classes with a floor, the lowest fi
 class Slots:
     """The counters of the tenants are those of the whole machine, by class; floor shares are kept by lane."""
 
-    def __init__(
-        self, classes: Mapping[Priority, ClassOptions], journal: Journal, *, preempts: bool, max_parks: int
-    ) -> None:
+    def __init__(self, classes: Mapping[Priority, ClassOptions], journal: Journal, *, max_parks: int) -> None:
         self.counters = {priority: Counters() for priority in Priority}
         self.classes = classes
         self.journal = journal
-        self.preempts = preempts
-        self.max_parks = max_parks
+        self.max_parks = max_parks  # of one request; 0: nobody makes way
 
     def fill(self, lane: Lane, now_s: float) -> list[Start]:
         """Pickable jobs in their turn, while slots and cells last; one that waits for cells holds back its juniors."""
@@ -55,7 +52,7 @@ class Slots:
         """Interactive requests that found no slot have others parked, as many as there are of them."""
         waiting = lane.line.pickable[Priority.INTERACTIVE]
         decisions: list[Decision] = []
-        if not self.preempts or not waiting:
+        if not self.max_parks or not waiting:
             return []
         for _ in range(min(waiting, lane.slots) - len(lane.parking)):
             running = [(job, ticket) for job, ticket in lane.running.items() if job not in lane.parking]

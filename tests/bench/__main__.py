@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fanout, machine, report, rules, startup, throughput, ttft, turns
+from . import fanout, footprint, machine, replay, report, rules, startup, throughput, ttft, turns
 
 if TYPE_CHECKING:
     from .figures import Outcome
@@ -23,6 +23,8 @@ PROBES = {
     "startup": startup.measure,
     "rules": rules.measure,
     "turns": turns.measure,
+    "replay": replay.measure,
+    "footprint": footprint.measure,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -64,6 +64,21 @@ def test_an_interactive_request_counts_on_those_who_make_way() -> None:
     assert forecast(it, CHAT).forecast_ms == pytest.approx(1010.0)
 
 
+def test_prompts_are_computed_one_after_another() -> None:
+    it = ready(slots=8)
+    pace(it, prefill_ms=1.0, decode_ms=1.0)
+    for _ in range(3):
+        it.on_request(job(n_prompt=1000, max_tokens=10), 0.0)
+    assert forecast(it, n_prompt=500).forecast_ms == pytest.approx(3 * 1000 + 500 + 1)
+
+
+def test_nobody_is_counted_on_who_made_way_too_often() -> None:
+    it = busy(1, BATCH)
+    for ticket in it.lanes["m"].running.values():
+        ticket.parks = 3
+    assert forecast(it, CHAT).forecast_ms == pytest.approx(1010.0)
+
+
 def test_only_earlier_deadlines_are_before_a_deadline() -> None:
     it = busy(1)
     for deadline_ms in (90_000, 50_000):
