@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import signal
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from .policy.ledger import Ledger
 from .system.catalog import Catalog
 from .system.hardware import Sensors, detect, with_backends
 from .system.probe import probe_backends
+from .system.recorder import Arrivals, Decisions
 from .system.state import load_json, save_json
 
 if TYPE_CHECKING:
@@ -113,6 +115,10 @@ def build(config: Config) -> tuple[Node, Telemetry]:
     catalog = Catalog([Path(folder).expanduser() for folder in config.models.folders], bundled)
     node = Node(config, catalog, ledger, hardware.cpu.threads)
     node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))
+    if config.records.arrivals_file:
+        node.jobs.on_over = Arrivals(Path(config.records.arrivals_file).expanduser(), time.monotonic()).on_over
+    if config.records.decisions_file:
+        node.scheduler.journal.sink = Decisions(Path(config.records.decisions_file).expanduser()).note
     return node, Telemetry(node, machine, Sensors(hardware), version("inferd"))
 
 

@@ -82,6 +82,13 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pressure: tuple[Percent, Percent, Percent, Percent] = (10.0, 20.0, 40.0, 60.0)
 
 
+class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files that grow with every request; empty: none."""
+
+    arrivals_file: str = ""  # CSV, for `inferd bench --trace`
+    decisions_file: str = ""  # JSON lines: every decision with its inputs
+
+
 class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every catalog name runs on the fake engine: no weights, a set rate. For tests, demos and benchmarks."""
 
@@ -97,5 +104,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     queue: Queue = Queue()
     scheduler: Turns = Turns()
     memory: Memory = Memory()
+    records: Records = Records()
     fake: Fake = Fake()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

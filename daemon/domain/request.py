@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ...backends.messages import ChatMessage, FinishReason, SamplingParams
 
 
+# Columns of a recording of arrivals, which a replay reads: seconds from the daemon's start, tokens, milliseconds.
+RECORDING = ("at_s", "tenant", "priority", "model", "prompt_tokens", "output_tokens", "deadline_ms")
+
+
 class Priority(Enum):
     """Classes of service. The order of the members is the order of service."""
 

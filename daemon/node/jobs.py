@@ -11,7 +11,7 @@ from ..domain.request import Job, Phase
 from .stream import Beat, Finished, Queued, Resumed, Started, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ...backends import messages
     from ..domain.request import Request
@@ -23,6 +23,7 @@ class Jobs:
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
+        self.on_over: Callable[[Job], None] | None = None
         self._jobs: dict[str, Job] = {}
         self._streams: dict[str, Stream] = {}
         self._arrivals = itertools.count()
@@ -52,6 +53,8 @@ class Jobs:
         """The job is over and holds no slot."""
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id], self._streams[job.id]
+            if self.on_over is not None:
+                self.on_over(job)
 
     def hung_up(self, stream: Stream) -> None:
         """Nobody reads the stream any more."""

@@ -44,12 +44,12 @@ class Journal:
 
     def __init__(self, sink: Callable[[Record], None] | None = None) -> None:
         self._records: deque[Record] = deque(maxlen=CAPACITY)
-        self._sink = sink
+        self.sink = sink
 
     def note(self, record: Record) -> None:
         self._records.append(record)
-        if self._sink is not None:
-            self._sink(record)
+        if self.sink is not None:
+            self.sink(record)
 
     def about(self, request_id: str) -> list[Record]:
         """Oldest first: the decisions on this request, and the turns in which it was passed over."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from ..domain.request import Priority
+from ..domain.request import RECORDING, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_COUNT = 2**31 - 1  # of tokens, and of milliseconds
-OWN = ("at_s", "tenant", "priority", "model", "prompt_tokens", "output_tokens", "deadline_ms")
+OWN = RECORDING
 
 
 class TraceError(Exception):

@@ -1,0 +1,82 @@
+"""Files that grow by a line: arrivals that can be replayed, decisions that can be made again.
+
+A line is lost rather than a request held up: what cannot be written ends the file, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..domain.request import RECORDING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..domain.request import Job
+
+log = logging.getLogger(__name__)
+
+FILE_MODE = 0o600  # tenants and models are nobody else's business
+
+
+class Recorder:
+    """Appends lines to one file, which is opened with the first of them."""
+
+    def __init__(self, path: Path, header: str = "") -> None:
+        self._path = path
+        self._header = header
+        self._file: io.TextIOWrapper | None = None
+        self._failed = False
+
+    def write(self, line: str) -> None:
+        """Never raises, and waits for no disk beyond the kernel's own cache."""
+        if self._failed:
+            return
+        try:
+            if self._file is None:
+                self._path.touch(FILE_MODE)
+                is_new = self._path.stat().st_size == 0
+                self._file = self._path.open("a", encoding="utf-8", newline="", buffering=1)
+                line = f"{self._header}{line}" if is_new else line
+            self._file.write(line)
+        except OSError as error:
+            self._failed = True
+            log.warning("%s is not written any more: %s", self._path, error.strerror)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Arrivals(Recorder):
+    """One row for each request that is over, with the columns of RECORDING; `inferd bench --trace` reads it."""
+
+    def __init__(self, path: Path, start_s: float) -> None:
+        super().__init__(path, _row(RECORDING))
+        self._start_s = start_s
+
+    def on_over(self, job: Job) -> None:
+        request = job.request
+        at_s = round(job.arrived_s - self._start_s, 4)
+        deadline_ms = "" if request.deadline_ms is None else request.deadline_ms
+        counts = len(job.prompt or ()), len(job.generated)
+        if all(counts):  # what was refused or cancelled before its first token has no length to repeat
+            self.write(_row((at_s, request.tenant, request.priority.value, request.model, *counts, deadline_ms)))
+
+
+class Decisions(Recorder):
+    """One JSON object for each decision, with the question that it answered."""
+
+    def note(self, record: msgspec.Struct) -> None:
+        self.write(msgspec.json.encode(record).decode() + "\n")
+
+
+def _row(cells: tuple[object, ...]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(cells)
+    return text.getvalue()

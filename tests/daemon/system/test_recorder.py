@@ -1,0 +1,64 @@
+"""Lines in a file, or none: never an exception."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING
+
+from inferd.daemon.policy.journal import recompute
+from inferd.daemon.replay.arrivals import read_trace
+from inferd.daemon.system.recorder import Arrivals, Decisions
+from inferd.tests.daemon.policy.tools import BATCH, CHAT, job, ready
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_arrivals_can_be_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.csv"
+    recorder = Arrivals(path, start_s=100.0)
+    for arrived_s, priority, deadline_ms in ((101.5, BATCH, None), (103.25, CHAT, 5000)):
+        one = job(priority, tenant="a, b", n_prompt=7, arrived_s=arrived_s, deadline_ms=deadline_ms)
+        one.generated = [1] * 9
+        recorder.on_over(one)
+    recorder.on_over(job(n_prompt=None))  # refused before it was read
+    recorder.close()
+    first, second = read_trace(path)
+    assert (first.at_s, first.tenant, first.priority, first.prompt_tokens, first.output_tokens) == (
+        1.5, "a, b", BATCH, 7, 9,
+    )  # fmt: skip
+    assert (second.at_s, second.deadline_ms) == (3.25, 5000)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_second_daemon_goes_on_in_the_same_file(tmp_path: Path) -> None:
+    one = job()
+    one.generated = [1]
+    for _ in range(2):
+        recorder = Arrivals(tmp_path / "a.csv", start_s=0.0)
+        recorder.on_over(one)
+        recorder.close()
+    assert len(read_trace(tmp_path / "a.csv")) == 2
+
+
+def test_decisions_can_be_made_again(tmp_path: Path) -> None:
+    path, it = tmp_path / "decisions.jsonl", ready()
+    decisions = Decisions(path)
+    it.journal.sink = decisions.note
+    it.on_request(job(BATCH), 0.0)
+    it.on_request(job(CHAT), 0.0)
+    decisions.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["admit", "start", "admit", "preempt"]
+    for record in records:
+        assert recompute(record["kind"], record["question"]) == record["answer"]
+
+
+def test_what_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Decisions(tmp_path / "missing" / "decisions.jsonl")
+    recorder.write("x")
+    recorder.write("y")
+    assert len(caplog.records) == 1
