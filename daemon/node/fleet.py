@@ -298,7 +298,7 @@ class Fleet:
 
     def _on_prompter_released(self, name: str) -> None:
         """Its helper's bytes are free; the worker's are told of in `_on_reaped`."""
-        if not self.node.closing and self.residents[name].model.state is ModelState.COLD:
+        if not self.node.closing:
             self.node.carry_out(self.node.scheduler.on_freed(name, time.monotonic()))
 
     def _on_back_off_over(self, resident: Resident) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TOLD_EACH_TICK = 32  # of a line: so many at its head hear at every tick, the next ones at every second, and so on
 RANK = {Priority.BATCH: 0, Priority.NORMAL: 1, Priority.INTERACTIVE: 2}  # who is parked first when KV is short
 
 
@@ -59,6 +60,7 @@ class Node:
         self._drain_limit: asyncio.Timeout | None = None
         self.scheduler = Scheduler(ledger, config)
         self._alarm: asyncio.TimerHandle | None = None  # for those who wait for memory
+        self._n_ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
@@ -112,9 +114,12 @@ class Node:
             error = InferdError(Code.SLOW_CONSUMER, f"the reader of this stream took nothing for {limit_s:g} s")
             self._cancel(stream.job, error)
             stream.cut(error)
+        self._n_ticks += 1
         for lane in self.scheduler.lanes.values():
             for position, job in enumerate(lane.waiting):
-                self._tell_queued(job, now_s, position)
+                # News of a long line is work: who stands far behind hears less often.
+                if (self._n_ticks + job.arrival) % (1 + position // TOLD_EACH_TICK) == 0:
+                    self._tell_queued(job, now_s, position)
         self.fleet.tick(now_s)
         self.changes.notify()
 

@@ -206,8 +206,18 @@ def _parked(outcome: Outcome, model: Path, n_runs: int) -> None:
                 parked, n = _tokens_parked(client, model.stem, seed, temperature)
                 parks += n
                 wrong += parked != alone
+        _until(lambda: not client.snapshot().requests)
+        rates = client.snapshot().rates
     figure = Figure("parked runs that differ from the unparked one", wrong, wrong, wrong, 2 * n_runs, "", 0, False)
     outcome.figures.append(figure)
+    wasted = dict(rates.wasted_tokens_total)
+    unexplained = rates.computed_tokens_total - rates.delivered_tokens_total - sum(wasted.values())
+    name = "tokens computed in these runs, less those delivered and those wasted by reason"
+    outcome.figures.append(Figure(name, unexplained, unexplained, unexplained, 1, "", 0, False))
+    outcome.lines.append(
+        f"Tokens of these runs: {rates.computed_tokens_total:,} computed, {rates.delivered_tokens_total:,} delivered, "
+        f"wasted: {wasted}."
+    )
     outcome.lines.append(f"Parked runs: {2 * n_runs} (greedy and sampled, 200 tokens), parked {parks} times in all.")
 
 
