@@ -335,7 +335,8 @@ async def test_who_waits_for_a_slot_is_told_when_it_gets_one(open_house: Open) -
     assert isinstance(told, Queued)
     assert told.eta_ms is not None
     low_ms, high_ms = told.eta_ms
-    assert 0 < low_ms < 400 < high_ms
+    assert 0 < low_ms < high_ms
+    assert low_ms < 100 * 30  # ten times what is left of the other
     house.node.cancel(busy.job.id)
 
 
