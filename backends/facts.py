@@ -66,9 +66,9 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes a load will take, by pool, and what they are for.
 
-    `bytes_on` is what must be free for it to run well, so that is what admission reserves. The last two are what the
-    kernel will show of the process (RssAnon and RssFile of /proc/PID/status) once it has computed to the full; their
-    sum is larger than `bytes_on["host"]` by mapped pages that are never read again, and 0 means nobody has said.
+    `bytes_on` is what must be free for it to run well, so that is what admission reserves. Anonymous and file bytes are
+    what the kernel will show of the process (RssAnon and RssFile of /proc/PID/status) once it has computed to the full;
+    their sum is larger than `bytes_on["host"]` by mapped pages that are never read again, and 0 means nobody has said.
     """
 
     bytes_on: dict[str, int]  # pool -> bytes
@@ -77,3 +77,4 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     compute_bytes: int  # graph buffers, outputs, and the worker process itself
     host_anon_bytes: int = 0
     host_file_bytes: int = 0  # at most: the kernel may take mapped pages back
+    host_late_bytes: int = 0  # of the anonymous ones: resident only as far as KV cells have been used

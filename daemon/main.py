@@ -82,7 +82,6 @@ async def _serve(config: Config, where: str) -> int:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     server, health = _server(config, node, telemetry)
-    node.fleet.on_corrected = lambda: _keep(node)
     _bind(server, where)
     await server.start()
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
@@ -90,6 +89,7 @@ async def _serve(config: Config, where: str) -> int:
     eternal = [
         asyncio.create_task(telemetry.run(), name="telemetry"),
         asyncio.create_task(_probe(node, telemetry), name="probe"),
+        asyncio.create_task(_keep_corrections(node), name="corrections"),
     ]
     await _until(stop, eternal)
     log.info("shutting down: %d requests are live", len(node.jobs))
@@ -112,19 +112,31 @@ def build(config: Config) -> tuple[Node, Telemetry]:
     ledger = Ledger()
     machine.open_pools(ledger)
     bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"
-    catalog = Catalog([Path(folder).expanduser() for folder in config.models.folders], bundled)
+    catalog = Catalog([_path(folder) for folder in config.models.folders], bundled)
     node = Node(config, catalog, ledger, hardware.cpu.threads)
     node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))
     if config.records.arrivals_file:
-        node.jobs.on_over = Arrivals(Path(config.records.arrivals_file).expanduser(), time.monotonic()).on_over
+        node.jobs.on_over = Arrivals(_path(config.records.arrivals_file), time.time() - time.monotonic()).on_over
     if config.records.decisions_file:
-        node.scheduler.journal.sink = Decisions(Path(config.records.decisions_file).expanduser()).note
+        node.scheduler.journal.sink = Decisions(_path(config.records.decisions_file)).note
     return node, Telemetry(node, machine, Sensors(hardware), version("inferd"))
 
 
-def _keep(node: Node) -> None:
-    """Beside the loop, which does not wait for the disk."""
-    asyncio.get_running_loop().run_in_executor(None, save_json, CORRECTIONS, node.fleet.corrections.to_builtins())
+def _path(given: str) -> Path:
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise Refused(BAD_CONFIG, f"{given}: there is no such user") from None
+
+
+async def _keep_corrections(node: Node) -> None:
+    """For ever: when something was learned it is kept, beside the loop, which does not wait for the disk."""
+    learned = asyncio.Event()
+    node.fleet.on_corrected = learned.set
+    while True:
+        await learned.wait()
+        learned.clear()
+        await asyncio.to_thread(save_json, CORRECTIONS, node.fleet.corrections.to_builtins())
 
 
 async def _probe(node: Node, telemetry: Telemetry) -> None:

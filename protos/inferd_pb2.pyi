@@ -508,7 +508,7 @@ class Resumed(google.protobuf.message.Message):
 
     WHY_FIELD_NUMBER: builtins.int
     why: builtins.str
-    """preempted, evicted, worker_crashed, kv_full"""
+    """preempted, evicted, kv_full"""
     def __init__(
         self,
         *,
@@ -1024,7 +1024,7 @@ class DecisionRecord(google.protobuf.message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     age_ms: builtins.float
     kind: builtins.str
-    """admit, queue, start, preempt, evict"""
+    """admit, queue, start, preempt, evict, refuse"""
     model: builtins.str
     inputs: builtins.str
     """JSON: the question as the rule saw it"""
@@ -1404,7 +1404,9 @@ class Rates(google.protobuf.message.Message):
     """of those, what answers were made of"""
     @property
     def wasted_tokens_total(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
-        """And the rest, by why: preempted, evicted, kv_full, cancelled, superseded, deadline, slow_consumer, worker_crashed"""
+        """And the rest, by why: preempted, evicted, kv_full, or the code of the error that ended the request. An attempt that
+        ended with its worker is in none of the three.
+        """
 
     def __init__(
         self,

@@ -478,7 +478,8 @@ class MonitorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Why a request waited, moved or was refused: the last decisions about it, oldest first.
+        """Why a request waited, moved or was refused: the decisions about it, oldest first; of many the first 64 and the last
+        448.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

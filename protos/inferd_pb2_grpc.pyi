@@ -458,7 +458,9 @@ class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _Mo
     """The first message is the present state; later ones are conflated, newest wins."""
 
     Explain: _MonitorExplainType
-    """Why a request waited, moved or was refused: the last decisions about it, oldest first."""
+    """Why a request waited, moved or was refused: the decisions about it, oldest first; of many the first 64 and the last
+    448.
+    """
 
 MonitorAsyncStub: typing_extensions.TypeAlias = MonitorStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -497,6 +499,8 @@ class MonitorServicer(metaclass=abc.ABCMeta):
         request: inferd_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.ExplainResponse, collections.abc.Awaitable[inferd_pb2.ExplainResponse]]:
-        """Why a request waited, moved or was refused: the last decisions about it, oldest first."""
+        """Why a request waited, moved or was refused: the decisions about it, oldest first; of many the first 64 and the last
+        448.
+        """
 
 def add_MonitorServicer_to_server(servicer: MonitorServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

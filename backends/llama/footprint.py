@@ -4,8 +4,8 @@ Weights count once in what is reserved. A CPU build of llama.cpp copies matrices
 the copy is what stays in use; the mapped pages it was made from are clean page cache that the kernel takes back when
 somebody needs room, and no token ever reads them again. RSS shows both until then, so both are told: the copy among
 the anonymous bytes, the pages among those of the file. Everything else of a worker is anonymous. llama.cpp clears the
-whole KV cache when it makes it, so the cache is resident from the start; graph buffers become so with the first full
-batch, and are priced in full.
+whole KV cache when it makes it, so the cache is resident from the start. Graph buffers become so with the first full
+batch, but for masks and scores, which do as far as cells are used; all are priced in full.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
         compute_bytes=sum(compute.values()),
         host_anon_bytes=bytes_on[HOST] - LIBRARY_BYTES - (mapped - stale),
         host_file_bytes=LIBRARY_BYTES + mapped,
+        host_late_bytes=_late_bytes(facts, plan) if HOST in pools else 0,
     )
 
 
@@ -185,8 +186,7 @@ def _compute(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, i
     graph_bytes = max(_layer_bytes(facts, plan), logits_bytes + 8 * plan.n_ubatch * facts.n_embd)
     parts += [(pool, graph_bytes + (0 if pool == HOST else DEVICE_CONTEXT_BYTES)) for pool in set(pools)]
     if HOST in pools:
-        # The rows of the widest product once more, in 8 bits: ggml's work buffer.
-        parts.append((HOST, plan.n_ubatch * max(_n_ff(facts), _width(facts)) * 34 // 32))
+        parts.append((HOST, _work_bytes(facts, plan)))
     else:
         parts.append((HOST, 4 * plan.n_ubatch * facts.n_embd))  # embeddings are still looked up here
     return _sum(parts)
@@ -204,6 +204,20 @@ def _layer_bytes(facts: ModelFacts, plan: LoadPlan) -> int:
         return feed_forward + 2 * plan.n_ubatch * cells * n_masks  # masks in 16 bits
     attention = row_bytes * (cells * (facts.n_heads + n_masks) + 6 * width)  # all scores of all heads, and the masks
     return max(feed_forward + row_bytes * cells * n_masks, attention)
+
+
+def _work_bytes(facts: ModelFacts, plan: LoadPlan) -> int:
+    """ggml's work buffer: what goes into the widest product once more, in 8 bits, or all scores in 16."""
+    rows_bytes = plan.n_ubatch * max(_n_ff(facts), _width(facts)) * 34 // 32
+    if plan.flash_attention is not False:
+        return rows_bytes
+    return max(rows_bytes, 2 * plan.n_ubatch * _stream_cells(plan) * facts.n_heads)
+
+
+def _late_bytes(facts: ModelFacts, plan: LoadPlan) -> int:
+    """Masks and scores. The second mask of a model with a sliding window lies where activations do (measured)."""
+    bytes_of_a_cell = 2 if plan.flash_attention is not False else 4 * (facts.n_heads + 1) + 2 * facts.n_heads
+    return plan.n_ubatch * _stream_cells(plan) * bytes_of_a_cell
 
 
 def _width(facts: ModelFacts) -> int:

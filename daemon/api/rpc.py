@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TENANT = "inferd-tenant"
 DEFAULT_TENANT = "default"
+MAX_RECORDS = 512  # of one explanation: the first 64 and the last ones
 WATCH_MS = (100, 1000, 60_000)  # lowest, default, highest
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name[name].full_name for name in ("Inference", "Models", "Monitor"))
 
@@ -90,11 +91,12 @@ class Models(pb_grpc.ModelsServicer):
 
     @guarded
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> None:
-        async for model in self.node.fleet.load(request.model):
-            progress = pb.LoadProgress(state=model.state.value, progress=model.load_progress)
-            if model.ready is not None:
-                progress.load_ms, progress.device = model.load_ms, model.ready.device
-            await context.write(progress)
+        async with contextlib.aclosing(self.node.fleet.load(request.model)) as loading:
+            async for model in loading:
+                progress = pb.LoadProgress(state=model.state.value, progress=model.load_progress)
+                if model.ready is not None:
+                    progress.load_ms, progress.device = model.load_ms, model.ready.device
+                await context.write(progress)
 
     @guarded
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
@@ -139,7 +141,8 @@ class Monitor(pb_grpc.MonitorServicer):
         if not records:
             text = f"nothing is remembered of request {request.request_id[:MAX_ID_CHARS]!r}"
             raise InferdError(Code.NOT_FOUND, text, field="request_id")
-        return wire.to_explanation(request.request_id, records, time.monotonic())
+        shown = records if len(records) <= MAX_RECORDS else [*records[:64], *records[64 - MAX_RECORDS :]]
+        return wire.to_explanation(request.request_id, shown, time.monotonic())
 
 
 def tenant(context: Context) -> str:

@@ -98,9 +98,9 @@ def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
         tokens=tokens,
         max_tokens=wire.max_tokens if wire.HasField("max_tokens") else None,
         deadline_ms=wire.deadline_ms if wire.HasField("deadline_ms") else None,
-        session_id=wire.session_id,
-        run_id=wire.run_id,
-        supersede_key=wire.supersede_key,
+        session_id=_key(wire, "session_id"),
+        run_id=_key(wire, "run_id"),
+        supersede_key=_key(wire, "supersede_key"),
     )
     n = wire.sampling.n if wire.sampling.HasField("n") else 1
     return [request] if n == 1 else [_choice(request, i) for i in range(n)]
@@ -179,6 +179,15 @@ def _model(name: str) -> str:
     if not name:
         raise InferdError(Code.INVALID, "model is missing", field="model")
     return name
+
+
+def _key(wire: pb.GenerateRequest, name: str) -> str:
+    """A name that the client chose and the daemon keeps."""
+    given: str = getattr(wire, name)
+    if len(given) > MAX_ID_CHARS:
+        text = f"{name} must have at most {MAX_ID_CHARS} characters, not {len(given)}"
+        raise InferdError(Code.INVALID, text, field=name, highest=MAX_ID_CHARS)
+    return given
 
 
 def _id(given: str) -> str:

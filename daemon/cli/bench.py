@@ -24,13 +24,13 @@ From = Annotated[float, typer.Option("--from", metavar="S", min=0, help="Begin a
 To = Annotated[float | None, typer.Option("--to", metavar="S", min=0, help="End before this second of the trace.")]
 Speed = Annotated[float, typer.Option("--speed", metavar="X", help="So many times as many arrivals a second.")]
 Slots = Annotated[
-    int | None, typer.Option("--slots", metavar="N", min=1, help=f"Requests at a time; default: {SLOTS}.")
+    int | None, typer.Option("--slots", metavar="N", min=1, max=4096, help=f"Requests at a time; default: {SLOTS}.")
 ]
 Decode = Annotated[
-    float | None, typer.Option(metavar="R", min=0, help=f"Of one stream; default: {DECODE_TOKENS_PER_S:g}.")
+    float | None, typer.Option(metavar="R", min=0, max=1e9, help=f"Of one stream; default: {DECODE_TOKENS_PER_S:g}.")
 ]
 Prefill = Annotated[
-    float | None, typer.Option(metavar="R", min=0, help=f"Of prompts; default: {PREFILL_TOKENS_PER_S:g}.")
+    float | None, typer.Option(metavar="R", min=0, max=1e9, help=f"Of prompts; default: {PREFILL_TOKENS_PER_S:g}.")
 ]
 Classes = Annotated[str | None, typer.Option(metavar="SHARES", help="Such as interactive=0.2,batch=0.8.")]
 Tenants = Annotated[str | None, typer.Option(metavar="SHARES", help="Such as ada=10,bob=1.")]
@@ -137,7 +137,7 @@ def make_shape(
     max_prompt_tokens: int | None,
     max_output_tokens: int | None,
 ) -> "Shape":
-    from ..replay.arrivals import MAX_COUNT, Shape
+    from ..replay.arrivals import MAX_TOKENS, Shape
 
     if not 0 < speed < math.inf:
         stop(USAGE, "--speed must be above 0")
@@ -147,10 +147,18 @@ def make_shape(
         speed=speed,
         classes=by_class(classes, "--classes") or None,
         tenants=pairs(tenants, "--tenants") or None,
-        deadlines_ms={priority: round(ms) for priority, ms in by_class(deadline_ms, "--deadline-ms").items()},
-        max_prompt_tokens=max_prompt_tokens or MAX_COUNT,
-        max_output_tokens=max_output_tokens or MAX_COUNT,
+        deadlines_ms={priority: _whole_ms(ms) for priority, ms in by_class(deadline_ms, "--deadline-ms").items()},
+        max_prompt_tokens=max_prompt_tokens or MAX_TOKENS,
+        max_output_tokens=max_output_tokens or MAX_TOKENS,
     )
+
+
+def _whole_ms(ms: float) -> int:
+    from ..replay.arrivals import MAX_COUNT
+
+    if not 1 <= ms <= MAX_COUNT:
+        stop(USAGE, f"--deadline-ms must be from 1 to {MAX_COUNT:,}, not {ms:g}")
+    return round(ms)
 
 
 def pairs(text: str | None, option: str) -> dict[str, float]:
@@ -162,7 +170,7 @@ def pairs(text: str | None, option: str) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = math.nan
-        if not name or not 0 < value < math.inf:
+        if not (name.isascii() and name.isprintable() and len(name) <= 64 and name) or not 0 < value < math.inf:
             stop(USAGE, f"{option} must be NAME=NUMBER,... with numbers above 0, not {part!r}")
         found[name.strip()] = value
     return found

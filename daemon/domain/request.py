@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...backends.messages import ChatMessage, FinishReason, SamplingParams
 
 
-# Columns of a recording of arrivals, which a replay reads: seconds from the daemon's start, tokens, milliseconds.
+# Columns of a recording of arrivals, which a replay reads: seconds since 1970, tokens, milliseconds.
 RECORDING = ("at_s", "tenant", "priority", "model", "prompt_tokens", "output_tokens", "deadline_ms")
 
 

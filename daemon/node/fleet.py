@@ -13,7 +13,7 @@ from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
 from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
-from ..policy.scheduler import no_room
+from ..policy.rooms import no_room
 from ..system.catalog import valid_name
 from .plans import keep_alive_s, make_plan, options_for
 from .resident import Resident
@@ -95,10 +95,20 @@ class Fleet:
         model = resident.model
         return make_plan(model.name, model.facts, self.node.config, self.n_threads, self.gpus).devices
 
-    async def load(self, name: str) -> AsyncIterator[Model]:
+    async def load(self, name: str) -> AsyncGenerator[Model, None]:
         """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""
         resident = self.get(name)
-        model = resident.model
+        resident.askers += 1
+        try:
+            async for model in self._load(resident):
+                yield model
+        finally:
+            resident.askers -= 1
+            if not resident.askers:
+                self.node.carry_out(self.node.scheduler.on_load_withdrawn(name, time.monotonic()))
+
+    async def _load(self, resident: Resident) -> AsyncIterator[Model]:
+        name, model = resident.model.name, resident.model
         self._ask(resident)
         while model.state is not ModelState.READY:
             if resident.load_error is not None and model.state not in LOADED:

@@ -211,7 +211,8 @@ class Node:
                 case CancelJob(job=job, error=error):
                     self._cancel(job, error)
                 case Load(model=name):
-                    self.fleet.begin(self.fleet.get(name))
+                    if not self.closing:
+                        self.fleet.begin(self.fleet.get(name))
                 case Unload(model=name):
                     self.fleet.drain(self.fleet.get(name), force=False)
                 case Evict(model=name):

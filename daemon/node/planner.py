@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ...backends import kinds
+from ..policy.corrections import key
+from ..policy.pressure import Grade
 from ..policy.residency import evict
-from ..policy.rooms import NEVER, NoRoom
-from ..policy.scheduler import no_room
+from ..policy.rooms import NEVER, NoRoom, no_room
 from .plans import CELL_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ...backends.facts import LoadPlan
+    from ..policy.corrections import Corrections
     from ..policy.residency import EvictQuestion, Holder
+    from ..policy.scheduler import Scheduler
     from .node import Node
     from .resident import Resident
 
@@ -38,45 +41,74 @@ class LoadReport:
     change: str = ""
 
 
-def plan_load(node: Node, name: str) -> LoadReport:
-    """Raises InferdError for a model that is not there. What it says is what a load decides, by the same rules."""
-    resident = node.fleet.get(name)
-    lane, rooms = node.scheduler.lanes[name], node.scheduler.rooms
-    question = rooms.question(lane, time.monotonic())
-    devices = resident.model.plan.devices or ("cpu",)
-    pools = tuple((pool, n_bytes, question.free[pool]) for pool, n_bytes in question.need.items())
-    known = LoadReport(name, "loaded", devices, pools, holders=question.holders, load_ms=rooms.reload_s(lane) * 1e3)
-    if lane.slots or lane.loading:
-        return known
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What asking for a model now would come to, by the scheduler's own rules."""
+
+    outcome: str
+    question: EvictQuestion
+    victims: tuple[str, ...] = ()
+    message: str = ""
+
+
+def outlook(scheduler: Scheduler, name: str, now_s: float) -> Outlook:
+    """Changes nothing; a load decides the same."""
+    lane, rooms = scheduler.lanes[name], scheduler.rooms
+    question = rooms.question(lane, now_s)
+    if lane.slots:
+        return Outlook("loaded", question)
+    if lane.loading or lane.granted:
+        return Outlook("waits", question, message="it is being loaded")
+    if lane.closed_until_s > now_s:
+        return Outlook("waits", question, message="it is on its way out, or pauses after a failed load")
+    if scheduler.pressure.grade >= Grade.NO_LOADS:
+        return Outlook("waits", question, message="the machine is short of memory, and nothing is loaded now")
     victims = evict(question)
     if victims:
-        return replace(known, outcome="evicts", victims=victims)
+        return Outlook("evicts", question, victims)
     if victims is not None:
         if rooms.fits_now(lane):
-            return replace(known, outcome="fits")
-        return replace(known, outcome="waits", message="a model that is on its way out still holds the memory")
+            return Outlook("fits", question)
+        return Outlook("waits", question, message="a model that is on its way out still holds the memory")
     try:
         rooms.check_possible(question)
     except NoRoom as no:
-        message = no_room(name, no.short).message
-        return replace(known, outcome="refused", message=message, load_ms=None, change=_change(resident, question))
+        return Outlook("refused", question, message=no_room(name, no.short).message)
     stay = ", ".join(f"{h.model} ({h.stays})" for h in question.holders if h.stays)
-    return replace(known, outcome="waits", message=f"the memory is held by {stay}")
+    return Outlook("waits", question, message=f"the memory is held by {stay}")
 
 
-def _change(resident: Resident, question: EvictQuestion) -> str:
+def plan_load(node: Node, name: str) -> LoadReport:
+    """Raises InferdError for a model that is not there."""
+    resident = node.fleet.get(name)
+    it = outlook(node.scheduler, name, time.monotonic())
+    refused = it.outcome == "refused"
+    return LoadReport(
+        model=name,
+        outcome=it.outcome,
+        devices=resident.model.plan.devices or ("cpu",),
+        pools=tuple((pool, n_bytes, it.question.free[pool]) for pool, n_bytes in it.question.need.items()),
+        victims=it.victims,
+        holders=it.question.holders,
+        load_ms=None if refused else node.scheduler.rooms.reload_s(node.scheduler.lanes[name]) * 1e3,
+        message=it.message,
+        change=_change(resident, it.question, node.fleet.corrections) if refused else "",
+    )
+
+
+def _change(resident: Resident, question: EvictQuestion, known: Corrections) -> str:
     """The smallest change of the config that would make it fit, the one that costs least first."""
-    room = _room(question, ())
-    plan, facts = resident.model.plan, resident.model.facts
-    for change, smaller in _smaller(plan):
-        if _fits(kinds.footprint(facts, smaller).bytes_on, room):
+    room, facts = _room(question, ()), resident.model.facts
+    short = 0
+    for change, plan in _smaller(resident.model.plan):
+        need = known.apply(key(facts, plan), kinds.footprint(facts, plan).bytes_on)
+        if _fits(need, room):
             return change
+        short = max(n_bytes - room.get(pool, 0) for pool, n_bytes in need.items())
     pinned = [holder for holder in question.holders if holder.stays in NEVER]
     if pinned and _fits(question.need, _room(question, [holder.model for holder in pinned])):
         return f"pinned = false for {', '.join(holder.model for holder in pinned)}"
-    least = kinds.footprint(facts, msgspec.structs.replace(plan, n_ctx=CELL_STEP, kv_cells=CELL_STEP, n_slots=1))
-    short = max(n_bytes - room.get(pool, 0) for pool, n_bytes in least.bytes_on.items())
-    return f"free {short / 2**20:,.0f} MiB more: even its smallest context does not fit"
+    return f"free {short / 2**20:,.0f} MiB more: even one slot with the smallest context does not fit"
 
 
 def _smaller(plan: LoadPlan) -> Iterator[tuple[str, LoadPlan]]:
@@ -89,6 +121,8 @@ def _smaller(plan: LoadPlan) -> Iterator[tuple[str, LoadPlan]]:
         yield f'kv_type = "q8_0" and kv_cells = {plan.n_ctx}', replace(plan, kv_type="q8_0", kv_cells=plan.n_ctx)
     for n_ctx in _halves(plan.n_ctx, CELL_STEP):
         yield f"context_tokens = {n_ctx} and kv_cells = {n_ctx}", replace(plan, n_ctx=n_ctx, kv_cells=n_ctx)
+    least = f"slots = 1, context_tokens = {CELL_STEP} and kv_cells = {CELL_STEP}"
+    yield least, replace(plan, n_slots=1, n_ctx=CELL_STEP, kv_cells=CELL_STEP)
 
 
 def _halves(n: int, least: int) -> Iterator[int]:

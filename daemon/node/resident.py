@@ -40,6 +40,7 @@ class Resident:
         assert entry.facts is not None
         self.entry = entry
         self.model = Model(name, entry.facts, plan, keep_alive_s)
+        self.plan = plan  # as the config has it; the model's own may be smaller after a load without memory
         self.footprint = kinds.footprint(entry.facts, plan)
         self.bytes_on: Mapping[str, int] = self.footprint.bytes_on  # what a load reserves
         self.widest_prompt = 0  # tokens; one as wide as a batch has made every buffer resident
@@ -47,6 +48,7 @@ class Resident:
         self._starved = False  # the load that failed found no memory
         self.prompter = Prompter(name, plan, ledger)
         self.load_error: InferdError | None = None
+        self.askers = 0  # who wait for it to be loaded, without a request
         self.refused: InferdError | None = None  # what the last one who wanted it loaded was told
         self._ledger = ledger
         self._worker: Process | None = None
@@ -86,7 +88,9 @@ class Resident:
         return None
 
     def price(self, known: Corrections) -> None:
-        """Take what past loads teach into what the next one reserves."""
+        """Take what past loads teach into what the next one reserves; it is tried as the config has it."""
+        if self.model.plan is not self.plan:
+            self.model.plan, self.footprint = self.plan, kinds.footprint(self.model.facts, self.plan)
         self.bytes_on = known.apply(corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on)
 
     def observe(self, observed_on: Mapping[str, int], known: Corrections) -> None:

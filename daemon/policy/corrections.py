@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
+from ...backends.facts import HOST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ...backends.facts import LoadPlan, ModelFacts
+    from ...backends.facts import Footprint, LoadPlan, ModelFacts
 
 N_LOADS = 5  # remembered of each model and pool: a single odd one does not decide once there are three
 LEAST, MOST = 0.5, 3.0  # a corrected estimate is never beyond these times the plain one
@@ -39,6 +41,16 @@ def key(facts: ModelFacts, plan: LoadPlan) -> str:
     attention = {None: "auto", True: "on", False: "off"}[plan.flash_attention]
     shape = f"{plan.backend} {plan.numerics} {'mapped' if plan.use_mmap else 'read'} ub={plan.n_ubatch} fa={attention}"
     return f"{name} {shape}" + (f" gpu={plan.n_gpu_layers}@{'+'.join(plan.devices)}" if plan.devices else "")
+
+
+def host_bytes(price: Footprint, plan: LoadPlan, anon_bytes: int, cells_used: int) -> int:
+    """What the host will have given once all KV cells are used, when a worker that used so many has so much RssAnon.
+
+    To be set against `price.bytes_on["host"]`: mapped pages in use are in it as priced, for the kernel takes and gives
+    them as it likes.
+    """
+    untouched = 1 - min(1.0, cells_used / plan.kv_cells)
+    return anon_bytes + round(price.host_late_bytes * untouched) + price.bytes_on[HOST] - price.host_anon_bytes
 
 
 class Corrections:

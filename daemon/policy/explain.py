@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..domain.request import Priority
 from .admission import AdmitQuestion, Refusal
 from .residency import EvictQuestion
-from .turns import PreemptQuestion, TurnQuestion, WaitQuestion
+from .turns import EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion
 
 if TYPE_CHECKING:
     from .journal import Record
@@ -71,6 +71,8 @@ def sentence(record: Record, request_id: str) -> str:
             return f"found no slot; {record.answer} makes way for it"
         case EvictQuestion() as question:
             return f"{', '.join(record.answer)} makes way so that {question.model} can be loaded"
+        case EndQuestion() as question:
+            return f"sent away: {question.message}"
     raise AssertionError(f"no words for {record.kind}")
 
 

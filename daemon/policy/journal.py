@@ -9,14 +9,14 @@ import msgspec
 
 from .admission import AdmitQuestion, admit
 from .residency import EvictQuestion, evict
-from .turns import PreemptQuestion, TurnQuestion, WaitQuestion, preempt, turn, wait
+from .turns import EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion, end, preempt, turn, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CAPACITY = 8192  # records
 
-Question = AdmitQuestion | TurnQuestion | WaitQuestion | PreemptQuestion | EvictQuestion
+Question = AdmitQuestion | TurnQuestion | WaitQuestion | PreemptQuestion | EvictQuestion | EndQuestion
 
 # kind of record -> (its question, the pure rule that answered it)
 RULES: dict[str, tuple[type, Callable[[Any], Any]]] = {
@@ -25,6 +25,7 @@ RULES: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "start": (TurnQuestion, turn),
     "preempt": (PreemptQuestion, preempt),
     "evict": (EvictQuestion, evict),
+    "refuse": (EndQuestion, end),
 }
 
 

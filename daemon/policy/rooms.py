@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..domain.decision import Evict, Load
+from ..domain.errors import Code, InferdError
 from ..domain.request import Priority
 from .journal import Record
 from .ledger import Shortfall
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 BYTES_PER_S = 500e6  # of a load nobody has measured yet
 LEAD_S = 1.0  # a swap begins so much before the wait is over, beside the load: parking, the end of a process
 NEVER = ("pinned",)
+SHOWN = 64  # of those who wait for a swap, in its record
 
 
 class NoRoom(Exception):
@@ -158,5 +160,24 @@ class Rooms:
                 raise NoRoom(Shortfall(pool, need, max(0, need - n_bytes + may_go)))
 
     def _note(self, lane: Lane, question: EvictQuestion, victims: tuple[str, ...], now_s: float) -> None:
-        waiting = tuple(job.id for job in lane.line.order()[:8])
-        self.journal.note(Record(now_s, "evict", waiting, lane.name, question, victims))
+        """For those who wait for it, and for those who lose their slots."""
+        losers = (job.id for name in victims for job in self.lanes[name].running)
+        concerned = (*(job.id for job in lane.line.order()[:SHOWN]), *losers)
+        self.journal.note(Record(now_s, "evict", concerned, lane.name, question, victims))
+
+
+def no_room(model: str, short: Shortfall) -> InferdError:
+    """The refusal that names both numbers."""
+    where = "memory" if short.pool == "host" else f"memory on {short.pool}"
+    message = (
+        f"{model} needs {short.needed_bytes / 2**20:,.0f} MiB of {where}, "
+        f"but only {short.free_bytes / 2**20:,.0f} MiB are free"
+    )
+    return InferdError(
+        Code.NO_ROOM,
+        message,
+        pool=short.pool,
+        needed_bytes=short.needed_bytes,
+        free_bytes=short.free_bytes,
+        retry_after_ms=5000,
+    )

@@ -19,9 +19,9 @@ from .keys import Keys
 from .lane import Lane, cells
 from .line import Line
 from .pressure import Grade, Pressure
-from .rooms import NoRoom, Rooms
+from .rooms import NoRoom, Rooms, no_room
 from .slots import Slots
-from .turns import WaitQuestion, wait
+from .turns import EndQuestion, WaitQuestion, end, wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..domain.config import Config
     from ..domain.decision import Decision
     from ..domain.request import Job
-    from .ledger import Ledger, Shortfall
+    from .ledger import Ledger
     from .line import Ticket
 
 
@@ -78,6 +78,8 @@ class Scheduler:
         if error is not None:
             return [Reject(job, error)]
         superseded = self.keys.arrive(job)
+        for cancel in superseded:
+            self._note_end(cancel.job, cancel.error, now_s)
         self._enter(lane, job, ticket)
         lane.idle_since_s = None
         return superseded + self._settle(lane, now_s)
@@ -142,6 +144,12 @@ class Scheduler:
             lane.asked_s = now_s
         return self._settle(lane, now_s)
 
+    def on_load_withdrawn(self, name: str, now_s: float) -> list[Decision]:
+        """Nobody asks for it any more; a load that has begun goes on."""
+        lane = self.lanes[name]
+        lane.asked_s = None
+        return self._others(lane, now_s)
+
     def on_lease(self, name: str, lease: str, now_s: float) -> list[Decision]:
         """Somebody wants the model loaded, and to stay so until `on_lease_ended`."""
         lane = self.lanes[name]
@@ -175,7 +183,7 @@ class Scheduler:
     def on_load_failed(self, name: str, error: InferdError, now_s: float) -> list[Decision]:
         """Nobody who waits for the model can be served."""
         lane = self.lanes[name]
-        return self._refuse(lane, error) + self._others(lane, now_s)
+        return self._refuse(lane, error, now_s) + self._others(lane, now_s)
 
     # time
 
@@ -188,7 +196,8 @@ class Scheduler:
         batch = [(lane, job) for lane in self.lanes.values() for job in lane.line]
         message = "the machine is short of memory: batch requests are sent away until it has recovered"
         error = InferdError(Code.OVERLOADED, message, retry_after_ms=10_000, reason="shed")
-        return [self._reject(lane, job, error) for lane, job in batch if job.request.priority is Priority.BATCH]
+        shed = [(lane, job) for lane, job in batch if job.request.priority is Priority.BATCH]
+        return [self._reject(lane, job, error, now_s) for lane, job in shed]
 
     def on_freed(self, name: str, now_s: float) -> list[Decision]:
         """Bytes of the model are free: those it made way for may have them."""
@@ -284,7 +293,7 @@ class Scheduler:
         try:
             return self.rooms.claim(lane, now_s)
         except NoRoom as no:
-            return self._refuse(lane, no_room(lane.name, no.short))
+            return self._refuse(lane, no_room(lane.name, no.short), now_s)
 
     def _claims(self, lane: Lane, now_s: float) -> bool:
         """Whether the lane wants memory and may have it."""
@@ -315,28 +324,16 @@ class Scheduler:
                 lane.line.make_pickable(follower)
         return lane.running.pop(job)
 
-    def _refuse(self, lane: Lane, error: InferdError) -> list[Decision]:
+    def _refuse(self, lane: Lane, error: InferdError, now_s: float) -> list[Decision]:
         """Nobody who wants the model gets it."""
         lane.asked_s = None
-        return [*(self._reject(lane, job, error) for job in lane.waiting), Refuse(lane.name, error)]
+        return [*(self._reject(lane, job, error, now_s) for job in lane.waiting), Refuse(lane.name, error)]
 
-    def _reject(self, lane: Lane, job: Job, error: InferdError) -> Reject:
+    def _reject(self, lane: Lane, job: Job, error: InferdError, now_s: float) -> Reject:
         self._leave(lane, job)
+        self._note_end(job, error, now_s)
         return Reject(job, error)
 
-
-def no_room(model: str, short: Shortfall) -> InferdError:
-    """The refusal that names both numbers."""
-    where = "memory" if short.pool == "host" else f"memory on {short.pool}"
-    message = (
-        f"{model} needs {short.needed_bytes / 2**20:,.0f} MiB of {where}, "
-        f"but only {short.free_bytes / 2**20:,.0f} MiB are free"
-    )
-    return InferdError(
-        Code.NO_ROOM,
-        message,
-        pool=short.pool,
-        needed_bytes=short.needed_bytes,
-        free_bytes=short.free_bytes,
-        retry_after_ms=5000,
-    )
+    def _note_end(self, job: Job, error: InferdError, now_s: float) -> None:
+        question = EndQuestion(job.id, error.code.value, error.message, dict(error.details))
+        self.journal.note(Record(now_s, "refuse", (job.id,), job.request.model, question, end(question)))

@@ -65,6 +65,20 @@ def preempt(question: PreemptQuestion) -> str | None:
     return min(able, key=lambda r: (-r.rank, r.tokens, r.request_id)).request_id
 
 
+class EndQuestion(msgspec.Struct, frozen=True):
+    """Why a request that had been taken in is sent away: the code of the error, and its figures."""
+
+    request_id: str
+    code: str
+    message: str
+    details: dict[str, int | float | str]
+
+
+def end(question: EndQuestion) -> str:
+    """The reason, as narrow as it is known."""
+    return str(question.details.get("reason", question.code))
+
+
 class WaitQuestion(msgspec.Struct, frozen=True):
     """A waiting request and the state of its model."""
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-MAX_COUNT = 2**31 - 1  # of tokens, and of milliseconds
+MAX_COUNT = 2**31 - 1  # milliseconds
+MAX_TOKENS = 2**24  # of one prompt or answer; a replay keeps as many numbers
 OWN = RECORDING
 
 
@@ -51,8 +52,8 @@ class Shape:
     classes: Mapping[Priority, float] | None = None  # shares; None: as recorded
     tenants: Mapping[str, float] | None = None  # shares; None: as recorded
     deadlines_ms: Mapping[Priority, int] = field(default_factory=dict)  # of those that have none
-    max_prompt_tokens: int = MAX_COUNT  # longer ones are cut
-    max_output_tokens: int = MAX_COUNT
+    max_prompt_tokens: int = MAX_TOKENS  # longer ones are cut
+    max_output_tokens: int = MAX_TOKENS
 
 
 def read_trace(path: Path) -> list[Arrival]:
@@ -125,15 +126,15 @@ class _Row:
         self.line = line
         self.cells = cells
 
-    def count(self, name: str) -> int:
+    def count(self, name: str, most: int = MAX_TOKENS) -> int:
         """A whole number from 1."""
         text = self.cells[name].strip()
-        if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_COUNT):
-            raise self.wrong(name, "a whole number from 1")
+        if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= most):
+            raise self.wrong(name, f"a whole number from 1 to {most:,}")
         return int(text)
 
-    def optional_count(self, name: str) -> int | None:
-        return self.count(name) if self.cells[name].strip() else None
+    def optional_count(self, name: str, most: int) -> int | None:
+        return self.count(name, most) if self.cells[name].strip() else None
 
     def seconds(self, name: str) -> float:
         try:
@@ -180,7 +181,7 @@ def _own(row: _Row) -> Arrival:
         row.cells["tenant"],
         row.priority("priority"),
         row.cells["model"],
-        row.optional_count("deadline_ms"),
+        row.optional_count("deadline_ms", MAX_COUNT),
     )
 
 
@@ -199,7 +200,7 @@ def _read(path: Path, lines: Iterable[str]) -> list[Arrival]:
         make = next((make for wanted, make in KINDS.items() if set(wanted) <= set(columns)), None)
         if make is None:
             known = "; ".join(", ".join(kind) for kind in KINDS)
-            raise TraceError(f"{path}:1: no trace has the columns {', '.join(columns)!r}; known are: {known}")
+            raise TraceError(f"{path}:1: no trace has the columns {', '.join(columns)[:200]!r}; known are: {known}")
         arrivals = []
         for cells in filter(None, reader):
             if len(cells) != len(columns):
@@ -208,5 +209,5 @@ def _read(path: Path, lines: Iterable[str]) -> list[Arrival]:
             arrivals.append(make(_Row(path, reader.line_num, dict(zip(columns, cells, strict=True)))))
     except csv.Error as error:
         raise TraceError(f"{path}:{reader.line_num}: {error}") from None
-    first_s = min((a.at_s for a in arrivals), default=0.0) if make is _azure else 0.0  # its times are dates
+    first_s = min((a.at_s for a in arrivals), default=0.0)  # times may be dates
     return [replace(a, at_s=a.at_s - first_s) for a in arrivals]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...backends.facts import HOST
 from ..domain.model import NEXT, ModelState
 from ..policy.ledger import Ledger, Reservation, Shortfall
-from ..policy.scheduler import no_room
+from ..policy.rooms import no_room
 from .engine import Costs, Worker, worker
 
 if TYPE_CHECKING:

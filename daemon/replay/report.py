@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 DONE, LOST = "done", "lost"
 SHARES = (0.50, 0.95, 0.99)
-NOT_REFUSED = (Code.DEADLINE.value, Code.CANCELLED.value)  # endings that may come before the start, too
+# Sent away at the door or from the line; any other ending without a slot is a failure.
+REFUSALS = {code.value for code in (Code.OVERLOADED, Code.QUEUE_FULL, Code.NO_ROOM, Code.PROMPT_TOO_LONG)}
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Outcome:
     @property
     def refused(self) -> bool:
         """Sent away before it had a slot."""
-        return self.queue_ms is None and self.ended not in (DONE, LOST, *NOT_REFUSED)
+        return self.queue_ms is None and self.ended in REFUSALS
 
     def met(self, target_s: float | None) -> bool:
         """Completed, its first token within the target and its end within its deadline."""

@@ -56,13 +56,14 @@ class Recorder:
 class Arrivals(Recorder):
     """One row for each request that is over, with the columns of RECORDING; `inferd bench --trace` reads it."""
 
-    def __init__(self, path: Path, start_s: float) -> None:
+    def __init__(self, path: Path, epoch_s: float) -> None:
+        """`epoch_s`: what the clock of arrivals is behind the time of day, so that recordings of two daemons join."""
         super().__init__(path, _row(RECORDING))
-        self._start_s = start_s
+        self._epoch_s = epoch_s
 
     def on_over(self, job: Job) -> None:
         request = job.request
-        at_s = round(job.arrived_s - self._start_s, 4)
+        at_s = round(job.arrived_s + self._epoch_s, 4)
         deadline_ms = "" if request.deadline_ms is None else request.deadline_ms
         counts = len(job.prompt or ()), len(job.generated)
         if all(counts):  # what was refused or cancelled before its first token has no length to repeat

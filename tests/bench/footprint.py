@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from inferd.backends import kinds, process
 from inferd.backends.facts import HOST, LoadPlan
-from inferd.backends.messages import Finished, Ready, SamplingParams, Step, Submit
-from inferd.daemon.policy.corrections import Corrections, key
+from inferd.backends.messages import Finished, Ready, SamplingParams, Step, Stopped, Submit
+from inferd.daemon.policy.corrections import Corrections, host_bytes, key
 from inferd.daemon.system.processes import Rss, rss
 
 from ..models.random_gguf import SHAPES, Shape, deep_enough, write_random_gguf
@@ -130,7 +130,8 @@ async def _rows(case: Case) -> list[Row]:
     plans = [case.plan(n_ctx) for n_ctx in case.contexts]
     prices = [kinds.footprint(facts, plan) for plan in plans]
     first = [await weigh(plan) for plan in plans]
-    corrections.observe(key(facts, plans[0]), HOST, prices[0].host_anon_bytes, first[0].anon)
+    took = host_bytes(prices[0], plans[0], first[0].anon, sum(_lengths(plans[0])))
+    corrections.observe(key(facts, plans[0]), HOST, prices[0].bytes_on[HOST], took)
     rows = []
     for i, plan in enumerate(plans):
         offset_bytes = corrections.offset_bytes(key(facts, plan), HOST)
@@ -154,7 +155,9 @@ async def weigh(plan: LoadPlan) -> Rss:
             n_left = SLOTS
             while n_left:
                 message = await _next(said)
-                n_left -= sum(isinstance(e, Finished) for e in message.events) if isinstance(message, Step) else 0
+                n_left -= (
+                    sum(isinstance(e, Finished | Stopped) for e in message.events) if isinstance(message, Step) else 0
+                )
         assert worker.pid is not None
         size = rss(worker.pid)
         assert size is not None
@@ -171,10 +174,13 @@ async def _next(said: Said) -> FromWorker:
     return message
 
 
+def _lengths(plan: LoadPlan) -> list[int]:
+    return [min(LONG, plan.n_ctx - 64), *[SHORT] * (SLOTS - 1)]
+
+
 def _work(plan: LoadPlan, n_vocab: int) -> list[Submit]:
     draw = random.Random(plan.n_ctx)
-    lengths = [min(LONG, plan.n_ctx - 64), *[SHORT] * (SLOTS - 1)]
-    prompts = [[draw.randrange(300, n_vocab - 10) for _ in range(length)] for length in lengths]
+    prompts = [[draw.randrange(300, n_vocab - 10) for _ in range(length)] for length in _lengths(plan)]
     params = SamplingParams(max_tokens=N_OUT, ignore_eos=True)
     return [Submit(str(i), 1, prompt, len(prompt), params) for i, prompt in enumerate(prompts)]
 

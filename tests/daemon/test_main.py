@@ -123,7 +123,8 @@ def test_a_folder_that_cannot_be_made(folder: Path, caplog: pytest.LogCaptureFix
     assert caplog.records
 
 
-async def test_build_gives_a_daemon_that_can_be_looked_at(folder: Path) -> None:
+async def test_build_gives_a_daemon_that_can_be_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(folder))
     node, telemetry = main.build(Config(models=Models(folders=(str(folder),))))
     snapshot = telemetry.snapshot()
     assert snapshot.host.memory_total_bytes > 0

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,10 +48,9 @@ def say(daemon: Daemon, tokens: int, model: str = "small", **options: Any) -> An
 def test_an_urgent_request_does_not_wait_for_those_that_can(tight: Daemon) -> None:
     batch = [say(tight, 400, priority="batch", request_id=f"batch-{i}") for i in range(20)]
     until(lambda: tight.snapshot().rates.generation_tokens_total)
-    start_s = time.monotonic()
     urgent = say(tight, 2, request_id="urgent")
     assert urgent.text()
-    assert time.monotonic() - start_s < 10.0  # the others take 40 s
+    assert sum(name.startswith("batch-") for name in tight.live()) >= 18
     assert tight.snapshot().rates.preemptions_total >= 1
     for one in batch:
         one.cancel()
@@ -65,12 +63,13 @@ def test_two_models_in_the_room_of_one_are_both_served(tight: Daemon) -> None:
     hog = [say(tight, 800) for _ in range(4)]  # 16 s of work
     until(lambda: tight.snapshot().rates.num_requests_running)
     assert tight.client.plan("other").outcome in ("waits", "evicts")
-    start_s = time.monotonic()
+    before = tight.snapshot().rates.evictions_total
     assert say(tight, 2, model="other").text()
-    assert time.monotonic() - start_s < 8.0
-    until(lambda: tight.snapshot().rates.evictions_total >= 2)  # and back
+    assert any(request.model == "small" for request in tight.snapshot().requests)
+    until(lambda: tight.snapshot().rates.evictions_total >= before + 2)  # and back
     for one in hog:
         one.cancel()
+    until(tight.idle)
 
 
 def test_a_killed_client_leaves_no_lease(tight: Daemon) -> None:
@@ -79,9 +78,11 @@ def test_a_killed_client_leaves_no_lease(tight: Daemon) -> None:
     holder = subprocess.Popen([sys.executable, "-c", code, tight.address], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    assert tight.client.plan("other").outcome == "waits"
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    try:
+        assert tight.client.plan("other").outcome == "waits"
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
     with Client(tight.address) as client:
         until(lambda: client.plan("other").outcome == "evicts")
     holder.stdout.close()
@@ -98,10 +99,11 @@ def test_a_deadline_that_cannot_be_met_is_refused_with_a_time_to_come_back(tight
     assert caught.value.retry_after_ms is not None
     assert caught.value.details["reason"] == "deadline"
     busy.cancel()
+    until(tight.idle)
 
 
 def test_the_newest_of_a_key_is_the_one_that_is_answered(tight: Daemon) -> None:
-    typed = [say(tight, 200, supersede_key="editor") for _ in range(20)]
+    typed = [say(tight, 4000, supersede_key="editor") for _ in range(20)]
     last = say(tight, 3, supersede_key="editor")
     assert last.text().count(" ") == 3
     codes = []

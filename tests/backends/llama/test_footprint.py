@@ -52,8 +52,7 @@ def graph_bytes(facts: LlamaFacts, plan: LoadPlan) -> int:
     """Only the graph's buffers: what llama.cpp calls the compute buffer."""
     process = footprint.PROCESS_BYTES + LIBRARY_BYTES + footprint.LAYER_BYTES * facts.n_layers
     vocabulary = (footprint.TOKEN_BYTES + 4 * (plan.n_slots + 1)) * facts.n_vocab
-    work = plan.n_ubatch * facts.n_ff * 34 // 32
-    return estimate(facts, plan).compute_bytes - process - vocabulary - work
+    return estimate(facts, plan).compute_bytes - process - vocabulary - footprint._work_bytes(facts, plan)
 
 
 def test_all_on_the_host() -> None:
@@ -250,6 +249,18 @@ def test_whatever_a_file_claims_the_parts_are_within_its_size(
     assert 0 <= stale_bytes(price) <= sum(layers)
     assert price.host_anon_bytes >= price.kv_bytes
     assert price.host_file_bytes >= LIBRARY_BYTES
+
+
+@pytest.mark.parametrize(("flash", "bytes_of_a_cell"), [(None, 2), (False, 4 * (14 + 1) + 2 * 14)])
+def test_masks_and_scores_come_late(flash: bool | None, bytes_of_a_cell: int) -> None:
+    load = plan(kv_cells=32_768, flash_attention=flash)
+    price = estimate(shape(), load)
+    assert price.host_late_bytes == 512 * 32_768 * bytes_of_a_cell
+    assert price.host_late_bytes < price.compute_bytes < price.host_anon_bytes
+
+
+def test_on_a_device_they_are_there_at_once() -> None:
+    assert estimate(shape(), plan(n_gpu_layers=-1, devices=("gpu0",))).host_late_bytes == 0
 
 
 # the largest context that fits

@@ -102,7 +102,7 @@ async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None
 
 
 async def test_a_load_that_ran_out_of_memory_is_tried_once_more_with_less(open_house: Open) -> None:
-    house = open_house(load_s=0.3)
+    house = open_house(load_s=2.0)
     waits = house.submit()
     resident = house.resident()
     n_cells = resident.model.plan.kv_cells

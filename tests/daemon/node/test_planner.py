@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.backends.facts import LoadPlan
-from inferd.daemon.domain.decision import Evict, Load
+from inferd.daemon.domain.decision import Evict, Load, Refuse
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.node.planner import _smaller, plan_load
-from inferd.daemon.policy.rooms import NoRoom
+from inferd.daemon.node.planner import _smaller, outlook, plan_load
 from inferd.tests.daemon.policy.tools import CHAT, FOREVER, job, reserve, scheduler
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def test_the_smallest_change_comes_first() -> None:
     plan = LoadPlan(backend="llama", path="", n_ctx=1024, n_slots=4, kv_cells=4096, n_threads=1)
     changes = [change for change, _ in _smaller(plan)]
     assert changes[:3] == ["kv_cells = 2048", "kv_cells = 1024", 'kv_type = "q8_0"']
-    assert changes[-1] == "context_tokens = 256 and kv_cells = 256"
+    assert changes[-1] == "slots = 1, context_tokens = 256 and kv_cells = 256"
 
 
 def turns() -> Any:
@@ -116,23 +115,25 @@ def test_a_plan_and_the_load_after_it_have_the_same_outcome() -> None:
 
 
 def outcomes_agree(draw: random.Random) -> bool:
-    from inferd.daemon.policy.residency import evict
-
+    """Whether what is planned for `m` is what asking for it then comes to."""
     it = random_state(draw)
-    lane = it.lanes["m"]
-    question = it.rooms.question(lane, 5.0)
-    planned = evict(question)
-    impossible = False
-    if planned is None:
-        try:
-            it.rooms.check_possible(question)
-        except NoRoom:
-            impossible = True
+    match draw.randrange(8):
+        case 0:
+            it.on_pressure(draw.choice((15.0, 25.0)), 4.0)
+        case 1:
+            it.lanes["m"].closed_until_s = draw.choice((4.0, 6.0, FOREVER))
+        case 2:
+            it.on_lease("m", "lease", 4.0)
+    planned = outlook(it, "m", 5.0)
     decisions = it.on_load("m", 5.0)
-    victims = {decision.model for decision in decisions if isinstance(decision, Evict)}
-    loads = Load("m") in decisions
-    refused = any(type(decision).__name__ == "Refuse" for decision in decisions)
-    draining = any(other.closed_until_s > 5.0 for other in it.lanes.values())
-    if planned is None:
-        return not loads and not victims and refused == impossible
-    return victims == set(planned) and (loads or bool(planned) or draining)
+    victims = tuple(decision.model for decision in decisions if isinstance(decision, Evict))
+    loads, refused = Load("m") in decisions, any(isinstance(decision, Refuse) for decision in decisions)
+    match planned.outcome:
+        case "fits":
+            return loads and not victims
+        case "evicts":
+            return victims == planned.victims and not loads
+        case "refused":
+            return refused
+        case _:
+            return not decisions

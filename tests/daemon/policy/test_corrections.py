@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.facts import LoadPlan, ModelFacts
+from inferd.backends.facts import HOST, Footprint, LoadPlan, ModelFacts
 from inferd.daemon.policy import corrections
-from inferd.daemon.policy.corrections import LEAST, MOST, N_KEYS, N_LOADS, Corrections, key
+from inferd.daemon.policy.corrections import LEAST, MOST, N_KEYS, N_LOADS, Corrections, host_bytes, key
 
 MIB = 1 << 20
 BYTES = st.integers(0, 2**40)
@@ -180,3 +180,16 @@ def test_what_makes_other_buffers_does_not(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("changes", [{"path": "/models/n.gguf"}, {"file_bytes": 1001}])
 def test_another_file_does_not(changes: dict[str, Any]) -> None:
     assert key(facts(**changes), plan()) != key(facts(), plan())
+
+
+# what a reading means
+
+
+@pytest.mark.parametrize(
+    ("cells_used", "expected"), [(0, 90 + 16 + 400), (1024, 90 + 12 + 400), (4096, 490), (9999, 490)]
+)
+def test_buffers_that_no_cell_has_needed_yet_are_still_to_come(cells_used: int, expected: int) -> None:
+    price = Footprint(
+        bytes_on={HOST: 500}, weights_bytes=380, kv_bytes=50, compute_bytes=70, host_anon_bytes=100, host_late_bytes=16
+    )
+    assert host_bytes(price, plan(), 90, cells_used) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from inferd.daemon.domain.config import ClassOptions, Queue
@@ -9,7 +11,7 @@ from inferd.daemon.domain.decision import Cancel, Evict, Load, Preempt, Refuse, 
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.policy.ledger import Shortfall
 from inferd.daemon.policy.pressure import CALM_S
-from inferd.daemon.policy.scheduler import Scheduler, no_room
+from inferd.daemon.policy.rooms import no_room
 from inferd.tests.daemon.policy.tools import (
     BATCH,
     CHAT,
@@ -25,6 +27,9 @@ from inferd.tests.daemon.policy.tools import (
     scheduler,
     started,
 )
+
+if TYPE_CHECKING:
+    from inferd.daemon.policy.scheduler import Scheduler
 
 # order
 

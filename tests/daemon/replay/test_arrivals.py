@@ -49,11 +49,11 @@ def test_azures_dates_count_from_the_first_one(file: Path) -> None:
 
 
 def test_vtcs_clients_are_tenants(file: Path) -> None:
-    assert read(file, VTC, "0.2,13,5,199", "") == [Arrival(0.2, 5, 199, tenant="13")]
+    assert read(file, VTC, "0.2,13,5,199", "") == [Arrival(0.0, 5, 199, tenant="13")]
 
 
 def test_a_recording_of_our_own_comes_back_as_it_was(file: Path) -> None:
-    arrivals = [Arrival(0.1, 5, 6, 'a, "b"', BATCH, "demo", 700), Arrival(0.1 + 0.2, 1, 1)]
+    arrivals = [Arrival(0.0, 5, 6, 'a, "b"', BATCH, "demo", 700), Arrival(0.1 + 0.2, 1, 1)]
     write_trace(file, arrivals)
     assert read_trace(file) == arrivals
     assert file.read_text().splitlines()[0] == ",".join(OWN)
@@ -69,8 +69,8 @@ def test_arrivals_are_in_the_order_of_time(file: Path) -> None:
         ((VTC, "0,x,1,1", "x,x,1,1"), ":3: req_time_s must be a time in seconds from 0, not 'x'"),
         ((VTC, "-1,x,1,1"), ":2: req_time_s must be"),
         ((VTC, "nan,x,1,1"), ":2: req_time_s must be"),
-        ((VTC, "0,x,0,1"), ":2: prompt_len must be a whole number from 1, not '0'"),
-        ((VTC, "0,x,1,1.5"), ":2: output_len must be a whole number from 1, not '1.5'"),
+        ((VTC, "0,x,0,1"), ":2: prompt_len must be a whole number from 1 to 16,777,216, not '0'"),
+        ((VTC, "0,x,1,1.5"), ":2: output_len must be a whole number from 1 to 16,777,216, not '1.5'"),
         ((VTC, f"0,x,{'9' * 5000},1"), ":2: prompt_len must be"),
         ((VTC, "0,x,1"), ":2: 3 fields where the header has 4"),
         ((AZURE, "yesterday,1,1"), ":2: TIMESTAMP must be a date with a time, not 'yesterday'"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def test_arrivals_can_be_replayed(tmp_path: Path) -> None:
     path = tmp_path / "arrivals.csv"
-    recorder = Arrivals(path, start_s=100.0)
+    recorder = Arrivals(path, epoch_s=1e9)
     for arrived_s, priority, deadline_ms in ((101.5, BATCH, None), (103.25, CHAT, 5000)):
         one = job(priority, tenant="a, b", n_prompt=7, arrived_s=arrived_s, deadline_ms=deadline_ms)
         one.generated = [1] * 9
@@ -28,20 +28,20 @@ def test_arrivals_can_be_replayed(tmp_path: Path) -> None:
     recorder.close()
     first, second = read_trace(path)
     assert (first.at_s, first.tenant, first.priority, first.prompt_tokens, first.output_tokens) == (
-        1.5, "a, b", BATCH, 7, 9,
+        0.0, "a, b", BATCH, 7, 9,
     )  # fmt: skip
-    assert (second.at_s, second.deadline_ms) == (3.25, 5000)
+    assert (second.at_s, second.deadline_ms) == (1.75, 5000)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_second_daemon_goes_on_in_the_same_file(tmp_path: Path) -> None:
-    one = job()
+    one = job(arrived_s=5.0)
     one.generated = [1]
-    for _ in range(2):
-        recorder = Arrivals(tmp_path / "a.csv", start_s=0.0)
+    for started_s in (1000.0, 4600.0):
+        recorder = Arrivals(tmp_path / "a.csv", epoch_s=started_s)
         recorder.on_over(one)
         recorder.close()
-    assert len(read_trace(tmp_path / "a.csv")) == 2
+    assert [arrival.at_s for arrival in read_trace(tmp_path / "a.csv")] == [0.0, 3600.0]
 
 
 def test_decisions_can_be_made_again(tmp_path: Path) -> None:
