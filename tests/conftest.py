@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run; to look for new ones: HYPOTHESIS_PROFILE=default
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 SIZES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 8: (32, 34), 12: (256, 144)}  # by type number: block, bytes of a block
 

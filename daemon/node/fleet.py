@@ -16,6 +16,7 @@ from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
 from .plans import keep_alive_s, make_plan, options_for
+from .prompter import PROCESS_BYTES
 from .resident import Resident
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ...backends.messages import FromWorker
     from ...backends.process import Exit
     from ..domain.model import Model
+    from ..domain.request import Job
     from .node import Node
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Fleet:
         self.residents: dict[str, Resident] = {}
         self.corrections = Corrections()
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
+        self.closed = False  # nothing is started any more
         self._lease_ids = itertools.count(1)
 
     def __iter__(self) -> Iterator[Resident]:
@@ -82,6 +85,7 @@ class Fleet:
             slots=plan.n_slots,
             context_tokens=plan.n_ctx,
             pinned=bool(options_for(name, node.config).pinned),
+            helper_bytes=PROCESS_BYTES,
         )
         return resident
 
@@ -94,6 +98,19 @@ class Fleet:
         """What a plan made now would use: GPUs are found only some seconds after the start."""
         model = resident.model
         return make_plan(model.name, model.facts, self.node.config, self.n_threads, self.gpus).devices
+
+    async def read(self, job: Job, resident: Resident) -> list[int]:
+        """Its text as tokens; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""
+        request, node = job.request, self.node
+        while True:
+            change = node.changes.next()
+            try:
+                return await resident.prompter.prepare(messages=request.messages, prompt=request.prompt)
+            except InferdError as error:
+                waits = job.live and not node.scheduler.lanes[request.model].slots
+                if error.code is not Code.NO_ROOM or not waits:
+                    raise
+            await change
 
     async def load(self, name: str) -> AsyncGenerator[Model, None]:
         """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""
@@ -214,6 +231,7 @@ class Fleet:
 
     async def close(self) -> None:
         """End every process; returns when all are reaped."""
+        self.closed = True
         for resident in self:
             resident.prompter.close()
             if resident.model.state in LOADED:
@@ -308,11 +326,11 @@ class Fleet:
 
     def _on_prompter_released(self, name: str) -> None:
         """Its helper's bytes are free; the worker's are told of in `_on_reaped`."""
-        if not self.node.closing:
+        if not self.closed and self.residents[name].model.state is not ModelState.DRAINING:  # else on_cold follows
             self.node.carry_out(self.node.scheduler.on_freed(name, time.monotonic()))
 
     def _on_back_off_over(self, resident: Resident) -> None:
         resident.model.move(ModelState.COLD)
-        if not self.node.closing:
+        if not self.closed:
             self.node.carry_out(self.node.scheduler.on_cold(resident.model.name, time.monotonic()))
         self.node.changes.notify()

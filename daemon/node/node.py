@@ -151,7 +151,7 @@ class Node:
             if request.tokens is not None:
                 tokens = list(request.tokens)
             else:
-                tokens = await resident.prompter.prepare(messages=request.messages, prompt=request.prompt)
+                tokens = await self.fleet.read(job, resident)
             if job.live:
                 self._on_prepared(job, tokens, resident.model)
         except InferdError as error:
@@ -211,7 +211,7 @@ class Node:
                 case CancelJob(job=job, error=error):
                     self._cancel(job, error)
                 case Load(model=name):
-                    if not self.closing:
+                    if not self.fleet.closed:
                         self.fleet.begin(self.fleet.get(name))
                 case Unload(model=name):
                     self.fleet.drain(self.fleet.get(name), force=False)
@@ -268,7 +268,7 @@ class Node:
             if job.live:
                 self.jobs.failed(job, error)
             self.jobs.forget(job)
-            self.scheduler.on_released(job, time.monotonic())
+            self.carry_out(self.scheduler.on_released(job, time.monotonic()))
         self.changes.notify()
 
     def _on_event(self, resident: Resident, event: Event, now_s: float) -> None:

@@ -45,11 +45,21 @@ class Prompter:
         self._reservation: Reservation | None = None
         self._pending: dict[str, asyncio.Future[list[int]]] = {}
         self._ids = itertools.count()
+        self._n_users = 0
         self._retiring = False
         self.on_released: Callable[[], None] = lambda: None  # its bytes are free
 
     async def prepare(self, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None) -> list[int]:
         """Token ids of a chat (through the model's template) or a plain prompt. Raises InferdError."""
+        self._n_users += 1
+        try:
+            return await self._prepare(messages, prompt)
+        finally:
+            self._n_users -= 1
+            if self._retiring and not self.busy:
+                self.close()
+
+    async def _prepare(self, messages: Sequence[ChatMessage] | None, prompt: str | None) -> list[int]:
         self.used_s = asyncio.get_running_loop().time()
         await self._open()
         assert self._process is not None
@@ -64,8 +74,6 @@ class Prompter:
             raise _died() from None
         finally:
             self._pending.pop(ticket, None)
-            if self._retiring and not self._pending:
-                self.close()
 
     def retire(self) -> None:
         """End the helper as soon as nobody waits for an answer."""
@@ -96,7 +104,7 @@ class Prompter:
     @property
     def busy(self) -> bool:
         """Somebody waits for an answer."""
-        return bool(self._pending) or (self._opened is not None and not self._opened.done())
+        return self._n_users > 0
 
     async def _open(self) -> None:
         if self._opened is None:

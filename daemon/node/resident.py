@@ -91,6 +91,7 @@ class Resident:
         """Take what past loads teach into what the next one reserves; it is tried as the config has it."""
         if self.model.plan is not self.plan:
             self.model.plan, self.footprint = self.plan, kinds.footprint(self.model.facts, self.plan)
+        self._shrunk = False
         self.bytes_on = known.apply(corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on)
 
     def observe(self, observed_on: Mapping[str, int], known: Corrections) -> None:
@@ -100,7 +101,7 @@ class Resident:
         full = self.widest_prompt >= model.plan.n_ubatch
         for pool, n_bytes in observed_on.items():
             if pool == HOST and self.footprint.host_anon_bytes:
-                n_bytes += expected[HOST] - self.footprint.host_anon_bytes  # mapped pages that are in use
+                n_bytes = corrections.host_bytes(self.footprint, model.plan, n_bytes, self.widest_prompt)
             elif pool == HOST:
                 continue  # nobody has said what should be seen
             if pool in expected:

@@ -60,6 +60,8 @@ class Telemetry:
             memory, readings = await asyncio.to_thread(self.sensors.read, tuple(pids.values()))
         except OSError as error:
             return log.warning("sensors: %s", error)
+        if self.node.fleet.pids() != pids:
+            return None  # of processes that came or went meanwhile: who holds which bytes is not known
         workers = {name: (pid, memory_bytes(pid)) for name, pid in pids.items()}
         self.machine.on_reading(memory, readings, workers, self.node.ledger)
         return self.node.fleet.observe(self.node.ledger.observed())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..domain.errors import Code, InferdError
 from ..domain.request import Priority
 from .admission import AdmitQuestion, Occupancy, Refusal, admit
-from .forecast import Interval, wait_ms
+from .forecast import wait_ms
 from .line import RANK, Load, Ticket
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ class Desk:
         self.pressure = 0
         self.total = Load()
         self.by_tenant: dict[str, Load] = {}
-        self.first_token = {True: Interval(), False: Interval()}  # by whether a slot was free
-        self.finish = Interval()
 
     # tickets
 
@@ -59,8 +57,8 @@ class Desk:
 
     def forecast(self, lane: Lane, job: Job, ticket: Ticket, now_s: float) -> None:
         """Note on the ticket when a request that comes now would get its first token, and when it would finish."""
-        if not lane.pace.known:
-            return
+        if not lane.pace.known or not (lane.slots or lane.loading):
+            return  # nobody knows when others make way
         ahead_ms, ahead_tokens = self._ahead(lane, job, ticket)
         waits_ms = wait_ms(self._residuals_ms(lane, job, now_s), ahead_ms)
         # Slots compute side by side, but their prompts one after another.
@@ -69,12 +67,6 @@ class Desk:
         ticket.at_once = waits_ms <= 0.0
         ticket.forecast_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, 1)
         ticket.forecast_end_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
-
-    def eta_ms(self, ticket: Ticket, share: float = 0.8) -> tuple[float, float] | None:
-        """Between which times after arrival `share` of such requests get their first token."""
-        if ticket.forecast_ms is None:
-            return None
-        return self.first_token[ticket.at_once].around(ticket.forecast_ms, share)
 
     def _residuals_ms(self, lane: Lane, job: Job, now_s: float) -> list[float]:
         if not lane.slots:
@@ -136,7 +128,7 @@ class Desk:
         self.forecast(lane, job, ticket, now_s)
         mine = self.by_tenant.get(request.tenant, Load())
         limit_s = self.classes[request.priority].first_token_limit_s
-        first_ms, end_ms = ticket.forecast_ms, ticket.forecast_end_ms
+        first_ms, end_ms, pace = ticket.forecast_ms, ticket.forecast_end_ms, lane.pace
         slack_ms = None if request.deadline_ms is None else self._least_slack_ms(lane, job, ticket, now_s)
         return AdmitQuestion(
             request_id=job.id,
@@ -147,9 +139,9 @@ class Desk:
             queued_tokens=Occupancy(self.total.tokens, limits.max_tokens),
             tenant_tokens=Occupancy(mine.tokens, limits.max_tokens_per_tenant),
             pressure=self.pressure,
-            first_token_ms=None if first_ms is None else first_ms * self.first_token[ticket.at_once].quantile(SURE),
+            first_token_ms=None if first_ms is None else first_ms * pace.first_token[ticket.at_once].quantile(SURE),
             first_token_limit_ms=None if limit_s is None else limit_s * 1e3,
-            finish_ms=None if end_ms is None else end_ms * self.finish.quantile(SURE_END),
+            finish_ms=None if end_ms is None else end_ms * pace.finish.quantile(SURE_END),
             deadline_ms=request.deadline_ms,
             least_slack_ms=slack_ms,
             delays_ms=lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens) / max(1, lane.n_slots),
@@ -160,13 +152,13 @@ class Desk:
         line, pace = lane.line, lane.pace
         if line.fifo or not pace.known or not line.with_deadline:
             return None
-        where, sure = line.where(job), self.finish.quantile(SURE_END)
+        where, sure = line.where(job), pace.finish.quantile(SURE_END)
         promised = [(t.deadline_s, t) for j, t in line.with_deadline.items() if line.where(j) == where]
-        work_ms = wait_ms(self._residuals_ms(lane, job, now_s), 0.0) * lane.n_slots
+        residuals_ms, work_ms = self._residuals_ms(lane, job, now_s), 0.0
         least: float | None = None
         for deadline_s, other in sorted(promised, key=lambda pair: pair[0]):
             turn_ms = pace.slot_ms(other.prompt_tokens, other.output_tokens)
-            slack_ms = (deadline_s - now_s) * 1e3 - (work_ms / lane.n_slots + turn_ms) * sure
+            slack_ms = (deadline_s - now_s) * 1e3 - (wait_ms(residuals_ms, work_ms) + turn_ms) * sure
             work_ms += turn_ms
             if deadline_s > ticket.deadline_s and slack_ms >= 0 and (least is None or slack_ms < least):
                 least = slack_ms

@@ -34,6 +34,30 @@ class Mean:
         self.value = value if self.value is None else (1 - NEWEST) * self.value + NEWEST * value
 
 
+class Interval:
+    """The ratios of outcomes to their forecasts, and what they say about the next one."""
+
+    def __init__(self) -> None:
+        self._ratios: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, forecast_ms: float, outcome_ms: float) -> None:
+        self._ratios.append(max(outcome_ms, 1e-3) / max(forecast_ms, 1e-3))
+
+    def around(self, forecast_ms: float, share: float = 0.8) -> tuple[float, float]:
+        """(low, high) in ms, such that `share` of the outcomes fall between them."""
+        side = (1 - share) / 2
+        return forecast_ms * self.quantile(side), forecast_ms * self.quantile(1 - side)
+
+    def quantile(self, q: float) -> float:
+        """Of the ratios, on the safe side of the sample's own quantile."""
+        n = len(self._ratios)
+        if n < FEW:
+            return GUESS[0] if q < 0.5 else GUESS[1]
+        ordered = sorted(self._ratios)
+        rank = math.floor(q * (n + 1)) if q < 0.5 else math.ceil(q * (n + 1))
+        return ordered[min(n, max(1, rank)) - 1]
+
+
 @dataclass(slots=True)
 class Pace:
     """How fast one model is here, as measured."""
@@ -44,6 +68,9 @@ class Pace:
     output_tokens: Mean = field(default_factory=Mean)  # where the request sets no limit
     output_share: Mean = field(default_factory=Mean)  # of max_tokens, where it does
     load_s: Mean = field(default_factory=Mean)
+    # How good forecasts were: of the first token, by whether a slot was free, and of the end.
+    first_token: dict[bool, Interval] = field(default_factory=lambda: {True: Interval(), False: Interval()})
+    finish: Interval = field(default_factory=Interval)
 
     @property
     def known(self) -> bool:
@@ -97,27 +124,3 @@ def wait_ms(residuals_ms: Sequence[float], work_ms: float) -> float:
         work_ms -= n * (residual_ms - level)
         level, n = residual_ms, n + 1
     return level + work_ms / n if n else 0.0
-
-
-class Interval:
-    """The ratios of outcomes to their forecasts, and what they say about the next one."""
-
-    def __init__(self) -> None:
-        self._ratios: deque[float] = deque(maxlen=WINDOW)
-
-    def add(self, forecast_ms: float, outcome_ms: float) -> None:
-        self._ratios.append(max(outcome_ms, 1e-3) / max(forecast_ms, 1e-3))
-
-    def around(self, forecast_ms: float, share: float = 0.8) -> tuple[float, float]:
-        """(low, high) in ms, such that `share` of the outcomes fall between them."""
-        side = (1 - share) / 2
-        return forecast_ms * self.quantile(side), forecast_ms * self.quantile(1 - side)
-
-    def quantile(self, q: float) -> float:
-        """Of the ratios, on the safe side of the sample's own quantile."""
-        n = len(self._ratios)
-        if n < FEW:
-            return GUESS[0] if q < 0.5 else GUESS[1]
-        ordered = sorted(self._ratios)
-        rank = math.floor(q * (n + 1)) if q < 0.5 else math.ceil(q * (n + 1))
-        return ordered[min(n, max(1, rank)) - 1]

@@ -30,6 +30,7 @@ class Lane:
     planned_slots: int = 1
     context_tokens: int = 1 << 31
     pinned: bool = False
+    helper_bytes: int = 0  # of host memory, for the process that reads its prompts
     slots: int = 0  # 0 while it is not ready
     kv_cells: int = 0
     loading: bool = False
@@ -84,6 +85,12 @@ class Lane:
     def uses_per_s(self, now_s: float) -> float:
         """The rate at which requests have come lately."""
         return self.uses * math.exp2((self.used_s - now_s) / USE_MEMORY_S) * math.log(2) / USE_MEMORY_S
+
+    def eta_ms(self, ticket: Ticket, share: float = 0.8) -> tuple[float, float] | None:
+        """Between which times after arrival `share` of such requests get their first token."""
+        if ticket.forecast_ms is None:
+            return None
+        return self.pace.first_token[ticket.at_once].around(ticket.forecast_ms, share)
 
     def residual_ms(self, job: Job, ticket: Ticket, now_s: float) -> float:
         """How long a running job still holds its slot, as far as anybody can tell."""

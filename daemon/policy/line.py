@@ -33,7 +33,9 @@ class Ticket:
     pickable: bool = False
     charged_tokens: int = 0  # generated tokens that its tenant has been charged for
     prompt_charged: bool = False
-    parks: int = 0
+    parks: int = 0  # how often it made way
+    start_tokens: int = 0  # that it had to have computed when it last got a slot
+    resumed: bool = False  # it lost its slot before, for whatever reason
     owed: bool = False  # it got its slot as its class's floor share
     forecast_ms: float | None = None  # from arrival to its first token
     forecast_end_ms: float | None = None
@@ -69,6 +71,7 @@ class Line:
         self.fifo = fifo
         self.tickets: dict[Job, Ticket] = {}
         self.with_deadline: dict[Job, Ticket] = {}
+        self.unread: set[Job] = set()  # whose text is not read yet
         self.loads: dict[Priority, dict[str, Load]] = {priority: {} for priority in Priority}  # by tenant
         self.totals = {priority: Load() for priority in Priority}
         self.pickable = dict.fromkeys(Priority, 0)
@@ -99,6 +102,8 @@ class Line:
         self.totals[priority].add(ticket)
         self._counters[priority].join(tenant)
         heappush(self._arrivals, (job.arrived_s, job.arrival, job))
+        if job.prompt is None and job.request.tokens is None:
+            self.unread.add(job)
         if ticket.pickable:
             self._push(job, ticket)
 
@@ -109,6 +114,10 @@ class Line:
         load = self.loads[priority][tenant]
         load.add(ticket, -1)
         self.totals[priority].add(ticket, -1)
+        self.unread.discard(job)
+        if len(self._arrivals) > 2 * len(self.tickets) + 64:  # nobody may ever ask for the oldest
+            self._arrivals = [(j.arrived_s, j.arrival, j) for j in self.tickets]
+            heapify(self._arrivals)
         if not load.n:
             del self.loads[priority][tenant]
         self._counters[priority].leave(tenant)
@@ -117,6 +126,7 @@ class Line:
 
     def correct(self, job: Job, prompt_tokens: int, output_tokens: int) -> None:
         """The prompt has been read: its length is known."""
+        self.unread.discard(job)
         priority, tenant = self.where(job)
         ticket, loads = self.tickets[job], (self.loads[priority][tenant], self.totals[priority])
         for load in loads:
@@ -181,7 +191,8 @@ class Line:
         queues: dict[Priority, dict[str, list[Entry]]] = {priority: {} for priority in Priority}
         for job, ticket in self.tickets.items():
             priority, tenant = self.where(job)
-            queues[priority].setdefault(tenant, []).append((ticket.deadline_s, job.arrival, job))
+            deadline_s = math.inf if self.fifo else ticket.deadline_s
+            queues[priority].setdefault(tenant, []).append((deadline_s, job.arrival, job))
         for priority in Priority:
             ordered += self._merge(priority, queues[priority])
         return ordered

@@ -47,8 +47,8 @@ def evict(question: EvictQuestion) -> tuple[str, ...] | None:
 
 
 def shortage(need: Mapping[str, int], free: Mapping[str, int]) -> dict[str, int]:
-    """Bytes that are missing, by pool."""
-    return {pool: n - max(0, free.get(pool, 0)) for pool, n in need.items() if n > max(0, free.get(pool, 0))}
+    """Bytes that are missing, by pool; one that is overdrawn lacks that, too."""
+    return {pool: n - free.get(pool, 0) for pool, n in need.items() if n > free.get(pool, 0)}
 
 
 def reuse_probability(uses_per_s: float) -> float:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 BYTES_PER_S = 500e6  # of a load nobody has measured yet
+HOST = "host"  # the pool of RAM
 LEAD_S = 1.0  # a swap begins so much before the wait is over, beside the load: parking, the end of a process
+PREFILL_MS = 5.0  # of a prompt token nobody has measured yet
 NEVER = ("pinned",)
 SHOWN = 64  # of those who wait for a swap, in its record
 
@@ -56,10 +58,10 @@ class Rooms:
             return []
         if victims:
             self._note(lane, question, victims, now_s)
-            lane.granted = set(victims)
+        if victims or not self.fits_now(lane):
+            # What drains is promised to it, too, or the next one who asks would take it.
+            lane.granted = set(victims) | self._draining(lane, now_s)
             return [Evict(name) for name in victims]
-        if not self.fits_now(lane):
-            return []  # what drains will be enough
         lane.loading = True
         return [Load(lane.name)]
 
@@ -68,15 +70,27 @@ class Rooms:
         holders = (self._holder(lane, other, now_s) for other in self.lanes.values() if other is not lane)
         held = [holder for holder in holders if holder.bytes_on]
         free = {}
-        for pool in lane.bytes_on:
+        need = self._need(lane)
+        for pool in need:
             draining = sum(holder.bytes_on.get(pool, 0) for holder in held if holder.stays == "draining")
             free[pool] = self._free_bytes(lane, pool) + draining
         stay = tuple(holder for holder in held if holder.stays != "draining")
-        return EvictQuestion(lane.name, dict(lane.bytes_on), free, stay)
+        return EvictQuestion(lane.name, need, free, stay)
+
+    def _need(self, lane: Lane) -> dict[str, int]:
+        """What a load takes, with the process that reads its prompts where that is still to come."""
+        need = dict(lane.bytes_on)
+        if lane.line.unread and not any(owner.startswith(f"{lane.name}/") for owner in self.ledger.reservations):
+            need[HOST] = need.get(HOST, 0) + lane.helper_bytes
+        return need
+
+    def _draining(self, lane: Lane, now_s: float) -> set[str]:
+        others = (other for other in self.lanes.values() if other is not lane)
+        return {other.name for other in others if self._stays(lane, other, now_s) == "draining"}
 
     def fits_now(self, lane: Lane) -> bool:
         """Whether the bytes are free this moment."""
-        return all(n_bytes <= self._free_bytes(lane, pool) for pool, n_bytes in lane.bytes_on.items())
+        return all(n_bytes <= self._free_bytes(lane, pool) for pool, n_bytes in self._need(lane).items())
 
     def wake_s(self, lane: Lane, now_s: float) -> float | None:
         """When waiting alone will change the answer for this lane."""
@@ -84,7 +98,7 @@ class Rooms:
         if since_s is None or lane.granted:
             return None
         times = [since_s + self._patience_s(lane)]
-        times += [other.ready_s + self.options.min_resident_s for other in self.lanes.values() if other.slots]
+        times += [self._settled_s(other) for other in self.lanes.values() if other.slots]
         return min((time_s for time_s in times if time_s > now_s), default=None)
 
     def _free_bytes(self, lane: Lane, pool: str) -> int:
@@ -113,9 +127,9 @@ class Rooms:
             return "draining"
         if other.loading:
             return "loading"
-        if not other.slots:  # it holds no more than a prompt helper, or is on its way out
-            return "draining" if other.closed_until_s > now_s else ""
-        if now_s < other.ready_s + self.options.min_resident_s:
+        if not other.slots:  # it is on its way out, or holds no more than a prompt helper
+            return "draining" if other.closed_until_s > now_s and other.name in self.ledger.reservations else ""
+        if now_s < self._settled_s(other):
             return "young"
         theirs = other.highest_rank()
         if theirs is None:
@@ -124,6 +138,17 @@ class Rooms:
         if mine < theirs:
             return ""
         return "" if mine == theirs and self._waited_out(lane, now_s) else "busy"
+
+    def _settled_s(self, other: Lane) -> float:
+        """Until when a model stays at least: what it runs has computed its prompts again, and as long once more.
+
+        Without this two models with long prompts would swap for ever, and neither would get beyond its prompts.
+        """
+        prefill_ms = other.pace.prefill_ms.value
+        if prefill_ms is None:
+            prefill_ms = PREFILL_MS
+        longest = max((ticket.start_tokens for ticket in other.running.values()), default=0)
+        return other.ready_s + max(self.options.min_resident_s, 2 * longest * prefill_ms / 1e3)
 
     def _rank(self, lane: Lane, now_s: float) -> int:
         """The class that a lane asks in; one that has waited out its patience asks in the highest."""

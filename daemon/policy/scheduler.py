@@ -56,12 +56,13 @@ class Scheduler:
         slots: int = 1,
         context_tokens: int = 1 << 31,
         pinned: bool = False,
+        helper_bytes: int = 0,
     ) -> None:
         """A model that was not known, or whose file is another one now; nothing waits for it or runs."""
         lane = self.lanes.get(name)
         assert lane is None or not (lane.line or lane.running or lane.slots or lane.loading)
         line = Line(self.slots.counters, fifo=self.fifo)
-        self.lanes[name] = Lane(name, bytes_on, keep_alive_s, line, slots, context_tokens, pinned)
+        self.lanes[name] = Lane(name, bytes_on, keep_alive_s, line, slots, context_tokens, pinned, helper_bytes)
 
     # what happens to requests
 
@@ -82,7 +83,8 @@ class Scheduler:
             self._note_end(cancel.job, cancel.error, now_s)
         self._enter(lane, job, ticket)
         lane.idle_since_s = None
-        return superseded + self._settle(lane, now_s)
+        # First what the rules decide: an older one may be among those who are sent away.
+        return self._settle(lane, now_s) + superseded
 
     def on_prepared(self, job: Job, now_s: float) -> list[Decision]:
         """Its prompt has been read: the ticket is corrected."""
@@ -106,19 +108,21 @@ class Scheduler:
     def on_first_token(self, job: Job, now_s: float) -> None:
         """How good was the forecast?"""
         ticket = self.lanes[job.request.model].running.get(job)
-        if ticket is not None and ticket.forecast_ms is not None and not ticket.parks:
-            self.desk.first_token[ticket.at_once].add(ticket.forecast_ms, (now_s - job.arrived_s) * 1e3)
+        if ticket is not None and ticket.forecast_ms is not None and not ticket.resumed:
+            self.lanes[job.request.model].pace.first_token[ticket.at_once].add(
+                ticket.forecast_ms, (now_s - job.arrived_s) * 1e3
+            )
 
     def on_finished(self, job: Job, prefill_ms: float, decode_ms: float, now_s: float) -> None:
         """It came to its end; the times are those of its last attempt, in its slot."""
         lane = self.lanes[job.request.model]
         ticket = lane.running.get(job)
-        if ticket is None or ticket.parks:
+        if ticket is None or ticket.resumed:
             return
         computed = len(job.prompt or ()) - job.cached_tokens
         lane.pace.on_finished(computed, len(job.generated), prefill_ms, decode_ms, job.request.max_tokens)
         if ticket.forecast_end_ms is not None:
-            self.desk.finish.add(ticket.forecast_end_ms, (now_s - job.arrived_s) * 1e3)
+            lane.pace.finish.add(ticket.forecast_end_ms, (now_s - job.arrived_s) * 1e3)
 
     def on_released(self, job: Job, now_s: float) -> list[Decision]:
         """The worker has let go of the job's slot, and the job is over."""
@@ -131,7 +135,7 @@ class Scheduler:
         """Its slot is free and it waits again, at its old place in its class."""
         lane = self.lanes[job.request.model]
         ticket = self._let_go(lane, job)
-        ticket.parks += 1
+        ticket.resumed = True
         self._enter(lane, job, ticket)
         return self._settle(lane, now_s)
 
@@ -216,8 +220,9 @@ class Scheduler:
             if lane.idle_since_s is not None and 0 <= lane.keep_alive_s <= now_s - lane.idle_since_s
         ]
         for lane in self.lanes.values():
-            decisions += self._settle(lane, now_s)
-        return decisions
+            if lane.slots:
+                decisions += self._settle(lane, now_s)
+        return decisions + self._others(None, now_s)
 
     def wake_s(self, now_s: float) -> float | None:
         """When `on_tick` is due for somebody who waits for room; None when nobody does."""
@@ -233,7 +238,7 @@ class Scheduler:
     def eta_ms(self, job: Job, now_s: float) -> tuple[float, float] | None:
         """Between which times from now it gets its first token, in 80 of 100 cases; None while nothing is known."""
         ticket = self.lanes[job.request.model].line.tickets.get(job)
-        eta = None if ticket is None else self.desk.eta_ms(ticket)
+        eta = None if ticket is None else self.lanes[job.request.model].eta_ms(ticket)
         gone_ms = (now_s - job.arrived_s) * 1e3
         return None if eta is None else (max(0.0, eta[0] - gone_ms), max(0.0, eta[1] - gone_ms))
 
@@ -300,7 +305,7 @@ class Scheduler:
         closed = lane.slots or lane.loading or lane.closed_until_s > now_s
         return not closed and lane.wanted_since_s() is not None and self.pressure.grade < Grade.NO_LOADS
 
-    def _others(self, lane: Lane, now_s: float) -> list[Decision]:
+    def _others(self, lane: Lane | None, now_s: float) -> list[Decision]:
         """Something in `lane` has ended, and others may wait for just that; who waits longest is asked first."""
         waiting = [other for other in self.lanes.values() if other is not lane and self._claims(other, now_s)]
         waiting.sort(key=lambda other: other.wanted_since_s() or math.inf)
@@ -318,7 +323,9 @@ class Scheduler:
     def _let_go(self, lane: Lane, job: Job) -> Ticket:
         """The slot is free; what waited for just this job can be picked."""
         self.slots.charge(lane)
-        lane.parking.discard(job)
+        if job in lane.parking:
+            lane.parking.remove(job)
+            lane.running[job].parks += 1
         for follower in self.keys.let_go(job):
             if follower in lane.line and follower.prompt is not None:
                 lane.line.make_pickable(follower)

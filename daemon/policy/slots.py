@@ -44,7 +44,7 @@ class Slots:
             if chosen is None or (lane.running and cells(jobs[chosen]) > lane.cells_free()):
                 break
             self.journal.note(Record(now_s, "start", (chosen,), lane.name, question, chosen))
-            self._start(lane, jobs[chosen], now_s)
+            self._start(lane, jobs[chosen], owed, now_s)
             starts.append(Start(jobs[chosen]))
         return starts
 
@@ -77,12 +77,13 @@ class Slots:
                 ticket.charged_tokens += n
                 self._serve(lane, job, service(0, n))
 
-    def _start(self, lane: Lane, job: Job, now_s: float) -> None:
+    def _start(self, lane: Lane, job: Job, owed: list[Priority], now_s: float) -> None:
         priority, _ = lane.line.where(job)
         ticket = lane.line.remove(job)
         lane.running[job] = ticket
         lane.started_s[priority] = now_s
-        ticket.owed = lane.owed_tokens.get(priority, 0.0) >= _price(ticket) and priority in LOWER
+        ticket.owed = priority in owed
+        ticket.start_tokens = len(job.prompt or ()) + len(job.generated)
         if not ticket.prompt_charged:  # once: what a parked request computes again is not its tenant's doing
             ticket.prompt_charged = True
             self._serve(lane, job, service(ticket.prompt_tokens, 0))
@@ -95,7 +96,8 @@ class Slots:
                 share = self.classes[lower].floor_share * weighted_tokens
                 lane.owed_tokens[lower] = lane.owed_tokens.get(lower, 0.0) + share
         if priority in lane.owed_tokens:
-            lane.owed_tokens[priority] -= weighted_tokens
+            # What a class got beyond its share while nobody else wanted it is no debt.
+            lane.owed_tokens[priority] = max(0.0, lane.owed_tokens[priority] - weighted_tokens)
 
     def _question(self, lane: Lane, owed: list[Priority]) -> tuple[TurnQuestion, dict[str, Job]]:
         """The heads of the highest class that has any, and of those with a floor share to come."""

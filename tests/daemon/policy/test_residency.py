@@ -59,7 +59,7 @@ def test_every_pool_must_be_satisfied() -> None:
 
 def test_an_unknown_pool_has_nothing_free() -> None:
     assert shortage({"gpu9": 5}, {}) == {"gpu9": 5}
-    assert shortage({"host": 5}, {"host": -3}) == {"host": 5}
+    assert shortage({"host": 5}, {"host": -3}) == {"host": 8}
 
 
 def test_a_model_that_is_used_often_is_surely_used_again() -> None:

@@ -9,7 +9,7 @@ import pytest
 from inferd.daemon.domain.decision import Evict, Load
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.policy.rooms import LEAD_S, NoRoom
-from inferd.tests.daemon.policy.tools import BATCH, CHAT, FOREVER, NORMAL, job, load, ready, scheduler
+from inferd.tests.daemon.policy.tools import BATCH, CHAT, FOREVER, NORMAL, job, load, pace, ready, scheduler
 
 if TYPE_CHECKING:
     from inferd.daemon.policy.scheduler import Scheduler
@@ -60,6 +60,16 @@ def test_models_that_take_long_to_load_are_in_use_at_least_half_of_the_time() ->
     it.on_request(job(CHAT), 0.0)
     it.on_request(job(CHAT, "other", arrived_s=10.0), 10.0)
     assert it.wake_s(10.0) == pytest.approx(40.0)
+
+
+def test_a_model_stays_until_it_is_well_beyond_the_prompts_of_what_it_runs() -> None:
+    it = ready(host_bytes=60)
+    pace(it, prefill_ms=10.0, decode_ms=1.0)
+    it.on_request(job(CHAT, n_prompt=1000), 0.0)
+    it.on_request(job(CHAT, "other", arrived_s=0.0), 0.0)
+    assert stays(it, now_s=19.9) == "young"
+    assert it.wake_s(5.0) == pytest.approx(20.0)
+    assert it.on_tick(20.0) == [Evict("m")]
 
 
 def test_asking_changes_nothing() -> None:

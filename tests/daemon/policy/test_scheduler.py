@@ -332,7 +332,7 @@ def test_what_was_forecast_is_compared_with_what_came() -> None:
     assert high == pytest.approx(510.0)
     it.on_released(first, 2.0)
     it.on_first_token(second, 2.02)
-    assert it.desk.first_token[False]._ratios[-1] == pytest.approx(2.0)
+    assert it.lanes["m"].pace.first_token[False]._ratios[-1] == pytest.approx(2.0)
 
 
 # memory
@@ -570,3 +570,67 @@ def test_every_decision_can_be_made_again_from_its_record() -> None:
         answer = as_json(record.answer)
         assert as_json(recompute(record.kind, record.question)) == answer
         assert as_json(recompute(record.kind, as_json(record.question))) == answer
+
+
+# what reviews and accidents taught
+
+
+def test_a_class_that_waited_its_longest_is_not_parked_at_once() -> None:
+    it, chat, waits = ready(), job(CHAT), job(BATCH)
+    it.on_request(chat, 0.0)
+    it.on_request(waits, 0.0)
+    it.on_request(job(CHAT), 60.0)
+    assert it.on_released(chat, 60.1) == [Start(waits)]
+
+
+def test_what_a_class_got_while_nobody_else_wanted_it_is_no_debt() -> None:
+    it, runs = ready(), job(BATCH)
+    it.on_request(runs, 0.0)
+    it.on_request(job(BATCH), 0.0)
+    runs.generated += [1] * 100_000
+    it.on_tick(1.0)
+    assert it.lanes["m"].owed_tokens[BATCH] == 0.0
+
+
+def test_one_that_is_superseded_and_sent_away_in_one_breath_ends_once() -> None:
+    it = scheduler(host_bytes=60)
+    load(it, "other")
+    it.on_request(job(CHAT, "other"), 0.0)
+    old, new = job(supersede_key="k", arrived_s=0.0), job(supersede_key="k", arrived_s=1.0)
+    it.on_request(old, 0.0)
+    it.rooms.ledger.observe("host", 60, {})  # somebody else took it
+    decisions = it.on_request(new, 1.0)
+    kinds = [type(decision) for decision in decisions]
+    assert kinds.index(Reject) < kinds.index(Cancel)
+
+
+def test_a_grant_holds_what_drains_too() -> None:
+    it = scheduler(host_bytes=110)
+    load(it, "m")
+    load(it, "other")
+    it.add_model("large", {"host": 90}, 10.0)
+    it.on_closed("m", FOREVER)
+    assert it.on_request(job(model="large", arrived_s=1.0), 1.0) == [Evict("other")]
+    assert it.lanes["large"].granted == {"m", "other"}
+    it.on_closed("other", FOREVER)
+    it.on_request(job(model="other", arrived_s=2.0), 2.0)
+    it.rooms.ledger.release(it.rooms.ledger.reservations["other"])
+    assert it.on_cold("other", 3.0) == []  # it does not take back what it gave
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
+    assert it.on_cold("m", 4.0) == [Load("large")]
+
+
+def test_a_text_that_waits_for_its_model_has_room_made_for_its_reader_too() -> None:
+    it = scheduler(host_bytes=110)
+    it.add_model("m", {"host": 50}, 10.0, helper_bytes=20)
+    load(it, "other")
+    assert it.on_request(job(n_prompt=None), 1.0) == [Evict("other")]
+
+
+def test_jobs_that_are_over_are_not_kept() -> None:
+    it = ready()
+    for i in range(1000):
+        one = job()
+        it.on_request(one, float(i))
+        it.on_released(one, float(i))
+    assert len(it.lanes["m"].line._arrivals) < 100

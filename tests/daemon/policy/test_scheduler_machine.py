@@ -252,10 +252,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(400):
             if not self.jobs("waiting", "running", "parking", "ending"):
                 break
+            self.work()
             self.now_s += 1.0
             self.carry_out(self.it.on_pressure(0.0, self.now_s))
             self.carry_out(self.it.on_tick(self.now_s))
-            self.work()
         assert not self.jobs("waiting", "running", "parking", "ending"), "somebody was never served"
 
     def work(self) -> None:
@@ -264,12 +264,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             if one.prompt is None and self.where[one] == "waiting":
                 one.prompt = [1] * 5
                 self.carry_out(self.it.on_prepared(one, self.now_s))
+        for one in self.jobs("running", "parking", "ending"):
+            one.generated += [1] * 20
+            if len(one.generated) >= 60 or self.where[one] == "ending":
+                self.where[one] = "over"
+                self.carry_out(self.it.on_released(one, self.now_s))
         for one in self.jobs("parking"):
             self.where[one] = "waiting"
             self.carry_out(self.it.on_parked(one, self.now_s))
-        for one in self.jobs("running", "ending")[:1]:
-            self.where[one] = "over"
-            self.carry_out(self.it.on_released(one, self.now_s))
         for name in MODELS:
             self.ready(name)
             self.cold(name)

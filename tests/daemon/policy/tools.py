@@ -78,7 +78,7 @@ def pace(it: Scheduler, model: str = "m", *, prefill_ms: float = 0.0, decode_ms:
     """As if requests had been measured: milliseconds a token in a slot."""
     lane = it.lanes[model].pace
     lane.prefill_ms.value, lane.decode_ms.value = prefill_ms, decode_ms
-    for interval in (*it.desk.first_token.values(), it.desk.finish):
+    for interval in (*lane.first_token.values(), lane.finish):
         for _ in range(200):
             interval.add(1.0, 1.0)
 
