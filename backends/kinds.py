@@ -13,7 +13,7 @@ from .llama import footprint as llama_footprint
 from .llama import gguf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 FAKE_BYTES = 30 << 20  # the fake engine's process; it has no weights
 
@@ -24,10 +24,18 @@ class Kind(NamedTuple):
     part_paths: Callable[[str], list[str]]  # all files of the model that begins with this one; [] if none does
     stem: Callable[[str], str]  # the file's name for people
     footprint: Callable[[ModelFacts, LoadPlan], Footprint]
+    largest_context: Callable[[ModelFacts, LoadPlan, Mapping[str, int]], int | None]
 
 
 KINDS: dict[BackendName, Kind] = {
-    "llama": Kind(gguf.SUFFIX, gguf.read_facts, gguf.part_paths, gguf.stem, llama_footprint.estimate),
+    "llama": Kind(
+        gguf.SUFFIX,
+        gguf.read_facts,
+        gguf.part_paths,
+        gguf.stem,
+        llama_footprint.estimate,
+        llama_footprint.largest_context,
+    ),
 }
 
 
@@ -62,6 +70,11 @@ def footprint(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     if plan.backend == "fake":
         return Footprint(bytes_on={HOST: FAKE_BYTES}, weights_bytes=0, kv_bytes=0, compute_bytes=FAKE_BYTES)
     return KINDS[plan.backend].footprint(facts, plan)
+
+
+def largest_context(facts: ModelFacts, plan: LoadPlan, room_bytes_on: Mapping[str, int]) -> int | None:
+    """The longest context, in tokens, that fits into so many free bytes by pool; None if none does."""
+    return None if plan.backend == "fake" else KINDS[plan.backend].largest_context(facts, plan, room_bytes_on)
 
 
 def _owner(path: str | os.PathLike[str]) -> Kind | None:

@@ -100,7 +100,7 @@ def _change(resident: Resident, question: EvictQuestion, known: Corrections) -> 
     """The smallest change of the config that would make it fit, the one that costs least first."""
     room, facts = _room(question, ()), resident.model.facts
     short = 0
-    for change, plan in _smaller(resident.model.plan):
+    for change, plan in _smaller(resident, room, known):
         need = known.apply(key(facts, plan), kinds.footprint(facts, plan).bytes_on)
         if _fits(need, room):
             return change
@@ -111,16 +111,19 @@ def _change(resident: Resident, question: EvictQuestion, known: Corrections) -> 
     return f"free {short / 2**20:,.0f} MiB more: even one slot with the smallest context does not fit"
 
 
-def _smaller(plan: LoadPlan) -> Iterator[tuple[str, LoadPlan]]:
+def _smaller(resident: Resident, room: Mapping[str, int], known: Corrections) -> Iterator[tuple[str, LoadPlan]]:
     """Ways to need less, in the order of what they cost the users."""
-    replace = msgspec.structs.replace
+    plan, facts, replace = resident.model.plan, resident.model.facts, msgspec.structs.replace
     for n_cells in _halves(plan.kv_cells, plan.n_ctx):
         yield f"kv_cells = {n_cells}", replace(plan, kv_cells=n_cells)
     if plan.kv_type in ("f32", "f16", "bf16") and plan.flash_attention is not False:
         yield 'kv_type = "q8_0"', replace(plan, kv_type="q8_0")
         yield f'kv_type = "q8_0" and kv_cells = {plan.n_ctx}', replace(plan, kv_type="q8_0", kv_cells=plan.n_ctx)
-    for n_ctx in _halves(plan.n_ctx, CELL_STEP):
-        yield f"context_tokens = {n_ctx} and kv_cells = {n_ctx}", replace(plan, n_ctx=n_ctx, kv_cells=n_ctx)
+    spare = {pool: n_bytes - known.offset_bytes(key(facts, plan), pool) for pool, n_bytes in room.items()}
+    n_ctx = kinds.largest_context(facts, plan, spare)
+    if n_ctx is not None and n_ctx < plan.n_ctx:
+        n_cells = n_ctx * (plan.n_slots if plan.kv_layout == "split" else 1)
+        yield f"context_tokens = {n_ctx} and kv_cells = {n_cells}", replace(plan, n_ctx=n_ctx, kv_cells=n_cells)
     least = f"slots = 1, context_tokens = {CELL_STEP} and kv_cells = {CELL_STEP}"
     yield least, replace(plan, n_slots=1, n_ctx=CELL_STEP, kv_cells=CELL_STEP)
 

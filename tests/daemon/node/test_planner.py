@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from inferd.backends import kinds
 from inferd.backends.facts import LoadPlan
 from inferd.daemon.domain.decision import Evict, Load, Refuse
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node.planner import _smaller, outlook, plan_load
+from inferd.daemon.policy.corrections import Corrections
 from inferd.tests.daemon.policy.tools import CHAT, FOREVER, job, reserve, scheduler
 
 if TYPE_CHECKING:
@@ -76,11 +79,17 @@ async def test_an_unknown_model_is_not_planned(house: Any) -> None:
         plan_load(house.node, "gamma")
 
 
-def test_the_smallest_change_comes_first() -> None:
+async def test_the_smallest_change_comes_first(open_house: Open) -> None:
+    resident = open_house().resident()
     plan = LoadPlan(backend="llama", path="", n_ctx=1024, n_slots=4, kv_cells=4096, n_threads=1)
-    changes = [change for change, _ in _smaller(plan)]
+    resident.model.plan = plan
+    room = kinds.footprint(resident.model.facts, msgspec.structs.replace(plan, n_ctx=512, kv_cells=512)).bytes_on
+    changes = [change for change, _ in _smaller(resident, room, Corrections())]
     assert changes[:3] == ["kv_cells = 2048", "kv_cells = 1024", 'kv_type = "q8_0"']
-    assert changes[-1] == "slots = 1, context_tokens = 256 and kv_cells = 256"
+    assert changes[-2:] == [
+        "context_tokens = 512 and kv_cells = 512",
+        "slots = 1, context_tokens = 256 and kv_cells = 256",
+    ]
 
 
 def turns() -> Any:
