@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...backends.messages import FinishReason
 from ..domain.errors import Code, InferdError
 from ..domain.request import Job, Phase
-from .stream import Beat, Finished, Queued, Resumed, Started, Stream
+from .stream import Finished, Queued, Resumed, Started, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,6 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._streams: dict[str, Stream] = {}
         self._arrivals = itertools.count()
-        self._beat = Beat()
         self._read: set[Stream] = set()  # streams that somebody reads, also after the job is over
 
     def __len__(self) -> int:
@@ -44,7 +43,7 @@ class Jobs:
         if request.id in self._jobs:
             raise InferdError(Code.INVALID, f"request_id {request.id} is in use", field="request_id")
         job = Job(request, now_s, next(self._arrivals))
-        stream = Stream(job, self._beat)
+        stream = Stream(job)
         self._jobs[job.id], self._streams[job.id] = job, stream
         self._read.add(stream)
         return job, stream
