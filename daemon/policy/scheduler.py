@@ -231,10 +231,6 @@ class Scheduler:
 
     # questions
 
-    def position(self, job: Job) -> int:
-        """Jobs of the same model that are before this one."""
-        return self.lanes[job.request.model].waiting.index(job)
-
     def eta_ms(self, job: Job, now_s: float) -> tuple[float, float] | None:
         """Between which times from now it gets its first token, in 80 of 100 cases; None while nothing is known."""
         ticket = self.lanes[job.request.model].line.tickets.get(job)

@@ -198,7 +198,7 @@ def test_a_parked_job_goes_back_to_its_old_place_and_pays_its_prompt_once() -> N
     before = it.slots.counters[NORMAL].served("t")
     assert it.on_parked(first, 2.0) == [Start(first)]
     assert it.slots.counters[NORMAL].served("t") == before
-    assert it.position(second) == 0
+    assert it.lanes["m"].waiting[0] is second
 
 
 # cells
@@ -297,7 +297,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     hopeless, possible = job(max_tokens=100, deadline_ms=1500), job(max_tokens=100, deadline_ms=2500)
     assert rejected(it.on_request(hopeless, 0.0)) == [(hopeless, "deadline")]
     assert rejected(it.on_request(possible, 0.0)) == []
-    assert it.position(possible) == 0
+    assert it.lanes["m"].waiting[0] is possible
 
 
 def test_nobody_is_let_in_before_one_who_would_then_miss_the_deadline() -> None:
