@@ -30,6 +30,7 @@ class Engine(Protocol):
     - `step` does one unit of work (at most one prefill chunk beside one token of every running request) and returns
       what happened, in order; an idle engine returns []. While that takes long it may call `listen` now and then, which
       hands over what came meanwhile (by `submit` and `cancel`) and returns True when the worker is to end.
+    - `use_threads` may come at any time and holds from the next `step` on.
     - Nothing it raises is expected: an exception ends the worker.
     """
 
@@ -38,6 +39,8 @@ class Engine(Protocol):
     def submit(self, submit: Submit) -> None: ...
 
     def cancel(self, job: str, attempt: int) -> None: ...
+
+    def use_threads(self, n_threads: int) -> None: ...
 
     def step(self, listen: Callable[[], bool] | None = None) -> list[Event]: ...
 

@@ -111,6 +111,9 @@ class FakeEngine:
                 self.events.append(Stopped(job, attempt, len(submit.tokens) - submit.n_prompt))
         self._fill()
 
+    def use_threads(self, n_threads: int) -> None:
+        """It computes nothing."""
+
     def step(self, listen: Callable[[], bool] | None = None) -> list[Event]:
         now_s = time.monotonic()
         due = [run for run in self.running if run.due_s <= now_s]

@@ -72,6 +72,12 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     attempt: int
 
 
+class Cores(msgspec.Struct, frozen=True, array_like=True, tag="cores"):
+    """Compute with so many threads from the next step on: other workers want the cores, too, or no longer do."""
+
+    n_threads: int
+
+
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
     """Close the engine and exit 0."""
 
@@ -197,7 +203,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     events: list[Started | Delta | Finished | Stopped]
 
 
-ToWorker = Load | Submit | Cancel | Stop | Prepare
+ToWorker = Load | Submit | Cancel | Cores | Stop | Prepare
 FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | PrepareFailed
 Event = Started | Delta | Finished | Stopped
 

@@ -30,12 +30,13 @@ KILL_AFTER_S = 2.0  # a worker in mid-kernel needs a moment; some drivers keep a
 
 CHILD_ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",  # ggml would fork a debugger on abort
-    # OpenMP threads spin at barriers. By default so long that two workers on the same cores all but stop (measured:
-    # 24 tokens in over 50 s, against 3.7 s with this); a worker alone is as fast with it.
-    "GOMP_SPINCOUNT": "2000",
     # Huge pages for what malloc maps, where the kernel gives them on request (measured: 1 % faster decoding).
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+
+# OpenMP threads spin at barriers, and on cores that others want, too, they crawl. Workers share the cores, and then the
+# default is best; one that must keep its threads spins for so short a time that it gets on with others (DESIGN.md).
+SHORT_SPIN = {"GOMP_SPINCOUNT": "2000"}
 
 
 class WorkerState(Enum):
@@ -106,7 +107,7 @@ class Process:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
-                env={**CHILD_ENVIRONMENT, **os.environ},
+                env={**CHILD_ENVIRONMENT, **(SHORT_SPIN if plan.numerics == "exact" else {}), **os.environ},
             )
         except OSError:
             ours.close()

@@ -17,7 +17,7 @@ import msgspec
 from .channel import SyncChannel
 from .child import settle
 from .engine import LoadError
-from .messages import Cancel, Load, LoadFailed, Loading, Step, Stop, Submit, decode_to_worker, encode
+from .messages import Cancel, Cores, Load, LoadFailed, Loading, Step, Stop, Submit, decode_to_worker, encode
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -122,6 +122,8 @@ class Inbox:
                     self._engine.submit(submit)
                 case Cancel(job=job, attempt=attempt):
                     self._engine.cancel(job, attempt)
+                case Cores(n_threads=n_threads):
+                    self._engine.use_threads(n_threads)
                 case Stop():
                     self._stopped = True
                 case other:

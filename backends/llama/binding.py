@@ -301,6 +301,10 @@ class Context:
             raise failure[0]
         return code
 
+    def use_threads(self, n_threads: int) -> None:
+        """From the next `decode` on."""
+        c.llama_set_n_threads(self._ctx, n_threads, n_threads)
+
     def logits(self) -> Logits:
         """One row for each wanted row of the last batch, in order; valid and writable until the next decode."""
         pointer = c.llama_get_logits(self._ctx)

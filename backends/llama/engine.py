@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from ..engine import LoadError
-from ..messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
+from ..messages import Delta, Finished, FinishReason, Ready, Started, Stopped, WorkerStats
 from .batch import BLOCK, anything_flows, chunk_rows, is_long, plan_exact, plan_fast
 from .binding import Aborted, BindingError, Context, ContextShape, Model, log
 from .cells import Cells, ExactCells
-from .sampling import InvalidLogits, Sampler, log_sum, top
+from .sampling import InvalidLogits, Sampler, logprob
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class LlamaEngine:
                 self._waiting.remove(submit)
                 self._events.append(Stopped(job, attempt, len(submit.tokens) - submit.n_prompt))
                 return
+
+    def use_threads(self, n_threads: int) -> None:
+        if self._plan.numerics == "fast":  # attention adds up what its threads found: their number is in the last bits
+            self._context.use_threads(n_threads)
 
     def step(self, listen: Callable[[], bool] | None = None) -> list[Event]:
         start_s = time.perf_counter()
@@ -277,7 +281,7 @@ class LlamaEngine:
         raw = None if n_top is None else row.copy()  # drawing changes the row
         try:
             token = s.sampler.sample(row, s.tokens, index)
-            logprobs = None if raw is None else [self._logprob(raw, token, n_top or 0)]
+            logprobs = None if raw is None else [logprob(raw, token, n_top or 0, self._vocab.piece)]
         except InvalidLogits:
             return self._finish(s, FinishReason.ERROR, "the model produced invalid numbers")
         if s.first_s is None:
@@ -292,16 +296,6 @@ class LlamaEngine:
         if s.n_completion >= s.submit.params.max_tokens or len(s.tokens) >= self._n_ctx:
             return self._finish(s, FinishReason.LENGTH)
         return None
-
-    def _logprob(self, raw: Logits, token: int, n_top: int) -> TokenLogprob:
-        """Of the model's own distribution, before bias, penalties and temperature."""
-        total = log_sum(raw)
-        ids = top(raw, n_top)[0].tolist() if n_top else []
-        best = [(t, float(raw[t]) - total, self._text(t)) for t in ids]
-        return TokenLogprob(token, float(raw[token]) - total, self._text(token), best)
-
-    def _text(self, token: int) -> str:
-        return self._vocab.piece(token).decode(errors="replace")
 
 
 def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
@@ -329,7 +323,7 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
                 n_cells=plan.kv_cells,
                 n_seqs=plan.n_slots + unified,  # a split cache has no cells to spare for a scratch sequence
                 n_ubatch=max(plan.n_ubatch, BLOCK, plan.n_slots),
-                n_threads=plan.n_threads,
+                n_threads=max(1, plan.n_threads // 4),
                 kv_type=plan.kv_type,
                 unified=unified,
                 flash_attention=True if exact else plan.flash_attention,
@@ -338,11 +332,12 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
     except BindingError as error:
         raise LoadError(error.fault, str(error)) from error
     _warm_up(context)
+    context.use_threads(plan.n_threads)
     return LlamaEngine(plan, model, context, (time.perf_counter() - start_s) * 1e3)
 
 
 def _warm_up(context: Context) -> None:
-    """Touch every weight once, so that the first request does not wait for the disk."""
+    """Touch every weight once, so that the first request does not wait for the disk; others may want the cores now."""
     context.batch.clear()
     context.batch.add(0, 0, [0], want_last=True)
     context.decode()

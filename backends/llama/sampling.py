@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..messages import TokenLogprob
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -181,3 +183,15 @@ def log_sum(row: Row) -> float:
     if not math.isfinite(best):
         raise InvalidLogits
     return best + math.log(float(np.exp(row - best).sum()))
+
+
+def logprob(row: Row, token: int, n_top: int, piece: Callable[[int], bytes]) -> TokenLogprob:
+    """Of the model's own distribution: `row` as it was before bias, penalties and temperature."""
+    total = log_sum(row)
+
+    def text(t: int) -> str:
+        return piece(t).decode(errors="replace")
+
+    ids = top(row, n_top)[0].tolist() if n_top else []
+    best = [(t, float(row[t]) - total, text(t)) for t in ids]
+    return TokenLogprob(token, float(row[token]) - total, text(token), best)

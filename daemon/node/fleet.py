@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...backends.messages import LoadFailed, Loading, Ready, Step, WorkerStats
 from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
+from ..policy import cores
 from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
@@ -264,6 +265,16 @@ class Fleet:
             idle = model.state is ModelState.COLD and prompter.open and not prompter.busy and model.keep_alive_s >= 0
             if idle and now_s - prompter.used_s > model.keep_alive_s:
                 prompter.close()
+
+    def share_cores(self) -> None:
+        """Those that compute on the processor divide it; one that is alone has all it wants."""
+        lanes = self.node.scheduler.lanes
+        busy = {r.model.name: r for r in self.residents.values() if r.on_cpu and lanes[r.model.name].running}
+        wanted = {name: r.model.plan.n_threads for name, r in busy.items()}
+        exact = {name: wanted.pop(name) for name, r in busy.items() if r.model.plan.numerics == "exact"}
+        given = cores.share(wanted, self.n_threads, sum(exact.values()))
+        for name, n_threads in given.items():
+            busy[name].use_threads(n_threads)
 
     def _ask(self, resident: Resident) -> None:
         node, model = self.node, resident.model

@@ -202,6 +202,7 @@ class Node:
         self.changes.notify()
 
     def carry_out(self, decisions: Sequence[Decision]) -> None:
+        self.fleet.share_cores()  # a worker must know before the first request that it is not alone
         for decision in decisions:
             match decision:
                 case Start(job=job):

@@ -11,6 +11,7 @@ import msgspec
 
 from ...backends import kinds, process
 from ...backends.facts import HOST
+from ...backends.messages import Cores
 from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
 from ..policy import corrections
@@ -44,6 +45,7 @@ class Resident:
         self.footprint = kinds.footprint(entry.facts, plan)
         self.bytes_on: Mapping[str, int] = self.footprint.bytes_on  # what a load reserves
         self.widest_prompt = 0  # tokens; one as wide as a batch has made every buffer resident
+        self.n_threads = plan.n_threads  # of those of its plan, while others compute, too
         self._shrunk = False  # a load without memory is tried once more, with less
         self._starved = False  # the load that failed found no memory
         self.prompter = Prompter(name, plan, ledger)
@@ -55,6 +57,11 @@ class Resident:
         self._reservation: Reservation | None = None
         self._starting: asyncio.Task[None] | None = None
 
+    @property
+    def on_cpu(self) -> bool:
+        """Some of its layers are computed by the processor (llama.cpp counts the output as one more)."""
+        return 0 <= self.model.plan.n_gpu_layers <= self.model.facts.n_layers
+
     def load(
         self,
         now_s: float,
@@ -64,7 +71,7 @@ class Resident:
     ) -> None:
         """Reserve, then spawn. Raises Shortfall; every other failure comes through `on_reaped`."""
         model = self.model
-        self.widest_prompt, self._starved = 0, False
+        self.widest_prompt, self._starved, self.n_threads = 0, False, model.plan.n_threads
         self._reservation = self._ledger.reserve(model.name, self.bytes_on)
         model.booked_bytes = self._reservation.total_bytes
         model.move(ModelState.LOADING)
@@ -122,6 +129,12 @@ class Resident:
     def send(self, message: ToWorker) -> None:
         assert self._worker is not None
         self._worker.send(message)
+
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many from now on."""
+        if n_threads != self.n_threads:
+            self.n_threads = n_threads
+            self.send(Cores(n_threads))
 
     def worker_ready(self) -> None:
         assert self._worker is not None

@@ -20,6 +20,7 @@ TO_WORKER: list[m.ToWorker] = [
     m.Load(PLAN),
     m.Submit("job", 2, [1, 2, 3], 2, PARAMS, rank=1, sent_bytes=4),
     m.Cancel("job", 2),
+    m.Cores(1),
     m.Stop(),
     m.Prepare("7", messages=[m.ChatMessage("user", "hi")]),
     m.Prepare("7", prompt="", add_special=False, parse_special=False),

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import pytest
 
 from inferd.backends import process
@@ -173,3 +175,18 @@ async def test_no_process_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
         await it.process.start(PLAN)
     await it.process.wait()
     assert (it.process.pid, it.history) == (None, [])
+
+
+@pytest.mark.parametrize("numerics", ["fast", "exact"])
+async def test_only_a_worker_that_keeps_its_threads_spins_briefly(
+    numerics: Literal["fast", "exact"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    held = Held()
+    await held.process.start(msgspec.structs.replace(PLAN, numerics=numerics))
+    await held.until(lambda message: isinstance(message, Ready))
+    held.process.ready()
+    environment = await asyncio.to_thread(Path(f"/proc/{held.process.pid}/environ").read_bytes)
+    held.process.stop()
+    await held.ended()
+    assert (b"GOMP_SPINCOUNT=2000" in environment.split(b"\0")) == (numerics == "exact")

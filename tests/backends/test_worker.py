@@ -15,6 +15,7 @@ from inferd.backends.engine import LoadError
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import (
     Cancel,
+    Cores,
     Delta,
     Finished,
     Load,
@@ -247,3 +248,12 @@ def test_bytes_that_are_no_message_end_the_worker(daemon: Daemon) -> None:
     daemon.channel.send(b"\xc1")
     daemon.thread.join(10)
     assert isinstance(daemon.error, msgspec.DecodeError)
+
+
+def test_the_engine_hears_how_many_threads_it_may_use(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    monkeypatch.setattr(fake.FakeEngine, "use_threads", lambda _, n_threads: heard.append(n_threads))
+    loaded(daemon)
+    daemon.send(Cores(3), submit("a"))
+    daemon.events_until(Finished)
+    assert heard == [3]

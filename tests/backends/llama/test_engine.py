@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from inferd.backends.engine import LoadError
+from inferd.backends.llama.binding import Context
 from inferd.backends.llama.engine import LlamaEngine, load
 from inferd.backends.messages import Delta, Finished, FinishReason, Stopped, Submit
 
@@ -415,3 +416,26 @@ def test_an_unreadable_progress_receiver_ends_the_load(tiny_model: Path) -> None
 
     with pytest.raises(BrokenPipeError):
         load(plan(tiny_model), gone)
+
+
+@pytest.mark.parametrize("numerics", ["fast", "exact"])
+def test_threads_may_change_between_steps_but_not_with_exact_numerics(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, numerics: str
+) -> None:
+    set_to: list[int] = []
+    real = Context.use_threads
+
+    def noted(context: Context, n_threads: int) -> None:
+        set_to.append(n_threads)
+        real(context, n_threads)
+
+    monkeypatch.setattr(Context, "use_threads", noted)
+    engine = load(plan(tiny_model, numerics=numerics, n_threads=2), lambda _: None)
+    engine.submit(submit("a", prompt(70)))
+    engine.step()
+    engine.use_threads(1)
+    end = run(engine)["a"].end
+    assert isinstance(end, Finished)
+    assert end.completion_tokens == 8
+    assert set_to == ([2, 1] if numerics == "fast" else [2])
+    engine.close()

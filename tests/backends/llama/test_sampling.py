@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.backends.llama.sampling import InvalidLogits, Sampler, greedy, log_sum, top, uniform
+from inferd.backends.llama.sampling import InvalidLogits, Sampler, greedy, log_sum, logprob, top, uniform
 from inferd.backends.messages import SamplingParams
 
 if TYPE_CHECKING:
@@ -165,3 +165,12 @@ def test_log_sum_normalises() -> None:
 def test_top_agrees_with_sorting_on_random_rows(seed: int, n_vocab: int, k: int) -> None:
     row = np.round(row_of(n_vocab, seed), 1)
     assert top(row, k)[0].tolist() == np.lexsort((np.arange(n_vocab), -row))[:k].tolist()
+
+
+def test_a_logprob_comes_with_its_alternatives_best_first() -> None:
+    row = np.log(np.array([0.2, 0.5, 0.3], np.float32))
+    told = logprob(row, 0, 2, lambda token: b"abc"[token : token + 1])
+    assert (told.token, told.text) == (0, "a")
+    assert np.exp(told.logprob) == pytest.approx(0.2)
+    assert [(token, text) for token, _, text in told.top] == [(1, "b"), (2, "c")]
+    assert np.exp([value for _, value, _ in told.top]) == pytest.approx([0.5, 0.3])

@@ -357,3 +357,36 @@ async def test_a_crash_before_any_token_counts_as_a_failure(house: House) -> Non
     await house.until(lambda: house.resident().model.state is ModelState.FAILED)
     model = house.resident().model
     assert (model.failures, "signal SIGABRT" in model.error) == (1, True)
+
+
+async def test_workers_that_compute_side_by_side_divide_the_cores(slow_house: House) -> None:
+    it, fleet = slow_house, slow_house.node.fleet
+    fleet.n_threads = 2
+    for name in ("alpha", "beta"):
+        await it.load(name)
+        resident = it.resident(name)
+        resident.model.plan = msgspec.structs.replace(resident.model.plan, n_threads=2)
+        resident.n_threads = 2
+    streams = [it.submit(ENDLESS, name) for name in ("alpha", "beta")]
+    for stream in streams:
+        await first_text(stream)
+    assert [resident.n_threads for resident in fleet] == [1, 1]
+    it.node.cancel(streams[1].job.id)
+    await it.until(lambda: it.resident("alpha").n_threads == 2)
+    it.node.cancel(streams[0].job.id)
+
+
+async def test_a_worker_with_exact_numerics_keeps_its_threads(slow_house: House) -> None:
+    it, fleet = slow_house, slow_house.node.fleet
+    fleet.n_threads = 2
+    for name, numerics in (("alpha", "exact"), ("beta", "fast")):
+        await it.load(name)
+        resident = it.resident(name)
+        resident.model.plan = msgspec.structs.replace(resident.model.plan, n_threads=2, numerics=numerics)
+        resident.n_threads = 2
+    streams = [it.submit(ENDLESS, name) for name in ("alpha", "beta")]
+    for stream in streams:
+        await first_text(stream)
+    assert [resident.n_threads for resident in fleet] == [2, 1]
+    for stream in streams:
+        it.node.cancel(stream.job.id)
