@@ -13,7 +13,7 @@ from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
 from .answer import Answer, Delta
 from .client import TENANT_METADATA, TIMEOUT_S
-from .compose import generate_request, tokenize_request
+from .compose import generate_request, plain_request, tokenize_request
 from .errors import InferdError
 from .patience import CONNECT_TIMEOUT_S, Patience
 
@@ -76,7 +76,7 @@ class AsyncClient:
     async def cancel(self, request_id: str) -> bool:
         """Cancel a request by its id; False when no such request is live."""
         method = stubs.InferenceStub(self.channel()).Cancel
-        answer = await self._call(method, pb.CancelRequest(request_id=request_id))
+        answer = await self._call(method, plain_request(pb.CancelRequest, request_id=request_id))
         return bool(answer.cancelled)
 
     async def models(self) -> list[pb.ModelInfo]:
@@ -86,30 +86,30 @@ class AsyncClient:
 
     def load(self, model: str) -> AsyncStream[pb.LoadProgress]:
         """Load a model. Iterate to see progress, or `await .wait()` for the end."""
-        request = pb.LoadModelRequest(model=model)
+        request = plain_request(pb.LoadModelRequest, model=model)
         return AsyncStream(self, lambda channel: stubs.ModelsStub(channel).LoadModel, request)
 
     async def unload(self, model: str, *, force: bool = False) -> bool:
         """Unload a model, after its running requests unless `force`; False when it was not loaded."""
         method = stubs.ModelsStub(self.channel()).UnloadModel
-        answer = await self._call(method, pb.UnloadModelRequest(model=model, force=force), bounded=False)
+        answer = await self._call(method, plain_request(pb.UnloadModelRequest, model=model, force=force), bounded=False)
         return bool(answer.was_loaded)
 
     async def plan(self, model: str) -> pb.PlanLoadResponse:
         """What loading the model would do now; changes nothing."""
         method = stubs.ModelsStub(self.channel()).PlanLoad
-        plan: pb.PlanLoadResponse = await self._call(method, pb.PlanLoadRequest(model=model))
+        plan: pb.PlanLoadResponse = await self._call(method, plain_request(pb.PlanLoadRequest, model=model))
         return plan
 
     def lease(self, model: str) -> AsyncLease:
         """`async with client.lease(model):` keeps the model loaded for the block; no other takes its place."""
-        request = pb.LeaseRequest(model=model)
+        request = plain_request(pb.LeaseRequest, model=model)
         return AsyncLease(self, lambda channel: stubs.ModelsStub(channel).Lease, request)
 
     async def explain(self, request_id: str) -> list[pb.DecisionRecord]:
         """The last decisions about a request, oldest first."""
         method = stubs.MonitorStub(self.channel()).Explain
-        return list((await self._call(method, pb.ExplainRequest(request_id=request_id))).records)
+        return list((await self._call(method, plain_request(pb.ExplainRequest, request_id=request_id))).records)
 
     async def snapshot(self) -> pb.Snapshot:
         """The whole daemon at one moment."""
@@ -118,7 +118,7 @@ class AsyncClient:
 
     def watch(self, interval_ms: int | None = None) -> AsyncStream[pb.Snapshot]:
         """Snapshots as they come, the present one first; a slow reader gets only the newest."""
-        request = pb.WatchRequest(interval_ms=interval_ms)
+        request = plain_request(pb.WatchRequest, interval_ms=interval_ms)
         return AsyncStream(self, lambda channel: stubs.MonitorStub(channel).Watch, request)
 
     def channel(self) -> grpc.aio.Channel:

@@ -13,7 +13,7 @@ from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
 from .answer import Answer, Delta
-from .compose import generate_request, tokenize_request
+from .compose import generate_request, plain_request, tokenize_request
 from .errors import InferdError
 from .patience import CONNECT_TIMEOUT_S, Patience
 
@@ -85,7 +85,7 @@ class Client:
 
     def cancel(self, request_id: str) -> bool:
         """Cancel a request by its id; False when no such request is live."""
-        request = pb.CancelRequest(request_id=request_id)
+        request = plain_request(pb.CancelRequest, request_id=request_id)
         return self._call(self._inference.Cancel, request).cancelled
 
     def models(self) -> list[pb.ModelInfo]:
@@ -94,24 +94,24 @@ class Client:
 
     def load(self, model: str) -> Stream[pb.LoadProgress]:
         """Load a model. Iterate to see progress, or `.wait()` for the end."""
-        return Stream(self, self._models.LoadModel, pb.LoadModelRequest(model=model))
+        return Stream(self, self._models.LoadModel, plain_request(pb.LoadModelRequest, model=model))
 
     def unload(self, model: str, *, force: bool = False) -> bool:
         """Unload a model, after its running requests unless `force`; False when it was not loaded."""
-        request = pb.UnloadModelRequest(model=model, force=force)
+        request = plain_request(pb.UnloadModelRequest, model=model, force=force)
         return self._call(self._models.UnloadModel, request, bounded=False).was_loaded
 
     def plan(self, model: str) -> pb.PlanLoadResponse:
         """What loading the model would do now; changes nothing."""
-        return self._call(self._models.PlanLoad, pb.PlanLoadRequest(model=model))
+        return self._call(self._models.PlanLoad, plain_request(pb.PlanLoadRequest, model=model))
 
     def lease(self, model: str) -> Lease:
         """`with client.lease(model):` keeps the model loaded for the block; no other takes its place."""
-        return Lease(self, self._models.Lease, pb.LeaseRequest(model=model))
+        return Lease(self, self._models.Lease, plain_request(pb.LeaseRequest, model=model))
 
     def explain(self, request_id: str) -> list[pb.DecisionRecord]:
         """The last decisions about a request, oldest first."""
-        return list(self._call(self._monitor.Explain, pb.ExplainRequest(request_id=request_id)).records)
+        return list(self._call(self._monitor.Explain, plain_request(pb.ExplainRequest, request_id=request_id)).records)
 
     def snapshot(self) -> pb.Snapshot:
         """The whole daemon at one moment."""
@@ -119,7 +119,7 @@ class Client:
 
     def watch(self, interval_ms: int | None = None) -> Stream[pb.Snapshot]:
         """Snapshots as they come, the present one first; a slow reader gets only the newest."""
-        return Stream(self, self._monitor.Watch, pb.WatchRequest(interval_ms=interval_ms))
+        return Stream(self, self._monitor.Watch, plain_request(pb.WatchRequest, interval_ms=interval_ms))
 
     def check_open(self) -> None:
         if not self._close.alive:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from . import inferd_pb2 as pb
 from .errors import InferdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+M = TypeVar("M")
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -67,9 +69,18 @@ def generate_request(model: str, prompt: Any, options: GenerateOptions) -> pb.Ge
     return request
 
 
+def plain_request(kind: Callable[[], M], **fields: Any) -> M:
+    """A message with those fields that are not None. A value that a field cannot hold is InferdError("invalid")."""
+    message = kind()
+    for name, value in fields.items():
+        if value is not None:
+            _put(message, name, value)
+    return message
+
+
 def tokenize_request(model: str, prompt: Any) -> pb.TokenizeRequest:
     """Build the request: a str is a plain prompt, anything else a chat."""
-    request = pb.TokenizeRequest(model=model)
+    request = plain_request(pb.TokenizeRequest, model=model)
     if isinstance(prompt, str):
         _put(request, "prompt", prompt)
     else:

@@ -293,3 +293,13 @@ def test_a_lease_is_held_in_its_block_and_given_back_after_it(daemon: Any) -> No
             assert daemon.asked[0].model == "demo"
             assert not daemon.ended.is_set()
         assert daemon.ended.wait(5)
+
+
+def test_a_name_that_no_message_can_hold_is_refused_by_field() -> None:
+    with Client("unix:/nowhere") as client:
+        for call in (client.plan, client.load, client.lease, client.unload):
+            with pytest.raises(InferdError, match=r"^model: "):
+                call("\ud800")
+        for ask in (client.explain, client.cancel):
+            with pytest.raises(InferdError, match=r"^request_id: "):
+                ask("\ud800")

@@ -7,7 +7,15 @@ from typing import Any, cast
 import pytest
 
 from inferd.protos import inferd_pb2 as pb
-from inferd.protos.compose import PLAIN, SAMPLING, SPECIAL, GenerateOptions, generate_request, tokenize_request
+from inferd.protos.compose import (
+    PLAIN,
+    SAMPLING,
+    SPECIAL,
+    GenerateOptions,
+    generate_request,
+    plain_request,
+    tokenize_request,
+)
 from inferd.protos.errors import InferdError
 
 
@@ -108,3 +116,16 @@ def test_tokenize_takes_a_plain_prompt_or_a_chat() -> None:
     assert tokenize_request("demo", "hi").prompt == "hi"
     chat = tokenize_request("demo", [{"role": "user", "content": "hi"}])
     assert chat.messages.messages[0].content == "hi"
+
+
+def test_a_plain_request_carries_what_is_given() -> None:
+    request = plain_request(pb.UnloadModelRequest, model="demo", force=True)
+    assert (request.model, request.force) == ("demo", True)
+    assert plain_request(pb.WatchRequest, interval_ms=None) == pb.WatchRequest()
+
+
+@pytest.mark.parametrize("value", ["\ud800", 7])
+def test_a_plain_request_refuses_what_its_field_cannot_hold(value: Any) -> None:
+    with pytest.raises(InferdError) as caught:
+        plain_request(pb.PlanLoadRequest, model=value)
+    assert (caught.value.code, caught.value.details["field"]) == ("invalid", "model")
