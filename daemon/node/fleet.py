@@ -166,12 +166,13 @@ class Fleet:
             node.carry_out(node.scheduler.on_lease_ended(name, lease, time.monotonic()))
 
     async def unload(self, name: str, force: bool) -> bool:
-        """Have a model unloaded; False when it was not loaded. Running requests end first, unless `force`."""
+        """Unload a model and end its leases; False when it was not loaded. What runs ends first, unless `force`."""
         resident = self.get(name)
         if not resident.prompter.busy:
             resident.prompter.close()
         if resident.model.state not in LOADED:
             return False
+        resident.refused = InferdError(Code.CANCELLED, f"{name} was unloaded")
         self.drain(resident, force)
         while resident.model.state is ModelState.DRAINING:
             await self.node.changes.wait()

@@ -170,6 +170,21 @@ async def test_a_lease_whose_model_was_lost_gets_it_again(open_house: Open) -> N
     await lease.aclose()
 
 
+@pytest.mark.parametrize("force", [False, True])
+async def test_unloading_ends_the_leases_of_a_model(house: House, force: bool) -> None:
+    lease = house.node.fleet.lease("alpha")
+    assert (await anext(lease)).state is ModelState.READY
+    held = asyncio.create_task(anext(lease))
+    assert await house.node.fleet.unload("alpha", force=force)
+    with pytest.raises(InferdError, match="alpha was unloaded"):
+        await held
+    await house.until(lambda: house.state() is ModelState.COLD)
+    assert not house.node.scheduler.lanes["alpha"].leases
+    again = house.node.fleet.lease("alpha")
+    assert (await anext(again)).state is ModelState.READY
+    await again.aclose()
+
+
 async def test_names_that_are_not_there_are_refused(house: House) -> None:
     assert (await load_failure(house, "gamma")).code is Code.NOT_FOUND
     with pytest.raises(InferdError, match="no model"):
