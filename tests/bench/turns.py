@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from inferd.protos.client import Generation
 
 N_QUEUED = 300
-N_QUEUED_OUT = 200  # of each: so many that most still wait when the last has been sent
+N_QUEUED_OUT = 2000  # of each: so many that all but a few still wait when the last has been sent
+N_SERVED = 10  # of those, at most, before the last one waits
 N_OUT = 16  # of each request of those who hammer
 PROMPT = list(range(300, 332))
 MAX_WAIT_S = 2.0
@@ -97,7 +98,7 @@ def _urgent_ours(client: Client, model: str) -> float:
         client.generate(model, PROMPT, max_tokens=N_QUEUED_OUT, ignore_eos=True, temperature=0.0, priority="batch")
         for _ in range(N_QUEUED)
     ]
-    _until(lambda: client.snapshot().rates.num_requests_waiting >= N_QUEUED // 2)
+    _until(lambda: client.snapshot().rates.num_requests_waiting >= N_QUEUED - N_SERVED)
     start_s = time.monotonic()
     answer = client.generate(model, PROMPT, max_tokens=1, ignore_eos=True, temperature=0.0)
     took_s = time.monotonic() - start_s if answer.text() is not None else 0.0
