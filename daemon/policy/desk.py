@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .lane import Lane
 
 SURE = 0.9  # the share of forecasts that must hold before a class's limit
+LEAST_LEFT = 0.05  # of the slots, to a class that has no floor share
 SURE_END = 0.95  # and before a deadline: under overload most of those let in are at the margin
 
 
@@ -65,8 +66,21 @@ class Desk:
         prompts_ms = lane.pace.slot_ms(ahead_tokens + self._unread_tokens(lane, job), 0)
         waits_ms = max(waits_ms, prompts_ms)
         ticket.at_once = waits_ms <= 0.0
+        waits_ms /= self._left_by_others(lane, job, now_s)
         ticket.forecast_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, 1)
         ticket.forecast_end_ms = waits_ms + lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+
+    def _left_by_others(self, lane: Lane, job: Job, now_s: float) -> float:
+        """The share of the slots that goes on with what waits now: higher classes that come later are served before it.
+
+        A queue with priorities is longer by 1 / (1 - the load of higher classes) for those below (Cobham, Priority
+        Assignment in Waiting Line Problems, 1954). The floor share of the class is left to it in any case.
+        """
+        priority, _ = lane.line.where(job)
+        if lane.line.fifo:
+            return 1.0
+        floor = max(LEAST_LEFT, self.classes[priority].floor_share)
+        return max(floor, 1.0 - lane.load_above(priority, now_s))
 
     def _residuals_ms(self, lane: Lane, job: Job, now_s: float) -> list[float]:
         if not lane.slots:

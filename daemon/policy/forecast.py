@@ -22,6 +22,8 @@ TOKENS_PER_BYTE = 0.3  # of a prompt, before one was read
 WINDOW = 128  # outcomes that an interval is made from
 FEW = 12  # outcomes before which it is only a guess
 GUESS = (0.5, 2.0)
+FLOW_S = 30.0  # what arrived so long ago counts as 1/e of what arrives now
+LEAST_S = 3.0  # a burst at the beginning is not yet a flow
 
 
 @dataclass(slots=True)
@@ -56,6 +58,27 @@ class Interval:
         ordered = sorted(self._ratios)
         rank = math.floor(q * (n + 1)) if q < 0.5 else math.ceil(q * (n + 1))
         return ordered[min(n, max(1, rank)) - 1]
+
+
+class Flow:
+    """How much work arrives lately."""
+
+    def __init__(self, now_s: float) -> None:
+        self._began_s = self._at_s = now_s
+        self._work_ms = 0.0  # old work counts less
+
+    def add(self, work_ms: float, now_s: float) -> None:
+        """Slot time that was asked for."""
+        self._work_ms = self._left_ms(now_s) + work_ms
+        self._at_s = now_s
+
+    def rate(self, now_s: float) -> float:
+        """Slot time asked for in a second, in ms."""
+        seen_s = FLOW_S * -math.expm1((self._began_s - now_s) / FLOW_S)  # less, where not all of that time is known
+        return self._left_ms(now_s) / max(seen_s, LEAST_S)
+
+    def _left_ms(self, now_s: float) -> float:
+        return self._work_ms * math.exp((self._at_s - now_s) / FLOW_S)
 
 
 @dataclass(slots=True)

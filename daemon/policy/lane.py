@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .forecast import Pace
+from .forecast import Flow, Pace
 from .line import RANK
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Lane:
     cold_s: float = 0.0  # since when it has not been loaded
     idle_since_s: float | None = None
     pace: Pace = field(default_factory=Pace)
+    flows: dict[Priority, Flow] = field(default_factory=dict)  # work that each class brought lately
     owed_tokens: dict[Priority, float] = field(default_factory=dict)  # of a class's floor share
     started_s: dict[Priority, float] = field(default_factory=dict)  # when a class last got a slot
     uses: float = 0.0  # requests, old ones counting less
@@ -85,6 +86,16 @@ class Lane:
     def uses_per_s(self, now_s: float) -> float:
         """The rate at which requests have come lately."""
         return self.uses * math.exp2((self.used_s - now_s) / USE_MEMORY_S) * math.log(2) / USE_MEMORY_S
+
+    def note_work(self, priority: Priority, ticket: Ticket, now_s: float) -> None:
+        """A request was let in."""
+        work_ms = self.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+        self.flows.setdefault(priority, Flow(now_s)).add(work_ms, now_s)
+
+    def load_above(self, priority: Priority, now_s: float) -> float:
+        """The part of the slots' time that higher classes asked for lately; above 1 they ask for more than there is."""
+        above_ms = sum(flow.rate(now_s) for other, flow in self.flows.items() if RANK[other] < RANK[priority])
+        return above_ms / 1e3 / self.n_slots
 
     def eta_ms(self, ticket: Ticket, share: float = 0.8) -> tuple[float, float] | None:
         """Between which times after arrival `share` of such requests get their first token."""

@@ -82,6 +82,7 @@ class Scheduler:
         for cancel in superseded:
             self._note_end(cancel.job, cancel.error, now_s)
         self._enter(lane, job, ticket)
+        lane.note_work(job.request.priority, ticket, now_s)
         lane.idle_since_s = None
         # First what the rules decide: an older one may be among those who are sent away.
         return self._settle(lane, now_s) + superseded

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.daemon.policy.forecast import FLOW_S, Flow
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, NORMAL, job, pace, ready, scheduler
 
 if TYPE_CHECKING:
@@ -49,7 +50,21 @@ def test_all_of_its_own_tenant_and_of_higher_classes_are_before() -> None:
     assert forecast(it).forecast_ms == pytest.approx(3010.0)
     it.on_request(job(CHAT, max_tokens=100), 0.0)
     it.on_request(job(BATCH, max_tokens=100), 0.0)
+    it.lanes["m"].flows.clear()  # as if the higher class had come long ago
     assert forecast(it).forecast_ms == pytest.approx(4010.0)
+
+
+def test_higher_classes_that_keep_coming_make_the_wait_longer() -> None:
+    it = busy(1)
+    it.lanes["m"].flows[CHAT] = flow = Flow(-1e6)
+    flow.add(0.5 * 1000.0 * FLOW_S, 0.0)  # half of the slot
+    assert forecast(it).forecast_ms == pytest.approx(2010.0)
+    assert forecast(it, CHAT).forecast_ms == pytest.approx(10.0)  # nobody is above it
+    flow.add(10 * 1000.0 * FLOW_S, 0.0)  # more than there is
+    assert forecast(it).forecast_ms == pytest.approx(1000 / 0.10 + 10)  # its floor share
+    fifo = busy(1, policy="fifo")
+    fifo.lanes["m"].flows[CHAT] = flow
+    assert forecast(fifo).forecast_ms == pytest.approx(1010.0)
 
 
 def test_a_neighbour_gets_no_more_before_it_than_its_own_tenant() -> None:

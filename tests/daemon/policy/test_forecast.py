@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.daemon.policy.forecast import FEW, GUESS, OUTPUT_TOKENS, Interval, Pace, wait_ms
+from inferd.daemon.policy.forecast import FEW, FLOW_S, GUESS, LEAST_S, OUTPUT_TOKENS, Flow, Interval, Pace, wait_ms
 
 times = st.floats(0, 1e5, allow_nan=False)
 
@@ -85,3 +85,20 @@ def test_four_of_five_outcomes_fall_into_the_interval(seed: int) -> None:
             inside += low <= outcome <= high
         interval.add(forecast, outcome)
     assert 0.7 <= inside / 300 <= 0.9
+
+
+def test_a_steady_flow_is_seen_as_it_is_from_the_beginning_on() -> None:
+    flow = Flow(0.0)
+    assert flow.rate(0.0) == 0.0
+    for second in range(100):
+        flow.add(200.0, float(second))
+        if second > LEAST_S:
+            assert flow.rate(float(second)) == pytest.approx(200.0, rel=0.35)
+    assert flow.rate(99.0) == pytest.approx(200.0, rel=0.05)
+
+
+def test_a_flow_that_ended_is_forgotten() -> None:
+    flow = Flow(0.0)
+    flow.add(1000.0, 0.0)
+    assert flow.rate(1.0) <= 1000.0 / LEAST_S  # one request is not a flow
+    assert flow.rate(5 * FLOW_S) < 1.0
