@@ -257,7 +257,7 @@ class AsyncGeneration(AsyncStream[Any], Answer):
         """The daemon's own events, for who wants to show waiting too; the attributes move with them."""
         try:
             while (event := await self._next()) is not None:
-                self.take(event)
+                self.note(event)
                 yield event
             self.check_complete()
         finally:

@@ -102,9 +102,16 @@ class Answer:
 
     def take(self, event: pb.GenerateResponse) -> Delta | None:
         """Move by one event; a delta comes back as such."""
+        return _delta(event.delta) if self.note(event) else None
+
+    def note(self, event: pb.GenerateResponse) -> bool:
+        """Move by one event; True when it brings tokens."""
         kind = event.WhichOneof("event")
         if kind == "delta":
-            return self._on_delta(event.delta)
+            delta = event.delta
+            if text := delta.text:
+                self._text.setdefault(delta.choice, []).append(text)
+            return True
         if kind == "queued":
             self.request_id = event.queued.request_id or self.request_id
             self.queued, self.waits_for = event.queued.position, event.queued.why or None
@@ -116,19 +123,12 @@ class Answer:
             self.resumed += 1
         elif kind == "finished":
             self._on_finished(event.finished)
-        return None
+        return False
 
     def check_complete(self) -> None:
         """Called when the stream has ended well."""
         if not self.endings and not self._cancelled:
             raise InferdError("internal", "the answer ended without saying why")
-
-    def _on_delta(self, delta: pb.Delta) -> Delta:
-        text = delta.text
-        if text:
-            self._text.setdefault(delta.choice, []).append(text)
-        logprobs = [_logprob(entry) for entry in delta.logprobs]
-        return Delta(text, list(delta.tokens), delta.index, delta.choice, logprobs)
 
     def _on_started(self, started: pb.Started) -> None:
         self.queued = self.waits_for = self.eta_ms = None
@@ -149,6 +149,11 @@ class Answer:
 
     def _first_ending(self) -> Ending | None:
         return self.endings[min(self.endings)] if self.endings else None
+
+
+def _delta(wire: pb.Delta) -> Delta:
+    logprobs = [_logprob(entry) for entry in wire.logprobs] if wire.logprobs else []
+    return Delta(wire.text, list(wire.tokens), wire.index, wire.choice, logprobs)
 
 
 def _logprob(wire: pb.Logprob) -> Logprob:

@@ -246,7 +246,7 @@ class Generation(Stream[Any], Answer):
         """The daemon's own events, for who wants to show waiting too; the attributes move with them."""
         try:
             while (event := self._next()) is not None:
-                self.take(event)
+                self.note(event)
                 yield event
             self.check_complete()
         finally:
