@@ -2,11 +2,13 @@
 
 Both get prompts of random token ids that share nothing, both are greedy, both are read by a blocking Python client, a
 thread for each stream: the daemon over gRPC on its Unix socket, llama-server over HTTP on loopback. Each is first swept
-over its settings; then the best of both are loaded side by side and compute in turn.
+over its settings; then the best of both are loaded side by side. Whatever is compared computes in turn.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -71,12 +73,17 @@ def _judge(
 
 
 def _sweep(contenders: Sequence[Contender], n_runs: int) -> Swept:
-    swept: Swept = {}
-    for contender in contenders:
-        with contender.open() as generate:
+    """All settings of a server are loaded side by side and compute in turn: the machine has its moods."""
+    swept: Swept = {contender: {SLOTS: [], 1: []} for contender in contenders}
+    with contextlib.ExitStack() as stack:
+        loaded = {contender: stack.enter_context(contender.open()) for contender in contenders}
+        for generate in loaded.values():
             run(generate, SLOTS, seed=0, n_out=8)
-            swept[contender] = {n: [run(generate, n, seed) for seed in range(n_runs)] for n in (SLOTS, 1)}
-        print(f"{contender.name}: {swept[contender]}", flush=True)
+        for seed, n_streams in itertools.product(range(n_runs), (SLOTS, 1)):
+            for contender, generate in loaded.items():
+                swept[contender][n_streams].append(run(generate, n_streams, seed))
+    for contender, runs in swept.items():
+        print(f"{contender.name}: {runs}", flush=True)
     return swept
 
 
