@@ -272,8 +272,8 @@ class Fleet:
         lanes = self.node.scheduler.lanes
         busy = {r.model.name: r for r in self.residents.values() if r.on_cpu and lanes[r.model.name].running}
         wanted = {name: r.model.plan.n_threads for name, r in busy.items()}
-        exact = {name: wanted.pop(name) for name, r in busy.items() if r.model.plan.numerics == "exact"}
-        given = cores.share(wanted, self.n_threads, sum(exact.values()))
+        n_fixed = sum(wanted.pop(name) for name, r in busy.items() if r.model.plan.numerics == "exact")
+        given = cores.share(wanted, self.n_threads, n_fixed)
         for name, n_threads in given.items():
             busy[name].use_threads(n_threads)
 

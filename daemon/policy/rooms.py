@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...backends.facts import HOST
 from ..domain.decision import Evict, Load
 from ..domain.errors import Code, InferdError
 from ..domain.request import Priority
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 BYTES_PER_S = 500e6  # of a load nobody has measured yet
-HOST = "host"  # the pool of RAM
 LEAD_S = 1.0  # a swap begins so much before the wait is over, beside the load: parking, the end of a process
 PREFILL_MS = 5.0  # of a prompt token nobody has measured yet
 NEVER = ("pinned",)
