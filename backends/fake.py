@@ -2,7 +2,8 @@
 
 Its vocabulary is the 256 bytes and a list of words. Token i of an answer depends on the prompt, the seed and i alone,
 so a replayed request continues with the same words. A prompt may carry orders, for tests and demonstrations:
-`fake:tokens=N` (length of the answer), `fake:crash=N` and `fake:hang=N` (after N tokens).
+`fake:tokens=N` (length of the answer), `fake:crash=N` and `fake:hang=N` (after N tokens). With `fake:clock=1` the text
+of a token is the time at which it came, in microseconds of the monotonic clock: a reader here sees how long it took.
 
 With `fake_prefill_tokens_per_s` prompts cost time: they are computed one after another, in the order in which they got
 their slots, and the answers that flow beside them keep their own rate.
@@ -35,7 +36,7 @@ WORDS = _TEXT.split()
 N_BYTES = 256
 N_VOCAB = N_BYTES + len(WORDS)
 NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
-ORDER = re.compile(rb"fake:(tokens|crash|hang)=(\d+)")
+ORDER = re.compile(rb"fake:(tokens|crash|hang|clock)=(\d+)")
 
 
 def token_bytes(token: int) -> bytes:
@@ -91,7 +92,8 @@ class FakeEngine:
         self.waiting: list[Submit] = []
         self.events: list[Event] = []
         self.prefill_tokens = self.decode_tokens = self.steps = 0
-        self.ready = Ready(plan.n_ctx, plan.n_slots, plan.kv_cells, N_VOCAB, "fake", 0.0, {})
+        device = f"fake on {', '.join(plan.devices)}" if plan.devices else "fake"
+        self.ready = Ready(plan.n_ctx, plan.n_slots, plan.kv_cells, N_VOCAB, device, 0.0, {})
 
     def submit(self, submit: Submit) -> None:
         self.waiting.append(submit)
@@ -178,7 +180,8 @@ class FakeEngine:
         if run.n_done >= max(run.length, params.min_tokens) and not params.ignore_eos:
             return self._finish(run, FinishReason.STOP)
         token = run.token()
-        text = run.unsent + run.text.feed(token_bytes(token))
+        said = b"%d " % int(now_s * 1e6) if "clock" in run.orders else token_bytes(token)
+        text = run.unsent + run.text.feed(said)
         run.unsent = ""
         logprobs = None if params.logprobs is None else [TokenLogprob(token, 0.0, token_bytes(token).decode())]
         self.events.append(Delta(submit.job, submit.attempt, run.n_done, [token], text, logprobs))

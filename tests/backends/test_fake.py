@@ -193,6 +193,15 @@ def test_the_rate_is_kept_by_each_stream(clock: Clock) -> None:
     assert 100 / 50 - 2 * fake.NAP_S <= clock.now_s - 100.0 <= 101 / 50 + 2 * fake.NAP_S
 
 
+def test_tokens_can_tell_when_they_came(clock: Clock) -> None:
+    plan = msgspec.structs.replace(PLAN, fake_tokens_per_s=50.0)
+    engine = FakeEngine(plan)
+    engine.submit(submit("fake:tokens=3 fake:clock=1"))
+    seen = [(at_s, event.text) for at_s, event in timed(engine, clock) if isinstance(event, Delta)]
+    assert len(seen) == 3
+    assert all(0 <= 100 + at_s - int(said) / 1e6 <= 1e-6 for at_s, said in seen)
+
+
 # prompts that cost time
 
 SLOW = msgspec.structs.replace(PLAN, fake_prefill_tokens_per_s=1000.0)

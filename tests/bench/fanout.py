@@ -1,7 +1,6 @@
 """Tokens per second from the fake engine through the daemon to its readers, and how late they come.
 
-The engine emits at a set rate, a little above the bar. Token i of a stream is due i / rate after its start. The start
-is taken from the token that came soonest, and the shortest way through the idle daemon is added to every delay.
+The engine emits at a set rate, a little above the bar, and the text of a token is the time at which it was emitted.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from inferd import Client
 
-from . import daemon, models, ttft
+from . import daemon, models
 from .figures import Outcome, of_runs, percentile, spread
 
 N_STREAMS = 32
@@ -25,7 +24,7 @@ BAR_TOKENS_PER_S = 20_000.0
 BAR_DELAY_MS = 10.0
 ROOT = Path(__file__).parents[2]
 
-Message = tuple[float, int, int]  # when, index of the first token, tokens
+Message = tuple[float, list[float]]  # when it came, and when each of its tokens left, in monotonic seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Run:
 
     tokens_per_s: float
     tokens_per_message: float
-    delays_ms: list[float]  # of every token; empty when there is no rate
+    delays_ms: list[float]  # of every token
 
 
 def measure(*, quick: bool) -> Outcome:
@@ -42,9 +41,9 @@ def measure(*, quick: bool) -> Outcome:
     model = models.tiny()
     name = model.stem
     with daemon.running(daemon.fake_config(model, RATE)) as one:
-        runs = [run(one.address, name, int(RATE * seconds), RATE) for _ in range(n_runs)]
+        runs = [run(one.address, name, int(RATE * seconds)) for _ in range(n_runs)]
     with daemon.running(daemon.fake_config(model)) as one:
-        free = [run(one.address, name, N_FREE, 0.0) for _ in range(n_runs)]
+        free = [run(one.address, name, N_FREE) for _ in range(n_runs)]
     p50, p99 = (spread([percentile(r.delays_ms, q) for r in runs], 2) for q in (0.5, 0.99))
     in_time = [r.tokens_per_s * share_in_time(r.delays_ms) for r in runs]
     lines = [
@@ -61,25 +60,17 @@ def share_in_time(delays_ms: list[float]) -> float:
     return sum(delay <= BAR_DELAY_MS for delay in delays_ms) / len(delays_ms)
 
 
-def run(address: str, model: str, n_tokens: int, rate: float, n_processes: int = 2) -> Run:
+def run(address: str, model: str, n_tokens: int, n_processes: int = 2) -> Run:
     with Client(address) as client:
         client.load(model).wait()
-        shortest_ms = min(ttft.first_text_ms(client, model)[0] for _ in range(30))
     streams = listen(address, model, n_tokens, n_processes)
     n_messages = sum(len(messages) for messages in streams)
-    total = sum(n for messages in streams for _, _, n in messages)
+    total = sum(len(left) for messages in streams for _, left in messages)
     assert total == N_STREAMS * n_tokens, f"{total} tokens came, not {N_STREAMS * n_tokens}"
     first_s = min(messages[0][0] for messages in streams)
     last_s = max(messages[-1][0] for messages in streams)
-    delays_ms = [delay + shortest_ms for m in streams for delay in excess_ms(m, rate)] if rate else []
+    delays_ms = [(came_s - left_s) * 1e3 for messages in streams for came_s, left in messages for left_s in left]
     return Run(total / (last_s - first_s), total / n_messages, delays_ms)
-
-
-def excess_ms(messages: list[Message], rate: float) -> list[float]:
-    """How much later than the soonest token each token came, against its due time."""
-    late_s = [when_s - (index + i) / rate for when_s, index, n in messages for i in range(n)]
-    soonest_s = min(late_s)
-    return [(late - soonest_s) * 1e3 for late in late_s]
 
 
 def listen(address: str, model: str, n_tokens: int, n_processes: int) -> list[list[Message]]:

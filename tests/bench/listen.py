@@ -1,7 +1,7 @@
-"""One client process of the fan-out probe: reads its streams and keeps when each token came.
+"""One client process of the fan-out probe: reads its streams and keeps when each token left and came.
 
 `python -m tests.bench.listen ADDRESS MODEL STREAMS TOKENS FIRST` says "ready", waits for a line, reads, and prints one
-JSON array: for each stream its messages as [monotonic seconds, index of the first token, tokens].
+JSON array: for each stream its messages as [when it came, [when each token left the engine]], in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import time
 
 from inferd import AsyncClient
 
-Message = tuple[float, int, int]
+Message = tuple[float, list[float]]
+CLOCK = b" fake:clock=1"
 
 
 async def read_one(client: AsyncClient, model: str, first: int, n_tokens: int) -> list[Message]:
-    messages: list[Message] = []
-    prompt = [first, *range(1, 32)]
+    messages: list[tuple[float, str]] = []
+    prompt = [first, *CLOCK]
     async for event in client.generate(model, prompt, max_tokens=n_tokens, ignore_eos=True, temperature=0.0).events():
         if event.HasField("delta"):
-            messages.append((time.monotonic(), event.delta.index, len(event.delta.tokens)))
-    return messages
+            messages.append((time.monotonic(), event.delta.text))
+    return [(came_s, [int(word) / 1e6 for word in text.split()]) for came_s, text in messages]
 
 
 async def main(address: str, model: str, n_streams: int, n_tokens: int, first: int) -> None:
