@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp.llama_cpp as c
 import numpy as np
 
+from .devices import handles
 from .log import CONT, INFO, LlamaLog
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ _log_callback = c.llama_log_callback(_on_log)  # C keeps a bare pointer to it
 
 
 class Model:
-    """Weights (or, with `vocab_only`, just vocabulary and metadata) of one file. Raises BindingError.
+    """Weights (or, with `vocab_only`, just vocabulary and metadata) of one file. Raises BindingError, or LookupError.
 
+    `devices` have the layers that are offloaded, by llama.cpp's names; without any, all that it finds.
     With `plain_kernels` a row's products do not depend on how many rows, from two on, are computed with it.
     """
 
@@ -74,6 +76,7 @@ class Model:
         *,
         vocab_only: bool = False,
         n_gpu_layers: int = 0,
+        devices: Sequence[str] = (),
         use_mmap: bool = True,
         plain_kernels: bool = False,
         progress: Callable[[float], None] | None = None,
@@ -87,9 +90,12 @@ class Model:
         if plain_kernels:
             os.environ["GGML_CPU_TILED_MM"] = "0"  # read once, at the first computation of this process
         params.load_mode = c.LLAMA_LOAD_MODE_MMAP if use_mmap else c.LLAMA_LOAD_MODE_NONE
-        no_devices = (ctypes.c_void_p * 1)(None)
-        if n_gpu_layers == 0:
-            params.devices = ctypes.addressof(no_devices)
+        chosen = handles(devices) if n_gpu_layers else []
+        pointers = (ctypes.c_void_p * (len(chosen) + 1))(*chosen, None)
+        if chosen or n_gpu_layers == 0:
+            params.devices = ctypes.addressof(pointers)
+        if len(chosen) > 1:  # as many layers on each, which is what the footprint counts with
+            params.tensor_split = (ctypes.c_float * c.llama_max_devices())(*[1.0] * len(chosen))
         failure: list[BaseException] = []
 
         def on_progress(fraction: float, _: object) -> bool:

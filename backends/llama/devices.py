@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import llama_cpp.llama_cpp as c
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _Device(ctypes.Structure):
@@ -20,6 +24,19 @@ class _Device(ctypes.Structure):
         ("device_id", ctypes.c_char_p),
         ("capabilities", ctypes.c_bool * 16),
     )
+
+
+def handles(names: Sequence[str]) -> list[int]:
+    """ggml's pointers to the devices of these names. Raises LookupError naming the one that is not there."""
+    ggml = c._lib
+    ggml.ggml_backend_dev_by_name.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_by_name.argtypes = [ctypes.c_char_p]
+    c.llama_backend_init()
+    found = {name: ggml.ggml_backend_dev_by_name(name.encode()) for name in names}
+    for name, handle in found.items():
+        if not handle:
+            raise LookupError(f"this build of llama.cpp finds no device {name}")
+    return list(found.values())
 
 
 def backend_devices() -> list[dict[str, object]]:

@@ -309,6 +309,7 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
         model = Model(
             plan.path,
             n_gpu_layers=plan.n_gpu_layers,
+            devices=plan.device_names,
             use_mmap=plan.use_mmap,
             plain_kernels=exact,
             progress=progress,
@@ -331,6 +332,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
         )
     except BindingError as error:
         raise LoadError(error.fault, str(error)) from error
+    except LookupError as error:
+        raise LoadError("unsupported", str(error)) from error
     _warm_up(context)
     context.use_threads(plan.n_threads)
     return LlamaEngine(plan, model, context, (time.perf_counter() - start_s) * 1e3)

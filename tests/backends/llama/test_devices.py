@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from inferd.backends.llama.devices import backend_devices, build_facts
+import pytest
+
+from inferd.backends.llama.devices import backend_devices, build_facts, handles
 
 
 def test_the_build_and_its_devices_are_known() -> None:
@@ -11,3 +13,11 @@ def test_the_build_and_its_devices_are_known() -> None:
     assert cpu["device_id"] is None
     assert isinstance(cpu["memory_total"], int)
     assert cpu["memory_total"] > 0
+
+
+def test_devices_are_found_by_their_names() -> None:
+    (cpu,) = handles(["CPU"])
+    assert cpu
+    assert handles([]) == []
+    with pytest.raises(LookupError, match="no device CUDA7"):
+        handles(["CPU", "CUDA7"])

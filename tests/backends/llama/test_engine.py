@@ -394,6 +394,12 @@ def test_kv_types_serve(tiny_model: Path, kv_type: str) -> None:
     engine.close()
 
 
+def test_a_device_that_is_not_there_is_unsupported(tiny_model: Path) -> None:
+    with pytest.raises(LoadError, match="finds no device CUDA0") as error:
+        load(plan(tiny_model, n_gpu_layers=-1, devices=("gpu0",), device_names=("CUDA0",)), lambda _: None)
+    assert error.value.code == "unsupported"
+
+
 def test_a_kv_type_the_model_cannot_have_is_unsupported(tiny_model: Path) -> None:
     with pytest.raises(LoadError, match="block size") as error:  # 16 wide heads, blocks of 32
         load(plan(tiny_model, kv_type="q8_0"), lambda _: None)
