@@ -108,7 +108,7 @@ async def _serve(config: Config, where: str) -> int:
 def build(config: Config) -> tuple[Node, Telemetry]:
     """The heart and its pulse, from the machine as it is now."""
     hardware = detect(vendor_libraries=False)
-    machine = Machine(hardware, config.memory, hardware.memory)
+    machine = Machine(hardware, config.memory, hardware.memory, fake=config.fake.enabled)
     ledger = Ledger()
     machine.open_pools(ledger)
     bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"
@@ -151,7 +151,7 @@ async def _probe(node: Node, telemetry: Telemetry) -> None:
         machine.hardware = with_backends(hardware, backends)
         telemetry.sensors = Sensors(machine.hardware)
         machine.open_pools(node.ledger)
-        node.fleet.gpus = tuple(device.id for device in machine.gpus())
+        node.fleet.gpus = machine.for_models(node.ledger)
     return None
 
 

@@ -82,16 +82,16 @@ class Models(pb_grpc.ModelsServicer):
     @guarded
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         entries = await asyncio.to_thread(self.node.catalog.scan)
-        residents = self.node.fleet.residents
+        deployments = self.node.fleet.deployments
         rows = (
-            wire.to_model_info(entry, residents[name].model if name in residents else None)
+            wire.to_model_info(entry, deployments[name].model if name in deployments else None)
             for name, entry in sorted(entries.items())
         )
         return pb.ListModelsResponse(models=rows)
 
     @guarded
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> None:
-        async with contextlib.aclosing(self.node.fleet.load(request.model)) as loading:
+        async with contextlib.aclosing(self.node.wishes.load(request.model)) as loading:
             async for model in loading:
                 progress = pb.LoadProgress(state=model.state.value, progress=model.load_progress)
                 if model.ready is not None:
@@ -100,7 +100,7 @@ class Models(pb_grpc.ModelsServicer):
 
     @guarded
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
-        return pb.UnloadModelResponse(was_loaded=await self.node.fleet.unload(request.model, request.force))
+        return pb.UnloadModelResponse(was_loaded=await self.node.wishes.unload(request.model, request.force))
 
     @guarded
     async def PlanLoad(self, request: pb.PlanLoadRequest, context: Context) -> pb.PlanLoadResponse:
@@ -108,7 +108,7 @@ class Models(pb_grpc.ModelsServicer):
 
     @guarded
     async def Lease(self, request: pb.LeaseRequest, context: Context) -> None:
-        async with contextlib.aclosing(self.node.fleet.lease(request.model)) as held:
+        async with contextlib.aclosing(self.node.wishes.lease(request.model)) as held:
             async for model in held:
                 device = model.ready.device if model.ready is not None else ""
                 await context.write(pb.LeaseState(state=model.state.value, device=device))

@@ -38,6 +38,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mmap: bool | None = None
     keep_alive_s: Annotated[float, Meta(ge=-1, le=1e9)] | None = None  # negative: never unloaded for being idle
     pinned: bool | None = None  # never makes way for another model
+    replicas: Annotated[int, Meta(ge=1, le=16)] | None = None  # copies at a time, each on devices of its own
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""What the rules tell the Node to do."""
+"""What the rules tell the Node to do. A place is where one worker of a model is, or may be."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Give the job to its model's worker."""
+    """Give the job to the worker in this place."""
 
     job: Job
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +35,23 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Reserve, then spawn a worker for the model."""
+    """Reserve, then spawn a worker of its model in this place."""
 
-    model: str
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Nobody has used the model for its keep-alive."""
+    """Nobody has used the worker in this place for its model's keep-alive."""
 
-    model: str
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """End the model's worker, to make room; what runs in it is parked first and waits again."""
+    """End the worker in this place, to make room; what runs in it is parked first and waits again."""
 
-    model: str
+    place: str
 
 
 @dataclass(frozen=True, slots=True)

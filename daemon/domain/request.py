@@ -93,7 +93,9 @@ class Job:
     arrival: int  # a counter: ties between equal times are broken by it
     phase: Phase = Phase.QUEUED
     why: str = ""  # what it waits for, in the words of policy/turns.py: wait
-    parked_why: str = ""  # why it lost its slot last: preempted, evicted, kv_full
+    parked_why: str = ""  # why it lost its slot last: preempted, evicted, kv_full, device_lost, worker_crashed
+    place: str = ""  # where it runs, or ran last
+    moved: bool = False  # a worker ended under it, and another one took it over: that is done once
     ended_why: str = ""  # the code of the error that ended it
     attempt: int = 0
     prompt: list[int] | None = None  # tokens, once prepared

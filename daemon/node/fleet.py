@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -16,51 +15,52 @@ from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
-from .plans import keep_alive_s, make_plan, options_for
+from .deployment import LOADED, Deployment, place_name
+from .plans import Gpu, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
 from .resident import Resident
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from ...backends.facts import LoadPlan, ModelFacts
     from ...backends.messages import FromWorker
     from ...backends.process import Exit
-    from ..domain.model import Model
-    from ..domain.request import Job
+    from ..system.catalog import Entry
     from .node import Node
 
 log = logging.getLogger(__name__)
 
-LOADED = (ModelState.LOADING, ModelState.READY, ModelState.DRAINING)
-
 
 class Fleet:
-    """Owner of every Resident. It shares the Node's loop, scheduler and ledger, and is written to by nobody else."""
+    """Owner of all that is deployed. It shares the Node's loop, scheduler and ledger; nobody else writes to it."""
 
     def __init__(self, node: Node, n_threads: int) -> None:
         self.node = node
         self.n_threads = n_threads
-        self.gpus: tuple[str, ...] = ()  # device ids that llama.cpp can use
-        self.residents: dict[str, Resident] = {}
+        self.gpus: dict[str, Gpu] = {}  # that the engine can use, by device id
+        self.deployments: dict[str, Deployment] = {}
+        self.residents: dict[str, Resident] = {}  # of all models, by place
         self.corrections = Corrections()
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
         self.closed = False  # nothing is started any more
-        self._lease_ids = itertools.count(1)
 
     def __iter__(self) -> Iterator[Resident]:
         return iter(list(self.residents.values()))
 
-    def get(self, name: str) -> Resident:
+    def get(self, name: str) -> Deployment:
         """The model of that name, as it is known. Raises NOT_FOUND, or MODEL_CORRUPT for a file nobody can read."""
-        resident = self.residents.get(name)
-        return resident if resident is not None and self._in_use(resident) else self._look_up(name)
+        known = self.deployments.get(name)
+        return known if known is not None and self._in_use(known) else self._look_up(name)
 
-    def _in_use(self, resident: Resident) -> bool:
-        lane = self.node.scheduler.lanes[resident.model.name]
-        wanted = lane.line or lane.running or lane.loading or lane.leases or lane.asked_s is not None
-        return bool(resident.model.state is not ModelState.COLD or wanted)
+    def _in_use(self, deployment: Deployment) -> bool:
+        lane = self.node.scheduler.lanes[deployment.name]
+        if lane.line or lane.leases or lane.asked_s is not None:
+            return True
+        residents = deployment.residents.values()
+        return any(r.model.state is not ModelState.COLD for r in residents) or any(p.up for p in lane.places)
 
-    def _look_up(self, name: str) -> Resident:
+    def _look_up(self, name: str) -> Deployment:
         """What the disk says now; a model whose file was replaced while it was cold starts afresh."""
         node = self.node
         entry = node.catalog.scan().get(name) if valid_name(name) else None
@@ -68,119 +68,93 @@ class Fleet:
             raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
         if entry.facts is None:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
-        known = self.residents.get(name)
-        if known is not None and known.entry == entry and known.model.plan.devices == self._devices(known):
-            self._price(known)
+        known, plans = self.deployments.get(name), self._plans(name, entry.facts)
+        devices = [plan.devices for plan in plans]
+        if known is not None and known.entry == entry and [r.plan.devices for r in known.residents.values()] == devices:
+            for resident in known.residents.values():
+                self._price(resident)
             return known
-        if known is not None:
+        return self._deploy(name, entry, plans)
+
+    def _plans(self, name: str, facts: ModelFacts) -> list[LoadPlan]:
+        """As of now: GPUs are found only some seconds after the start, and may be lost."""
+        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus)
+
+    def _deploy(self, name: str, entry: Entry, plans: list[LoadPlan]) -> Deployment:
+        """Nothing of an earlier one is alive."""
+        node, options = self.node, options_for(name, self.node.config)
+        if (known := self.deployments.get(name)) is not None:
             known.prompter.close()
-        plan = make_plan(name, entry.facts, node.config, self.n_threads, self.gpus)
-        resident = Resident(name, entry, plan, keep_alive_s(name, node.config), node.ledger)
-        resident.prompter.on_released = lambda: self._on_prompter_released(name)
-        self.residents[name] = resident
-        resident.price(self.corrections)
+            for place in known.residents:
+                del self.residents[place]
+        self.deployments[name] = deployment = Deployment(name, entry, plans[0], node.ledger)
+        deployment.prompter.on_released = lambda: self._on_prompter_released(deployment)
         node.scheduler.add_model(
             name,
-            resident.bytes_on,
-            resident.model.keep_alive_s,
-            slots=plan.n_slots,
-            context_tokens=plan.n_ctx,
-            pinned=bool(options_for(name, node.config).pinned),
+            keep_alive_s(name, node.config),
+            slots=plans[0].n_slots,
+            context_tokens=plans[0].n_ctx,
+            pinned=bool(options.pinned),
             helper_bytes=PROCESS_BYTES,
+            replicas=options.replicas or 1,
         )
-        return resident
+        for plan in plans:
+            self._settle_in(deployment, place_name(name, plan, len(plans)), plan)
+        return deployment
+
+    def _settle_in(self, deployment: Deployment, place: str, plan: LoadPlan) -> None:
+        """One more place for the model."""
+        name, node = deployment.name, self.node
+        resident = Resident(place, name, deployment.facts, plan, keep_alive_s(name, node.config), node.ledger)
+        resident.price(self.corrections)
+        deployment.residents[place] = self.residents[place] = resident
+        node.scheduler.add_place(name, place, resident.bytes_on)
 
     def _price(self, resident: Resident) -> None:
         """What the next load takes may be known better by now."""
         resident.price(self.corrections)
-        self.node.scheduler.lanes[resident.model.name].bytes_on = resident.bytes_on
+        self.node.scheduler.places[resident.place].bytes_on = resident.bytes_on
 
-    def _devices(self, resident: Resident) -> tuple[str, ...]:
-        """What a plan made now would use: GPUs are found only some seconds after the start."""
-        model = resident.model
-        return make_plan(model.name, model.facts, self.node.config, self.n_threads, self.gpus).devices
+    def lose(self, devices: Iterable[str]) -> None:
+        """These are gone for good: what ran there goes on elsewhere, and nothing is loaded there any more."""
+        gone = {device for device in devices if device in self.gpus}
+        if not gone:
+            return
+        for device in gone:
+            log.error("%s is lost; what ran there moves", device)
+            del self.gpus[device]
+        for deployment in self.deployments.values():
+            for resident in deployment.on(gone):
+                self._lose(resident)
+            if all(resident.lost for resident in deployment.residents.values()):
+                for plan in self._plans(deployment.name, deployment.facts):
+                    self._settle_in(deployment, place_name(deployment.name, plan, 0), plan)
+            for resident in deployment.on(gone):
+                if resident.model.state is ModelState.COLD:
+                    self._bury(resident)
+        self.node.look_again()
+        self.node.changes.notify()
 
-    async def read(self, job: Job, resident: Resident) -> list[int]:
-        """Its text as tokens; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""
-        request, node = job.request, self.node
-        while True:
-            change = node.changes.next()
-            try:
-                return await resident.prompter.prepare(messages=request.messages, prompt=request.prompt)
-            except InferdError as error:
-                waits = job.live and not node.scheduler.lanes[request.model].slots
-                if error.code is not Code.NO_ROOM or not waits:
-                    raise
-            await change
+    def _lose(self, resident: Resident) -> None:
+        resident.lost = True
+        self.node.scheduler.on_closed(resident.place, float("inf"))
+        self.node.move_away(resident, "device_lost")
+        if resident.model.state in LOADED:
+            if resident.model.state is not ModelState.DRAINING:
+                resident.model.move(ModelState.DRAINING)
+            resident.kill()
 
-    async def load(self, name: str) -> AsyncGenerator[Model, None]:
-        """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""
-        resident = self.get(name)
-        resident.askers += 1
-        try:
-            async for model in self._load(resident):
-                yield model
-        finally:
-            resident.askers -= 1
-            if not resident.askers:
-                self.node.carry_out(self.node.scheduler.on_load_withdrawn(name, time.monotonic()))
-
-    async def _load(self, resident: Resident) -> AsyncIterator[Model]:
-        name, model = resident.model.name, resident.model
-        self._ask(resident)
-        while model.state is not ModelState.READY:
-            if resident.load_error is not None and model.state not in LOADED:
-                raise resident.load_error
-            change = self.node.changes.next()  # taken first: the reader of what we yield may be slow
-            yield model
-            await change
-            resident = self.residents[name]  # another one, if its file was replaced meanwhile
-            model = resident.model
-            if model.state is ModelState.COLD and resident.load_error is None:
-                self._ask(resident)  # it was still draining when we asked first
-        yield model
-
-    async def lease(self, name: str) -> AsyncGenerator[Model, None]:
-        """Have a model loaded, and keep it so until the iterator is closed; yields it with each new worker."""
-        node, lease = self.node, f"lease-{next(self._lease_ids)}"
-        resident = self.get(name)
-        node.refuse_when_closing()
-        if resident.model.state is ModelState.FAILED:
-            raise resident.refusal(time.monotonic())
-        resident.refused = None
-        held_pid: int | None = None
-        node.carry_out(node.scheduler.on_lease(name, lease, time.monotonic()))
-        try:
-            while not node.closing:
-                change = node.changes.next()
-                resident = self.residents[name]
-                if resident.model.state is ModelState.READY:
-                    if resident.model.pid != held_pid:
-                        held_pid = resident.model.pid
-                        yield resident.model
-                elif resident.refused is not None:
-                    raise resident.refused
-                await change
-            node.refuse_when_closing()
-        finally:
-            node.carry_out(node.scheduler.on_lease_ended(name, lease, time.monotonic()))
-
-    async def unload(self, name: str, force: bool) -> bool:
-        """Unload a model and end its leases; False when it was not loaded. What runs ends first, unless `force`."""
-        resident = self.get(name)
-        if not resident.prompter.busy:
-            resident.prompter.close()
-        if resident.model.state not in LOADED:
-            return False
-        resident.refused = InferdError(Code.CANCELLED, f"{name} was unloaded")
-        self.drain(resident, force)
-        while resident.model.state is ModelState.DRAINING:
-            await self.node.changes.wait()
-        return True
+    def _bury(self, resident: Resident) -> None:
+        """Nothing of it is left, and its place is none any more."""
+        node, place = self.node, resident.place
+        node.carry_out(node.scheduler.on_freed(place, time.monotonic()))
+        node.scheduler.remove_place(place)
+        del self.residents[place], self.deployments[resident.model.name].residents[place]
+        node.changes.notify()
 
     def begin(self, resident: Resident) -> None:
         """Reserve and spawn, as the scheduler decided."""
-        name, now_s = resident.model.name, time.monotonic()
+        place, now_s = resident.place, time.monotonic()
         try:
             resident.load(
                 now_s,
@@ -189,8 +163,9 @@ class Fleet:
                 lambda how: self._on_reaped(resident, how),
             )
         except Shortfall as short:
-            self.node.scheduler.on_closed(name, now_s)
-            self.node.carry_out(self.node.scheduler.on_load_failed(name, no_room(name, short), now_s))
+            self.node.scheduler.on_closed(place, now_s)
+            error = no_room(resident.model.name, short)
+            self.node.carry_out(self.node.scheduler.on_load_failed(place, error, now_s))
         self.node.changes.notify()
 
     def drain(self, resident: Resident, force: bool) -> None:
@@ -199,8 +174,8 @@ class Fleet:
         if model.state is not ModelState.DRAINING:
             force = force or model.state is ModelState.LOADING
             model.move(ModelState.DRAINING)
-            node.scheduler.on_closed(model.name, float("inf"))
-        running = node.scheduler.lanes[model.name].running
+            node.scheduler.on_closed(resident.place, float("inf"))
+        running = node.scheduler.places[resident.place].running
         if force:
             error = InferdError(Code.CANCELLED, f"{model.name} was unloaded")
             for job in list(running):
@@ -211,42 +186,45 @@ class Fleet:
 
     def evict(self, resident: Resident) -> None:
         """Make room: what runs is parked and waits again, then the worker ends; the prompt helper goes, too."""
-        model = resident.model
-        log.info("%s makes way for another model", model.name)
+        model, deployment = resident.model, self.deployments[resident.model.name]
+        log.info("%s makes way for another model", resident.place)
         self.node.meter.total.evictions += 1
-        resident.prompter.retire()
+        if resident is deployment.first:  # its bytes were counted with this one's
+            deployment.prompter.retire()
         if model.state is ModelState.READY:
             model.move(ModelState.DRAINING)
-            self.node.scheduler.on_closed(model.name, float("inf"))
-            self.node.park(model.name, "evicted")
-            if not self.node.scheduler.lanes[model.name].running:
+            self.node.scheduler.on_closed(resident.place, float("inf"))
+            self.node.park(resident.place, "evicted")
+            if not self.node.scheduler.places[resident.place].running:
                 resident.stop()
-        elif not resident.prompter.open:  # nothing was left to wait for
+        elif not deployment.prompter.open:  # nothing was left to wait for
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._on_prompter_released, model.name)
+            loop.call_soon(self._on_prompter_released, deployment)
         self.node.changes.notify()
 
-    def refuse(self, resident: Resident, error: InferdError) -> None:
+    def refuse(self, name: str, error: InferdError) -> None:
         """It cannot be loaded; whoever waits for that is told."""
-        resident.load_error = resident.refused = error
+        deployment = self.deployments[name]
+        deployment.load_error = deployment.refused = error
         self.node.changes.notify()
 
     async def close(self) -> None:
         """End every process; returns when all are reaped."""
         self.closed = True
+        for deployment in self.deployments.values():
+            deployment.prompter.close()
         for resident in self:
-            resident.prompter.close()
             if resident.model.state in LOADED:
                 self.drain(resident, force=True)
         while any(r.model.state is ModelState.DRAINING for r in self):
             await self.node.changes.wait()
-        for resident in self:
-            await resident.prompter.wait()
+        for deployment in self.deployments.values():
+            await deployment.prompter.wait()
 
     def observe(self, observed_on: Mapping[str, Mapping[str, int]]) -> None:
         """What a reading saw of each owner, by pool."""
         for resident in self:
-            if resident.model.state is ModelState.READY and (seen := observed_on.get(resident.model.name)):
+            if resident.model.state is ModelState.READY and (seen := observed_on.get(resident.place)):
                 resident.observe(seen, self.corrections)
 
     def estimate_error(self, resident: Resident) -> float | None:
@@ -256,36 +234,27 @@ class Fleet:
 
     def pids(self) -> dict[str, int]:
         """Owner of a reservation -> its process."""
-        owners = [(r.model.name, r.model.pid) for r in self] + [(r.prompter.owner, r.prompter.pid) for r in self]
+        prompters = [deployment.prompter for deployment in self.deployments.values()]
+        owners = [(r.place, r.model.pid) for r in self] + [(p.owner, p.pid) for p in prompters]
         return {owner: pid for owner, pid in owners if pid is not None}
 
     def tick(self, now_s: float) -> None:
         """Prompt helpers of cold models end after the keep-alive, too."""
-        for resident in self:
-            model, prompter = resident.model, resident.prompter
+        for deployment in self.deployments.values():
+            model, prompter = deployment.model, deployment.prompter
             idle = model.state is ModelState.COLD and prompter.open and not prompter.busy and model.keep_alive_s >= 0
             if idle and now_s - prompter.used_s > model.keep_alive_s:
                 prompter.close()
 
     def share_cores(self) -> None:
         """Those that compute on the processor divide it; one that is alone has all it wants."""
-        lanes = self.node.scheduler.lanes
-        busy = {r.model.name: r for r in self.residents.values() if r.on_cpu and lanes[r.model.name].running}
-        wanted = {name: r.model.plan.n_threads for name, r in busy.items()}
-        n_fixed = sum(wanted.pop(name) for name, r in busy.items() if r.model.plan.numerics == "exact")
+        places = self.node.scheduler.places
+        busy = {r.place: r for r in self.residents.values() if r.on_cpu and places[r.place].running}
+        wanted = {place: r.model.plan.n_threads for place, r in busy.items()}
+        n_fixed = sum(wanted.pop(place) for place, r in busy.items() if r.model.plan.numerics == "exact")
         given = cores.share(wanted, self.n_threads, n_fixed)
-        for name, n_threads in given.items():
-            busy[name].use_threads(n_threads)
-
-    def _ask(self, resident: Resident) -> None:
-        node, model = self.node, resident.model
-        now_s = time.monotonic()
-        node.refuse_when_closing()
-        if model.state is ModelState.FAILED:
-            raise resident.refusal(now_s)
-        if model.state is ModelState.COLD:
-            resident.load_error = None
-            node.carry_out(node.scheduler.on_load(model.name, now_s))
+        for place, n_threads in given.items():
+            busy[place].use_threads(n_threads)
 
     # what workers say
 
@@ -312,37 +281,42 @@ class Fleet:
         model.ready, model.load_progress = ready, 1.0
         model.load_ms = (now_s - model.load_started_s) * 1e3
         load_s = now_s - model.load_started_s
-        node.carry_out(node.scheduler.on_ready(model.name, ready.n_slots, ready.kv_cells, load_s, now_s))
+        node.carry_out(node.scheduler.on_ready(resident.place, ready.n_slots, ready.kv_cells, load_s, now_s))
         node.changes.notify()
 
     def _on_gone(self, resident: Resident) -> None:
         """The worker's channel ended: what ran in it ends now, before the process is reaped."""
-        self.node.scheduler.on_closed(resident.model.name, float("inf"))
+        self.node.scheduler.on_closed(resident.place, float("inf"))
         self.node.on_worker_gone(resident)
 
     def _on_reaped(self, resident: Resident, how: Exit) -> None:
         node, model, now_s = self.node, resident.model, time.monotonic()
         was_loading = model.state is ModelState.LOADING
         back_off_s = resident.reaped(how, now_s)
-        node.scheduler.lanes[model.name].bytes_on = resident.bytes_on
+        if resident.lost:
+            return self._bury(resident)
+        node.scheduler.places[resident.place].bytes_on = resident.bytes_on
         self.on_corrected()
         if model.state is ModelState.FAILED:
             if was_loading and resident.load_error is not None:
-                node.carry_out(node.scheduler.on_load_failed(model.name, resident.load_error, now_s))
+                node.carry_out(node.scheduler.on_load_failed(resident.place, resident.load_error, now_s))
             if not back_off_s:  # at once: no request may meet a failed model in between
                 return self._on_back_off_over(resident)
             asyncio.get_running_loop().call_later(back_off_s, self._on_back_off_over, resident)
         else:
-            node.carry_out(node.scheduler.on_cold(model.name, now_s))
+            node.carry_out(node.scheduler.on_cold(resident.place, now_s))
         return node.changes.notify()
 
-    def _on_prompter_released(self, name: str) -> None:
+    def _on_prompter_released(self, deployment: Deployment) -> None:
         """Its helper's bytes are free; the worker's are told of in `_on_reaped`."""
-        if not self.closed and self.residents[name].model.state is not ModelState.DRAINING:  # else on_cold follows
-            self.node.carry_out(self.node.scheduler.on_freed(name, time.monotonic()))
+        first = deployment.first
+        if not self.closed and first.model.state is not ModelState.DRAINING:  # else on_cold follows
+            self.node.carry_out(self.node.scheduler.on_freed(first.place, time.monotonic()))
 
     def _on_back_off_over(self, resident: Resident) -> None:
+        if resident.lost:
+            return self._bury(resident)
         resident.model.move(ModelState.COLD)
         if not self.closed:
-            self.node.carry_out(self.node.scheduler.on_cold(resident.model.name, time.monotonic()))
-        self.node.changes.notify()
+            self.node.carry_out(self.node.scheduler.on_cold(resident.place, time.monotonic()))
+        return self.node.changes.notify()

@@ -91,7 +91,7 @@ class Jobs:
         job.generated += event.tokens
         text = event.text
         job.sent_bytes += len(text) if text.isascii() else len(text.encode())
-        self.meter.on_tokens(job.request.model, len(event.tokens))
+        self.meter.on_tokens(job.place, len(event.tokens))
         self._streams[job.id].push_text(event.index, text, event.tokens, event.logprobs)
 
     def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
@@ -117,6 +117,12 @@ class Jobs:
         # The last token that was delivered has been drawn, not computed.
         delivered = len(job.prompt or ()) + len(job.generated) - 1 if job.generated else 0
         return self.meter.on_attempt(n_computed, min(n_computed, delivered), job.ended_why)
+
+    def attempt_lost(self, job: Job, start_tokens: int) -> None:
+        """Its worker is gone and tells nothing: what has led to the tokens of this attempt was surely computed."""
+        n_tokens = len(job.prompt or ()) + len(job.generated)
+        if n_tokens > start_tokens:
+            self.attempt_over(job, n_tokens - 1)
 
     def failed(self, job: Job, error: InferdError) -> None:
         job.move(Phase.FAILED)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..domain.device import DeviceKind, DeviceState
+from .plans import Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,15 +25,23 @@ class Machine:
     limits: Memory
     memory: HostMemory
     readings: Mapping[str, Reading] = field(default_factory=dict)  # device id -> the last one
-    worker_bytes: Mapping[str, int] = field(default_factory=dict)  # model -> resident bytes of its worker
+    worker_bytes: Mapping[str, int] = field(default_factory=dict)  # place -> resident bytes of its worker
+    fake: bool = False  # the fake engine runs on any device
 
     def gpus(self) -> tuple[Device, ...]:
-        """Devices beside the CPU that llama.cpp can use."""
+        """Devices beside the CPU that the engine can use."""
         return tuple(
             device
             for device in self.hardware.devices
-            if device.kind is DeviceKind.GPU and device.state is DeviceState.OK and LLAMA in device.usable_by
+            if device.kind is DeviceKind.GPU
+            and device.state is DeviceState.OK
+            and (LLAMA in device.usable_by or (self.fake and not device.mig))
         )
+
+    def for_models(self, ledger: Ledger) -> dict[str, Gpu]:
+        """The GPUs that have a pool, as plans are made for them."""
+        pools = {device: ledger.pools[device.id] for device in self.gpus() if device.id in ledger.pools}
+        return {device.id: Gpu(pool.usable_bytes, device.llama_name or "") for device, pool in pools.items()}
 
     def needs_probe(self) -> bool:
         """Something beside the CPU is there, so it matters what the engines make of it."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,30 +17,29 @@ from ...backends.messages import Cancel, Delta, Finished, Started, Stopped, Subm
 from ..domain.decision import Cancel as CancelJob
 from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
-from ..domain.model import ModelState, check_fits
-from ..domain.request import Phase, Priority, check_bias_tokens, check_tokens
+from ..domain.model import ModelState
+from ..domain.request import Phase, Priority
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
 from .changes import Changes
 from .fleet import Fleet
 from .jobs import Jobs
+from .news import News
+from .reader import Reader
+from .wishes import Wishes
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from ...backends.messages import ChatMessage, Event
     from ..domain.config import Config
     from ..domain.decision import Decision
-    from ..domain.model import Model
     from ..domain.request import Job, Request
     from ..policy.ledger import Ledger
     from ..system.catalog import Catalog
     from .resident import Resident
     from .stream import Stream
 
-log = logging.getLogger(__name__)
-
-TOLD_EACH_TICK = 32  # of a line: so many at its head hear at every tick, the next ones at every second, and so on
 RANK = {Priority.BATCH: 0, Priority.NORMAL: 1, Priority.INTERACTIVE: 2}  # who is parked first when KV is short
 
 
@@ -56,12 +54,13 @@ class Node:
         self.jobs = Jobs(self.meter)
         self.changes = Changes()
         self.fleet = Fleet(self, n_threads)
+        self.wishes = Wishes(self)
         self.closing = False
         self._drain_limit: asyncio.Timeout | None = None
         self.scheduler = Scheduler(ledger, config)
+        self.news = News(self.scheduler, self.jobs)
+        self.reader = Reader(self)
         self._alarm: asyncio.TimerHandle | None = None  # for those who wait for memory
-        self._n_ticks = 0
-        self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
     # what doors ask for
@@ -70,15 +69,15 @@ class Node:
         """Take a request in. Raises InferdError when it is refused at once; later refusals end the stream."""
         now_s = time.monotonic()
         self.refuse_when_closing()
-        resident = self.fleet.get(request.model)
-        if resident.model.state is ModelState.FAILED:
-            raise resident.refusal(now_s)
+        deployment = self.fleet.get(request.model)
+        if deployment.state is ModelState.FAILED:
+            raise deployment.speaker.refusal(now_s)
         job, stream = self.jobs.add(request, now_s)
         self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
             if not self.scheduler.lanes[request.model].slots_free:
-                self._tell_queued(job, now_s)
-            self._spawn(self._prepare(job, resident), f"prepare {job.id}")
+                self.news.tell(job, now_s)
+            self.reader.begin(job, deployment)
             if request.deadline_ms is not None:
                 loop = asyncio.get_running_loop()
                 self._deadlines[job.id] = loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
@@ -108,18 +107,13 @@ class Node:
     def tick(self, now_s: float) -> None:
         """Once a second: rates, keep-alive, readers that stand still, news for those who wait."""
         self.meter.on_tick(now_s)
-        self._look_again(now_s)
+        self.look_again(now_s)
         limit_s = self.config.server.slow_consumer_s
         for stream in self.jobs.stalled(now_s, limit_s):
             error = InferdError(Code.SLOW_CONSUMER, f"the reader of this stream took nothing for {limit_s:g} s")
             self._cancel(stream.job, error)
             stream.cut(error)
-        self._n_ticks += 1
-        for lane in self.scheduler.lanes.values():
-            for position, job in enumerate(lane.waiting):
-                # News of a long line is work: who stands far behind hears less often.
-                if (self._n_ticks + job.arrival) % (1 + position // TOLD_EACH_TICK) == 0:
-                    self._tell_queued(job, now_s, position)
+        self.news.tick(now_s)
         self.fleet.tick(now_s)
         self.changes.notify()
 
@@ -145,35 +139,15 @@ class Node:
 
     # what happens
 
-    async def _prepare(self, job: Job, resident: Resident) -> None:
-        request = job.request
-        try:
-            if request.tokens is not None:
-                tokens = list(request.tokens)
-            else:
-                tokens = await self.fleet.read(job, resident)
-            if job.live:
-                self._on_prepared(job, tokens, resident.model)
-        except InferdError as error:
-            self._fail_queued(job, error)
-        except Exception:
-            log.exception("%s: preparing the prompt failed", job.id)
-            self._fail_queued(job, InferdError(Code.INTERNAL, "the prompt could not be prepared"))
-
-    def _on_prepared(self, job: Job, tokens: list[int], model: Model) -> None:
-        """The prompt has a length now, and its limits can be checked. Raises InferdError."""
-        check_fits(job.request, len(tokens), model)
-        check_tokens("tokens", job.request.tokens or (), model.facts.n_vocab)
-        check_bias_tokens(job.request.params.logit_bias, model.facts.n_vocab)
-        room = model.plan.n_ctx - len(tokens)
-        job.prompt = tokens
-        job.max_tokens = min(job.request.max_tokens or room, room)
+    def on_prepared(self, job: Job) -> None:
+        """Its prompt is read, and fits."""
         now_s = time.monotonic()
         self.carry_out(self.scheduler.on_prepared(job, now_s))
         if job.phase is Phase.QUEUED:
-            self._tell_queued(job, now_s)
+            self.news.tell(job, now_s)
 
-    def _fail_queued(self, job: Job, error: InferdError) -> None:
+    def fail_queued(self, job: Job, error: InferdError) -> None:
+        """It will never get a slot."""
         if job.live:
             phase = job.phase
             self.jobs.failed(job, error)
@@ -198,36 +172,36 @@ class Node:
             self.carry_out(self.scheduler.on_withdrawn(job, time.monotonic()))
             self.jobs.forget(job)
         elif phase is Phase.RUNNING:  # a PARKING one has been told already
-            self.fleet.get(job.request.model).send(Cancel(job.id, job.attempt))
+            self.fleet.residents[job.place].send(Cancel(job.id, job.attempt))
         self.changes.notify()
 
     def carry_out(self, decisions: Sequence[Decision]) -> None:
         self.fleet.share_cores()  # a worker must know before the first request that it is not alone
         for decision in decisions:
             match decision:
-                case Start(job=job):
-                    self._start(job)
+                case Start(job=job, place=place):
+                    self._start(job, place)
                 case Preempt(job=job):
                     self._park(job, "preempted")
                 case CancelJob(job=job, error=error):
                     self._cancel(job, error)
-                case Load(model=name):
+                case Load(place=place):
                     if not self.fleet.closed:
-                        self.fleet.begin(self.fleet.get(name))
-                case Unload(model=name):
-                    self.fleet.drain(self.fleet.get(name), force=False)
-                case Evict(model=name):
-                    self.fleet.evict(self.fleet.residents[name])
+                        self.fleet.begin(self.fleet.residents[place])
+                case Unload(place=place):
+                    self.fleet.drain(self.fleet.residents[place], force=False)
+                case Evict(place=place):
+                    self.fleet.evict(self.fleet.residents[place])
                 case Refuse(model=name, error=error):
-                    self.fleet.refuse(self.fleet.residents[name], error)
+                    self.fleet.refuse(name, error)
                 case Reject(job=job, error=error):
                     self.jobs.failed(job, error)
                     self.jobs.forget(job)
         self._set_alarm()
 
-    def park(self, name: str, why: str) -> None:
-        """Have all that runs in a model make way; each waits again when its worker has let go of it."""
-        for job in list(self.scheduler.lanes[name].running):
+    def park(self, place: str, why: str) -> None:
+        """Have all that runs in a place make way; each waits again when its worker has let go of it."""
+        for job in list(self.scheduler.places[place].running):
             if job.phase is Phase.RUNNING:
                 self._park(job, why)
 
@@ -235,13 +209,28 @@ class Node:
         job.move(Phase.PARKING)
         job.parked_why = why
         self.meter.total.preemptions += 1
-        self.fleet.get(job.request.model).send(Cancel(job.id, job.attempt))
+        self.fleet.residents[job.place].send(Cancel(job.id, job.attempt))
 
-    def _start(self, job: Job) -> None:
+    def move_away(self, resident: Resident, why: str) -> None:
+        """All that runs in a place waits again at once: its worker will not answer any more."""
+        now_s = time.monotonic()
+        for job, ticket in list(self.scheduler.places[resident.place].running.items()):
+            if job.phase is Phase.RUNNING:
+                job.move(Phase.PARKING)
+            job.parked_why = why
+            self.jobs.attempt_lost(job, ticket.start_tokens)
+            if job.live:
+                job.move(Phase.QUEUED)
+                self.carry_out(self.scheduler.on_parked(job, now_s))
+            else:
+                self._forget(job, now_s)
+        self.changes.notify()
+
+    def _start(self, job: Job, place: str) -> None:
         assert job.prompt is not None
         job.move(Phase.RUNNING)
         job.attempt += 1
-        job.why = ""
+        job.why, job.place = "", place
         if job.started_s is None:
             job.started_s = time.monotonic()
         params = msgspec.structs.replace(job.request.params, max_tokens=job.max_tokens)
@@ -249,7 +238,7 @@ class Node:
         submit = Submit(
             job.id, job.attempt, tokens, len(job.prompt), params, RANK[job.request.priority], job.sent_bytes
         )
-        self.fleet.get(job.request.model).send(submit)
+        self.fleet.residents[place].send(submit)
 
     # what workers say
 
@@ -260,17 +249,16 @@ class Node:
             self._on_event(resident, event, now_s)
 
     def on_worker_gone(self, resident: Resident) -> None:
-        """Every request that ran in it fails; those that wait are not touched."""
+        """What ran in it goes on in another copy of its model, once, or fails; those that wait are not touched."""
         name = resident.model.name
         error = InferdError(
             Code.WORKER_CRASHED, f"the worker of {name} ended while this request ran", retry_after_ms=1000
         )
-        for job in list(self.scheduler.lanes[name].running):
-            if job.live:
+        for job in self.scheduler.places[resident.place].running:
+            if job.live and (job.moved or not self.scheduler.lanes[name].slots):
                 self.jobs.failed(job, error)
-            self.jobs.forget(job)
-            self.carry_out(self.scheduler.on_released(job, time.monotonic()))
-        self.changes.notify()
+            job.moved = True
+        self.move_away(resident, "worker_crashed")
 
     def _on_event(self, resident: Resident, event: Event, now_s: float) -> None:
         job = self.jobs.get(event.job)
@@ -308,26 +296,23 @@ class Node:
 
     def _release(self, resident: Resident, job: Job, now_s: float) -> None:
         """The worker holds nothing of the job any more."""
-        self.jobs.forget(job)
-        self.carry_out(self.scheduler.on_released(job, now_s))
+        self._forget(job, now_s)
         self._end_drained(resident)
         self.changes.notify()
 
+    def _forget(self, job: Job, now_s: float) -> None:
+        self.jobs.forget(job)
+        self.carry_out(self.scheduler.on_released(job, now_s))
+
     def _end_drained(self, resident: Resident) -> None:
         """A draining worker ends with the last that runs in it."""
-        if resident.model.state is ModelState.DRAINING and not self.scheduler.lanes[resident.model.name].running:
+        if resident.model.state is ModelState.DRAINING and not self.scheduler.places[resident.place].running:
             resident.stop()
 
     # small things
 
-    def _tell_queued(self, job: Job, now_s: float, position: int | None = None) -> None:
-        """Its place, why it waits and until when; without a position it is the last of its class."""
-        job.why = self.scheduler.why(job, now_s)
-        if position is None:
-            position = self.scheduler.lanes[job.request.model].line.n_before(job)
-        self.jobs.tell_queued(job, position, self.scheduler.eta_ms(job, now_s))
-
-    def _look_again(self, now_s: float | None = None) -> None:
+    def look_again(self, now_s: float | None = None) -> None:
+        """Whoever waits for room or for a turn."""
         self.carry_out(self.scheduler.on_tick(time.monotonic() if now_s is None else now_s))
 
     def _set_alarm(self) -> None:
@@ -338,12 +323,7 @@ class Node:
             self._alarm.cancel()
             self._alarm = None
         if wake_s is not None and not self.closing:
-            self._alarm = asyncio.get_running_loop().call_later(wake_s - now_s, self._look_again)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._alarm = asyncio.get_running_loop().call_later(wake_s - now_s, self.look_again)
 
 
 def shutting_down() -> InferdError:

@@ -10,6 +10,7 @@ import msgspec
 
 from ...backends import kinds
 from ..policy.corrections import key
+from ..policy.placing import place as choose
 from ..policy.pressure import Grade
 from ..policy.residency import evict
 from ..policy.rooms import NEVER, NoRoom, no_room
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
     from ...backends.facts import LoadPlan
     from ..policy.corrections import Corrections
+    from ..policy.place import Place
+    from ..policy.placing import PlaceQuestion
     from ..policy.residency import EvictQuestion, Holder
+    from ..policy.rooms import Rooms
     from ..policy.scheduler import Scheduler
     from .node import Node
     from .resident import Resident
@@ -43,9 +47,10 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What asking for a model now would come to, by the scheduler's own rules."""
+    """What asking for a model now would come to, by the scheduler's own rules, and in which place."""
 
     outcome: str
+    place: Place
     question: EvictQuestion
     victims: tuple[str, ...] = ()
     message: str = ""
@@ -54,34 +59,43 @@ class Outlook:
 def outlook(scheduler: Scheduler, name: str, now_s: float) -> Outlook:
     """Changes nothing; a load decides the same."""
     lane, rooms = scheduler.lanes[name], scheduler.rooms
-    question = rooms.question(lane, now_s)
-    if lane.slots:
-        return Outlook("loaded", question)
-    if lane.loading or lane.granted:
-        return Outlook("waits", question, message="it is being loaded")
-    if lane.closed_until_s > now_s:
-        return Outlook("waits", question, message="it is on its way out, or pauses after a failed load")
+    up = next((place for place in lane.places if place.slots), None) or next((p for p in lane.places if p.up), None)
+    if up is not None:
+        question = rooms.question(up, now_s)
+        loading = Outlook("waits", up, question, message="it is being loaded")
+        return Outlook("loaded", up, question) if up.slots else loading
+    options = rooms.options_of(lane, now_s)
+    chosen = choose(options)
+    place = next((place for place in lane.places if place.name == chosen), lane.places[0])
+    question = rooms.question(place, now_s)
+    if lane.closed(now_s):
+        why = "it is on its way out, or pauses after a failed load"
+        return Outlook("waits", place, question, message=why)
     if scheduler.pressure.grade >= Grade.NO_LOADS:
-        return Outlook("waits", question, message="the machine is short of memory, and nothing is loaded now")
-    victims = evict(question)
-    if victims:
-        return Outlook("evicts", question, victims)
-    if victims is not None:
-        if rooms.fits_now(lane):
-            return Outlook("fits", question)
-        return Outlook("waits", question, message="a model that is on its way out still holds the memory")
+        return Outlook("waits", place, question, message="the machine is short of memory, and nothing is loaded now")
+    if chosen is None:
+        return _without_room(rooms, options, place, question)
+    if victims := evict(question):
+        return Outlook("evicts", place, question, victims)
+    if rooms.fits_now(place):
+        return Outlook("fits", place, question)
+    return Outlook("waits", place, question, message="a model that is on its way out still holds the memory")
+
+
+def _without_room(rooms: Rooms, options: PlaceQuestion, place: Place, question: EvictQuestion) -> Outlook:
     try:
-        rooms.check_possible(question)
+        rooms.check_possible(options)
     except NoRoom as no:
-        return Outlook("refused", question, message=no_room(name, no.short).message)
+        return Outlook("refused", place, question, message=no_room(options.model, no.short).message)
     stay = ", ".join(f"{h.model} ({h.stays})" for h in question.holders if h.stays)
-    return Outlook("waits", question, message=f"the memory is held by {stay}")
+    return Outlook("waits", place, question, message=f"the memory is held by {stay}")
 
 
 def plan_load(node: Node, name: str) -> LoadReport:
     """Raises InferdError for a model that is not there."""
-    resident = node.fleet.get(name)
+    deployment = node.fleet.get(name)
     it = outlook(node.scheduler, name, time.monotonic())
+    resident = deployment.residents[it.place.name]
     refused = it.outcome == "refused"
     return LoadReport(
         model=name,
@@ -90,7 +104,7 @@ def plan_load(node: Node, name: str) -> LoadReport:
         pools=tuple((pool, n_bytes, it.question.free[pool]) for pool, n_bytes in it.question.need.items()),
         victims=it.victims,
         holders=it.question.holders,
-        load_ms=None if refused else node.scheduler.rooms.reload_s(node.scheduler.lanes[name]) * 1e3,
+        load_ms=None if refused else node.scheduler.rooms.reload_s(it.place) * 1e3,
         message=it.message,
         change=_change(resident, it.question, node.fleet.corrections) if refused else "",
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from ...backends import kinds
 from ...backends.facts import LoadPlan
 from ..domain.config import ModelOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ...backends.facts import ModelFacts
     from ..domain.config import Config
 
@@ -31,10 +35,45 @@ def options_for(name: str, config: Config) -> ModelOptions:
     return msgspec.convert(merged, ModelOptions)
 
 
+class Gpu(NamedTuple):
+    n_bytes: int  # that models may have of it
+    name: str = ""  # as the engine calls it
+
+
+def make_plans(
+    name: str, facts: ModelFacts, config: Config, default_threads: int, gpus: Mapping[str, Gpu]
+) -> list[LoadPlan]:
+    """The ways in which the model may be loaded here; `gpus`: those that the engine can use, by device id.
+
+    On any one GPU that is large enough, or else over all of them. Where not even that takes it whole, as many layers go
+    to the GPUs as fit, and the processor computes the others; without GPUs it computes all.
+    """
+
+    def over(devices: Sequence[str], n_layers: int | None = None) -> LoadPlan:
+        plan = make_plan(name, facts, config, default_threads, tuple(devices))
+        names = tuple(gpus[device].name for device in plan.devices)
+        n_gpu_layers = plan.n_gpu_layers if n_layers is None else n_layers
+        return msgspec.structs.replace(plan, n_gpu_layers=n_gpu_layers, device_names=names)
+
+    def fits(plan: LoadPlan) -> bool:
+        return all(n <= gpus[pool].n_bytes for pool, n in kinds.footprint(facts, plan).bytes_on.items() if pool in gpus)
+
+    options = options_for(name, config)
+    if not gpus or options.gpu_layers == 0:
+        return [over(())]
+    if whole := [plan for plan in map(over, [(gpu,) for gpu in gpus]) if fits(plan)]:
+        return whole
+    together = over(tuple(gpus))
+    if fits(together) or options.gpu_layers is not None:
+        return [together]
+    n_layers = bisect_left(range(facts.n_layers + 1), True, key=lambda n: not fits(over(tuple(gpus), n + 1)))
+    return [over(tuple(gpus), n_layers) if n_layers else over(())]
+
+
 def make_plan(
     name: str, facts: ModelFacts, config: Config, default_threads: int, gpus: tuple[str, ...] = ()
 ) -> LoadPlan:
-    """How the model is to be loaded here; `gpus` are the devices that the engine can offload to."""
+    """How the model is to be loaded over these devices that the engine can offload to."""
     options = options_for(name, config)
     n_ctx = _cells_up(options.context_tokens or min(facts.n_ctx_train, DEFAULT_CONTEXT_TOKENS))
     slots = options.slots or DEFAULT_SLOTS

@@ -1,4 +1,4 @@
-"""One model as the Node holds it: its life, its worker, its prompt helper and its bytes."""
+"""One model in one place: its life there, its worker and its bytes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
 from ..policy import corrections
 from .plans import CELL_STEP
-from .prompter import Prompter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ...backends.facts import LoadPlan
+    from ...backends.facts import LoadPlan, ModelFacts
     from ...backends.messages import FromWorker, LoadFailed, ToWorker
     from ...backends.process import Exit, Process
     from ..policy.corrections import Corrections
     from ..policy.ledger import Ledger, Reservation
-    from ..system.catalog import Entry
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +35,20 @@ LOAD_CODES = {"corrupt": Code.MODEL_CORRUPT, "unsupported": Code.UNSUPPORTED}
 class Resident:
     """Plain methods on the event loop; what has to wait is a task that ends in one of the `on_...` callbacks."""
 
-    def __init__(self, name: str, entry: Entry, plan: LoadPlan, keep_alive_s: float, ledger: Ledger) -> None:
-        assert entry.facts is not None
-        self.entry = entry
-        self.model = Model(name, entry.facts, plan, keep_alive_s)
+    def __init__(
+        self, place: str, name: str, facts: ModelFacts, plan: LoadPlan, keep_alive_s: float, ledger: Ledger
+    ) -> None:
+        self.place = place  # whose name its reservation bears
+        self.lost = False  # its device is gone for good
+        self.model = Model(name, facts, plan, keep_alive_s)
         self.plan = plan  # as the config has it; the model's own may be smaller after a load without memory
-        self.footprint = kinds.footprint(entry.facts, plan)
+        self.footprint = kinds.footprint(facts, plan)
         self.bytes_on: Mapping[str, int] = self.footprint.bytes_on  # what a load reserves
         self.widest_prompt = 0  # tokens; one as wide as a batch has made every buffer resident
         self.n_threads = plan.n_threads  # of those of its plan, while others compute, too
         self._shrunk = False  # a load without memory is tried once more, with less
         self._starved = False  # the load that failed found no memory
-        self.prompter = Prompter(name, plan, ledger)
         self.load_error: InferdError | None = None
-        self.askers = 0  # who wait for it to be loaded, without a request
-        self.refused: InferdError | None = None  # what the last one who wanted it loaded was told
         self._ledger = ledger
         self._worker: Process | None = None
         self._reservation: Reservation | None = None
@@ -72,13 +69,13 @@ class Resident:
         """Reserve, then spawn. Raises Shortfall; every other failure comes through `on_reaped`."""
         model = self.model
         self.widest_prompt, self._starved, self.n_threads = 0, False, model.plan.n_threads
-        self._reservation = self._ledger.reserve(model.name, self.bytes_on)
+        self._reservation = self._ledger.reserve(self.place, self.bytes_on)
         model.booked_bytes = self._reservation.total_bytes
         model.move(ModelState.LOADING)
         model.load_started_s, model.load_progress, model.produced = now_s, 0.0, False
         model.error, self.load_error = "", None
         self._worker = process.worker(on_message, on_gone, on_reaped)
-        self._starting = asyncio.create_task(self._start(on_gone, on_reaped), name=f"start {model.name}")
+        self._starting = asyncio.create_task(self._start(on_gone, on_reaped), name=f"start {self.place}")
 
     async def _start(self, on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]) -> None:
         assert self._worker is not None
@@ -146,6 +143,11 @@ class Resident:
         if self._worker is not None and self._worker.pid is not None:
             self._worker.stop()
 
+    def kill(self) -> None:
+        """End the worker without asking."""
+        if self._worker is not None and self._worker.pid is not None:
+            self._worker.kill()
+
     def note_load_failure(self, failure: LoadFailed) -> None:
         """What the worker itself says; it ends by itself after that."""
         self._starved = failure.code == "memory"
@@ -163,13 +165,13 @@ class Resident:
             model.move(ModelState.COLD)
             return 0.0
         if model.state is ModelState.LOADING and not self._shrunk and (self._starved or how.code == -signal.SIGKILL):
-            log.warning("%s ran out of memory while loading; trying once more with less", model.name)
+            log.warning("%s ran out of memory while loading; trying once more with less", self.place)
             self.load_error = None
             self.shrink()
             model.move(ModelState.FAILED)
             return 0.0
         for line in how.tail:
-            log.warning("%s: %s", model.name, line)
+            log.warning("%s: %s", self.place, line)
         if self.load_error is None:
             doing = "while loading" if model.state is ModelState.LOADING else "while running"
             self.load_error = InferdError(Code.MODEL_FAILED, f"the worker of {model.name} ended {doing} ({how.reason})")

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..domain.device import DeviceState
 from ..system.processes import memory_bytes
 from . import view
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+GONE = (DeviceState.LOST, DeviceState.RESET_REQUIRED)  # not coming back without an operator
 
 
 @dataclass(slots=True)
@@ -60,8 +62,9 @@ class Telemetry:
             memory, readings = await asyncio.to_thread(self.sensors.read, tuple(pids.values()))
         except OSError as error:
             return log.warning("sensors: %s", error)
+        self.node.fleet.lose(reading.device_id for reading in readings if reading.state in GONE)
         if self.node.fleet.pids() != pids:
             return None  # of processes that came or went meanwhile: who holds which bytes is not known
-        workers = {name: (pid, memory_bytes(pid)) for name, pid in pids.items()}
+        workers = {place: (pid, memory_bytes(pid)) for place, pid in pids.items()}
         self.machine.on_reading(memory, readings, workers, self.node.ledger)
         return self.node.fleet.observe(self.node.ledger.observed())

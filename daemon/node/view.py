@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..domain.device import DeviceKind, DeviceState
 from ..domain.errors import Code
+from ..domain.model import ModelState
 from ..domain.request import Phase
 from ..domain.snapshot import (
     DeviceRow,
@@ -20,6 +21,7 @@ from .machine import HOST
 
 if TYPE_CHECKING:
     from ..domain.request import Job
+    from .deployment import Deployment
     from .machine import Machine
     from .node import Node
     from .resident import Resident
@@ -32,7 +34,7 @@ def snapshot(node: Node, machine: Machine, *, sequence: int, version: str, uptim
         sequence=sequence,
         version=version,
         uptime_s=uptime_s,
-        models=tuple(_model(node, machine, resident, now_s) for resident in node.fleet),
+        models=tuple(row for it in node.fleet.deployments.values() for row in _models(node, machine, it, now_s)),
         requests=tuple(_request(node, job, now_s) for job in live),
         devices=_devices(node, machine),
         rates=_rates(node, live),
@@ -41,9 +43,17 @@ def snapshot(node: Node, machine: Machine, *, sequence: int, version: str, uptim
     )
 
 
-def _model(node: Node, machine: Machine, resident: Resident, now_s: float) -> ModelRow:
+def _models(node: Node, machine: Machine, deployment: Deployment, now_s: float) -> list[ModelRow]:
+    """A row for each worker; a model without one has one, too. Those who wait are counted in the first."""
+    speaker = deployment.speaker
+    others = [r for r in deployment.residents.values() if r is not speaker and r.model.state is not ModelState.COLD]
+    first = _model(node, machine, speaker, now_s, len(node.scheduler.lanes[deployment.name].line))
+    return [first, *(_model(node, machine, resident, now_s, 0) for resident in others)]
+
+
+def _model(node: Node, machine: Machine, resident: Resident, now_s: float, n_waiting: int) -> ModelRow:
     model = resident.model
-    lane = node.scheduler.lanes[model.name]
+    place = node.scheduler.places[resident.place]
     ready, stats = model.ready, model.stats
     return ModelRow(
         name=model.name,
@@ -53,16 +63,16 @@ def _model(node: Node, machine: Machine, resident: Resident, now_s: float) -> Mo
         devices=model.plan.devices or ("cpu",),
         bytes=model.booked_bytes,
         slots=model.plan.n_slots,
-        running=len(lane.running),
-        waiting=len(lane.line),
-        pinned=lane.pinned,
+        running=len(place.running),
+        waiting=n_waiting,
+        pinned=place.lane.pinned,
         load_progress=model.load_progress,
-        idle_s=None if lane.idle_since_s is None else now_s - lane.idle_since_s,
-        rss_bytes=machine.worker_bytes.get(model.name) or (stats.rss_bytes if stats else None),
+        idle_s=None if place.idle_since_s is None else now_s - place.idle_since_s,
+        rss_bytes=machine.worker_bytes.get(resident.place) or (stats.rss_bytes if stats else None),
         context_tokens=ready.n_ctx if ready else model.plan.n_ctx,
         kv_cells=ready.kv_cells if ready else model.plan.kv_cells,
         kv_cells_used=stats.kv_cells_used if stats else 0,
-        tokens_per_s=node.meter.model_rate_per_s(model.name),
+        tokens_per_s=node.meter.place_rate_per_s(resident.place),
         error=model.error,
         estimate_error=node.fleet.estimate_error(resident),
     )

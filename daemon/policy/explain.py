@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..domain.request import Priority
 from .admission import AdmitQuestion, Refusal
-from .residency import EvictQuestion
+from .placing import PlaceQuestion, RouteQuestion
+from .residency import EvictQuestion, evict
 from .turns import EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion
 
 if TYPE_CHECKING:
     from .journal import Record
+    from .placing import Copy, Option
     from .turns import Running, Waiting
 
 CLASSES = [priority.value for priority in Priority]
@@ -40,6 +42,10 @@ def rejected(record: Record) -> list[dict[str, Any]]:
             return [
                 {"request": r.request_id, "why": _spared(r, question)} for r in running if r.request_id != record.answer
             ]
+        case RouteQuestion(copies=copies):
+            return [{"place": c.place, "why": _busier(c)} for c in copies if c.place != record.answer]
+        case PlaceQuestion(options=options):
+            return [{"place": o.place, "why": _dearer(o)} for o in options if o.place != record.answer]
         case EvictQuestion(holders=holders):
             chosen = record.answer or ()
             return [
@@ -69,6 +75,10 @@ def sentence(record: Record, request_id: str) -> str:
             return f"makes way for {question.request_id}, which is interactive; it goes on later where it stopped"
         case PreemptQuestion():
             return f"found no slot; {record.answer} makes way for it"
+        case RouteQuestion():
+            return f"runs on {record.answer}, the least busy of those with room for it"
+        case PlaceQuestion() as question:
+            return f"{question.model} is loaded as {record.answer}, where that costs least"
         case EvictQuestion() as question:
             return f"{', '.join(record.answer)} makes way so that {question.model} can be loaded"
         case EndQuestion() as question:
@@ -112,6 +122,19 @@ def _behind(candidate: Waiting, record: Record) -> str:
     if winner.deadline_s != candidate.deadline_s:
         return "its deadline is later"
     return "it came later"
+
+
+def _busier(copy: Copy) -> str:
+    return f"{copy.slots_free} of {copy.slots} slots free" if copy.takes else "too few KV cells are free"
+
+
+def _dearer(option: Option) -> str:
+    victims = evict(option.room)
+    if victims is None:
+        return "too little memory, whoever may make way"
+    if victims:
+        return f"{', '.join(victims)} would have had to make way"
+    return "not preferred" if option.fits_now else "a model that is on its way out still holds the memory"
 
 
 def _spared(running: Running, question: PreemptQuestion) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .admission import AdmitQuestion, admit
+from .placing import PlaceQuestion, RouteQuestion, place, route
 from .residency import EvictQuestion, evict
 from .turns import EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion, end, preempt, turn, wait
 
@@ -16,14 +17,25 @@ if TYPE_CHECKING:
 
 CAPACITY = 8192  # records
 
-Question = AdmitQuestion | TurnQuestion | WaitQuestion | PreemptQuestion | EvictQuestion | EndQuestion
+Question = (
+    AdmitQuestion
+    | TurnQuestion
+    | RouteQuestion
+    | WaitQuestion
+    | PreemptQuestion
+    | PlaceQuestion
+    | EvictQuestion
+    | EndQuestion
+)
 
 # kind of record -> (its question, the pure rule that answered it)
 RULES: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "admit": (AdmitQuestion, admit),
     "queue": (WaitQuestion, wait),
     "start": (TurnQuestion, turn),
+    "route": (RouteQuestion, route),
     "preempt": (PreemptQuestion, preempt),
+    "place": (PlaceQuestion, place),
     "evict": (EvictQuestion, evict),
     "refuse": (EndQuestion, end),
 }

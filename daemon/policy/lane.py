@@ -1,4 +1,4 @@
-"""One model as the scheduler sees it: who waits, who has a slot, and what stands between it and its memory."""
+"""One model as the scheduler sees it: who waits for it, how fast it is, and the places where it may be loaded."""
 
 from __future__ import annotations
 
@@ -14,35 +14,26 @@ if TYPE_CHECKING:
 
     from ..domain.request import Job, Priority
     from .line import Line, Ticket
+    from .place import Place
 
-HEADROOM_TOKENS = 32  # KV a job must find beyond its prompt, so that it is not parked at once
 USE_MEMORY_S = 600.0  # after this long a use counts half for the chance of the next one
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """`bytes_on`: what a load takes."""
+    """One line for all places: one with a free slot takes the next. Up to `replicas` of them are loaded at a time."""
 
     name: str
-    bytes_on: Mapping[str, int]
     keep_alive_s: float
     line: Line
     planned_slots: int = 1
     context_tokens: int = 1 << 31
     pinned: bool = False
     helper_bytes: int = 0  # of host memory, for the process that reads its prompts
-    slots: int = 0  # 0 while it is not ready
-    kv_cells: int = 0
-    loading: bool = False
-    closed_until_s: float = 0.0  # back-off after a failure, or draining (infinity)
-    running: dict[Job, Ticket] = field(default_factory=dict)
-    parking: set[Job] = field(default_factory=set)  # of those, told to make way
+    replicas: int = 1
+    places: list[Place] = field(default_factory=list)  # the one that is preferred first
     leases: dict[str, float] = field(default_factory=dict)  # id -> since when
     asked_s: float | None = None  # somebody wants it loaded, without a request
-    granted: set[str] = field(default_factory=set)  # models that make way for it and are not gone yet
-    ready_s: float = 0.0
-    cold_s: float = 0.0  # since when it has not been loaded
-    idle_since_s: float | None = None
     pace: Pace = field(default_factory=Pace)
     flows: dict[Priority, Flow] = field(default_factory=dict)  # work that each class brought lately
     owed_tokens: dict[Priority, float] = field(default_factory=dict)  # of a class's floor share
@@ -51,33 +42,66 @@ class Lane:
     used_s: float = 0.0
 
     @property
+    def slots(self) -> int:
+        """Of all places that are ready; 0 while none is."""
+        return sum(place.slots for place in self.places)
+
+    @property
     def n_slots(self) -> int:
         return self.slots or self.planned_slots
 
     @property
     def slots_free(self) -> int:
-        return max(0, self.slots - len(self.running))
+        return sum(place.slots_free for place in self.places)
+
+    @property
+    def loading(self) -> bool:
+        return any(place.loading for place in self.places)
+
+    @property
+    def running(self) -> Mapping[Job, Ticket]:
+        if len(self.places) == 1:
+            return self.places[0].running
+        return {job: ticket for place in self.places for job, ticket in place.running.items()}
+
+    def place_of(self, job: Job) -> Place:
+        """Where a job runs."""
+        return next(place for place in self.places if job in place.running)
 
     @property
     def waiting(self) -> list[Job]:
         """In the order in which they would be served."""
         return self.line.order()
 
+    def closed(self, now_s: float) -> bool:
+        """Nothing can be loaded anywhere now."""
+        return all(place.closed_until_s > now_s for place in self.places)
+
     def wanted_since_s(self) -> float | None:
         """Since when somebody waits for it to be loaded; None when nobody does."""
         since = [s for s in (self.line.oldest_s(), self.asked_s, *self.leases.values()) if s is not None]
-        return max(min(since), self.cold_s) if since else None
+        return max([min(since), *(place.cold_s for place in self.places)]) if since else None
 
-    def highest_rank(self) -> int | None:
-        """Of those who wait or run; None when nobody does."""
-        if self.leases or self.asked_s is not None:
+    def wants_another(self) -> bool:
+        """All slots of what is loaded are taken, somebody waits, and one more copy may be loaded."""
+        n_up = sum(place.up for place in self.places)
+        return 0 < n_up < self.replicas and len(self.line) > 0 and not self.loading and not self.slots_free
+
+    def highest_rank(self, place: Place | None = None) -> int | None:
+        """Of those who wait or run, or run in one place; None when nobody does."""
+        if (self.leases or self.asked_s is not None) and not (place and place.spare):
             return 0
         ranks = [RANK[priority] for priority, load in self.line.totals.items() if load.n]
-        ranks += [RANK[job.request.priority] for job in self.running]
+        ranks += [RANK[job.request.priority] for job in (place.running if place else self.running)]
         return min(ranks, default=None)
 
-    def cells_free(self) -> int:
-        return self.kv_cells - sum(cells(job) for job in self.running)
+    def note_idle(self, now_s: float) -> None:
+        """Which places have had nothing to do since now."""
+        for place in self.places:
+            if place.running or self.line or self.leases:
+                place.idle_since_s = None
+            elif place.slots and place.idle_since_s is None:
+                place.idle_since_s = now_s
 
     def note_use(self, now_s: float) -> None:
         self.uses = self.uses * math.exp2((self.used_s - now_s) / USE_MEMORY_S) + 1.0
@@ -111,8 +135,3 @@ class Lane:
             return prefill_ms + self.pace.slot_ms(0, ticket.output_tokens)
         left = max(ticket.output_tokens - len(job.generated), 1)
         return self.pace.slot_ms(0, min(left, max(1, job.max_tokens - len(job.generated))))
-
-
-def cells(job: Job) -> int:
-    """KV cells that a prepared job needs to get going."""
-    return len(job.prompt or ()) + len(job.generated) + min(HEADROOM_TOKENS, job.max_tokens)

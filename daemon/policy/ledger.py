@@ -47,6 +47,12 @@ class Pool:
     observed: dict[str, int] = field(default_factory=dict)  # by owner, as last read
 
     @property
+    def usable_bytes(self) -> int:
+        """That models could have if nobody else used any."""
+        usable = self.capacity - self.margin
+        return usable if self.budget is None else min(usable, self.budget)
+
+    @property
     def foreign(self) -> int:
         return max(0, self.used - sum(self.observed.values()))
 

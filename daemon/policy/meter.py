@@ -31,13 +31,13 @@ class Meter:
     """`on_tick` takes the time once a second; everything else only counts."""
 
     total: Counters = field(default_factory=Counters)
-    by_model: dict[str, int] = field(default_factory=dict)  # generated tokens
+    by_place: dict[str, int] = field(default_factory=dict)  # generated tokens
     ttft_ms: deque[float] = field(default_factory=lambda: deque(maxlen=TTFT_SAMPLES))
     _marks: deque[tuple[float, int, int, dict[str, int]]] = field(default_factory=deque)
 
-    def on_tokens(self, model: str, n: int) -> None:
+    def on_tokens(self, place: str, n: int) -> None:
         self.total.generation_tokens += n
-        self.by_model[model] = self.by_model.get(model, 0) + n
+        self.by_place[place] = self.by_place.get(place, 0) + n
 
     def on_attempt(self, computed_tokens: int, delivered_tokens: int, why: str) -> None:
         """An attempt is over; what it computed and did not deliver is wasted for the reason given."""
@@ -48,7 +48,7 @@ class Meter:
             total.wasted_tokens[why] = total.wasted_tokens.get(why, 0) + computed_tokens - delivered_tokens
 
     def on_tick(self, now_s: float) -> None:
-        self._marks.append((now_s, self.total.prompt_tokens, self.total.generation_tokens, dict(self.by_model)))
+        self._marks.append((now_s, self.total.prompt_tokens, self.total.generation_tokens, dict(self.by_place)))
         while len(self._marks) > 2 and now_s - self._marks[1][0] >= WINDOW_S:
             self._marks.popleft()
 
@@ -60,12 +60,12 @@ class Meter:
         span_s = max(t1 - t0, 1e-9)
         return (p1 - p0) / span_s, (g1 - g0) / span_s
 
-    def model_rate_per_s(self, model: str) -> float:
-        """Generated tokens per second of one model over the window."""
+    def place_rate_per_s(self, place: str) -> float:
+        """Generated tokens per second of one worker over the window."""
         if len(self._marks) < 2:
             return 0.0
         (t0, _, _, m0), (t1, _, _, m1) = self._marks[0], self._marks[-1]
-        return (m1.get(model, 0) - m0.get(model, 0)) / max(t1 - t0, 1e-9)
+        return (m1.get(place, 0) - m0.get(place, 0)) / max(t1 - t0, 1e-9)
 
     def ttft_percentile_ms(self, q: float) -> float | None:
         """Nearest-rank percentile of the last TTFT_SAMPLES requests; None before the first."""

@@ -11,16 +11,19 @@ from ..domain.request import Priority
 from .journal import Record
 from .ledger import Shortfall
 from .line import RANK
+from .placing import Option, PlaceQuestion
+from .placing import place as choose
 from .residency import EvictQuestion, Holder, evict, reuse_probability, shortage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..domain.config import Turns
     from ..domain.decision import Decision
     from .journal import Journal
     from .lane import Lane
     from .ledger import Ledger
+    from .place import Place
 
 BYTES_PER_S = 500e6  # of a load nobody has measured yet
 LEAD_S = 1.0  # a swap begins so much before the wait is over, beside the load: parking, the end of a process
@@ -38,7 +41,7 @@ class NoRoom(Exception):
 
 
 class Rooms:
-    """Which model is in memory. The scheduler asks for one lane at a time."""
+    """Which model is in memory, and where. The scheduler asks for one lane at a time."""
 
     def __init__(self, ledger: Ledger, lanes: Mapping[str, Lane], options: Turns, journal: Journal) -> None:
         self.ledger = ledger
@@ -47,83 +50,122 @@ class Rooms:
         self.journal = journal
         self.max_wait_s: dict[Priority, float] = {p: getattr(options, p.value).max_wait_s for p in Priority}
 
+    def places(self) -> Iterator[Place]:
+        """Of all models."""
+        return (place for lane in self.lanes.values() for place in lane.places)
+
     def claim(self, lane: Lane, now_s: float) -> list[Decision]:
         """What brings a lane nearer to being loaded; [] when it has to wait. Raises NoRoom."""
-        if lane.granted:
+        if any(place.granted for place in lane.places):
             return []  # those that make way for it are on their way out
-        question = self.question(lane, now_s)
-        victims = evict(question)
-        if victims is None:
+        question = self.options_of(lane, now_s)
+        place = self.choose(lane, question, now_s)
+        if place is None:
             self.check_possible(question)
             return []
+        room = next(option.room for option in question.options if option.place == place.name)
+        victims = evict(room) or ()
         if victims:
-            self._note(lane, question, victims, now_s)
-        if victims or not self.fits_now(lane):
+            self._note(lane, room, victims, now_s)
+        if victims or not self.fits_now(place):
             # What drains is promised to it, too, or the next one who asks would take it.
-            lane.granted = set(victims) | self._draining(lane, now_s)
+            place.granted = set(victims) | self._draining(place, now_s)
             return [Evict(name) for name in victims]
-        lane.loading = True
-        return [Load(lane.name)]
+        place.loading = True
+        return [Load(place.name)]
 
-    def question(self, lane: Lane, now_s: float) -> EvictQuestion:
-        """Room for this lane as things are now; what drains counts as free. Changes nothing."""
-        holders = (self._holder(lane, other, now_s) for other in self.lanes.values() if other is not lane)
+    def claim_another(self, lane: Lane, now_s: float) -> list[Decision]:
+        """One more copy of a model that is loaded: it takes what is free, and nobody makes way for it."""
+        question = self.options_of(lane, now_s)
+        free = tuple(option for option in question.options if option.fits_now)
+        place = self.choose(lane, PlaceQuestion(lane.name, free), now_s)
+        if place is None:
+            return []
+        place.loading = True
+        return [Load(place.name)]
+
+    def options_of(self, lane: Lane, now_s: float) -> PlaceQuestion:
+        """Where the lane could be loaded as things are now. Changes nothing."""
+        able = [place for place in lane.places if not place.up and place.closed_until_s <= now_s]
+        options = (Option(place.name, self.question(place, now_s), self.fits_now(place)) for place in able)
+        return PlaceQuestion(lane.name, tuple(options))
+
+    def choose(self, lane: Lane, question: PlaceQuestion, now_s: float) -> Place | None:
+        """The rule's answer, recorded where there was a choice."""
+        chosen = choose(question)
+        if chosen is not None and len(lane.places) > 1:
+            concerned = tuple(job.id for job in lane.line.order()[:SHOWN])
+            self.journal.note(Record(now_s, "place", concerned, lane.name, question, chosen))
+        return next((place for place in lane.places if place.name == chosen), None)
+
+    def question(self, place: Place, now_s: float) -> EvictQuestion:
+        """Room in this place as things are now; what drains counts as free. Changes nothing."""
+        holders = (self._holder(place, other, now_s) for other in self.places() if other is not place)
         held = [holder for holder in holders if holder.bytes_on]
         free = {}
-        need = self._need(lane)
+        need = self._need(place)
         for pool in need:
             draining = sum(holder.bytes_on.get(pool, 0) for holder in held if holder.stays == "draining")
-            free[pool] = self._free_bytes(lane, pool) + draining
+            free[pool] = self._free_bytes(place, pool) + draining
         stay = tuple(holder for holder in held if holder.stays != "draining")
-        return EvictQuestion(lane.name, need, free, stay)
+        return EvictQuestion(place.name, need, free, stay)
 
-    def _need(self, lane: Lane) -> dict[str, int]:
+    def _need(self, place: Place) -> dict[str, int]:
         """What a load takes, with the process that reads its prompts where that is still to come."""
-        need = dict(lane.bytes_on)
+        need, lane = dict(place.bytes_on), place.lane
         if lane.line.unread and not any(owner.startswith(f"{lane.name}/") for owner in self.ledger.reservations):
             need[HOST] = need.get(HOST, 0) + lane.helper_bytes
         return need
 
-    def _draining(self, lane: Lane, now_s: float) -> set[str]:
-        others = (other for other in self.lanes.values() if other is not lane)
-        return {other.name for other in others if self._stays(lane, other, now_s) == "draining"}
+    def _draining(self, place: Place, now_s: float) -> set[str]:
+        others = (other for other in self.places() if other is not place)
+        return {other.name for other in others if self._stays(place, other, now_s) == "draining"}
 
-    def fits_now(self, lane: Lane) -> bool:
+    def fits_now(self, place: Place) -> bool:
         """Whether the bytes are free this moment."""
-        return all(n_bytes <= self._free_bytes(lane, pool) for pool, n_bytes in self._need(lane).items())
+        return all(n_bytes <= self._free_bytes(place, pool) for pool, n_bytes in self._need(place).items())
 
     def wake_s(self, lane: Lane, now_s: float) -> float | None:
         """When waiting alone will change the answer for this lane."""
         since_s = lane.wanted_since_s()
-        if since_s is None or lane.granted:
+        if since_s is None or any(place.up for place in lane.places):
             return None
         times = [since_s + self._patience_s(lane)]
-        times += [self._settled_s(other) for other in self.lanes.values() if other.slots]
+        times += [self._settled_s(other) for other in self.places() if other.slots]
         return min((time_s for time_s in times if time_s > now_s), default=None)
 
-    def _free_bytes(self, lane: Lane, pool: str) -> int:
+    def _free_bytes(self, place: Place, pool: str) -> int:
         """Headroom, without what was promised to others that have not reserved it yet."""
         if pool not in self.ledger.pools:
             return 0
-        return self.ledger.headroom_bytes(pool) - self._promised_bytes(lane, pool)
+        return self.ledger.headroom_bytes(pool) - self._promised_bytes(place, pool)
 
-    def _promised_bytes(self, lane: Lane, pool: str) -> int:
-        others = (other for other in self.lanes.values() if other is not lane)
+    def _promised_bytes(self, place: Place, pool: str) -> int:
+        others = (other for other in self.places() if other is not place)
         reserved = self.ledger.reservations
         waiting = (o for o in others if o.granted or (o.loading and o.name not in reserved))
         return sum(other.bytes_on.get(pool, 0) for other in waiting)
 
-    def _holder(self, lane: Lane, other: Lane, now_s: float) -> Holder:
-        cost = self.reload_s(other) * reuse_probability(other.uses_per_s(now_s))
-        return Holder(other.name, self.ledger.bytes_of(other.name), cost, self._stays(lane, other, now_s))
+    def _holder(self, place: Place, other: Place, now_s: float) -> Holder:
+        # A spare copy costs nobody anything but speed.
+        cost = 0.0 if other.spare else self.reload_s(other) * reuse_probability(other.lane.uses_per_s(now_s))
+        return Holder(other.name, self._held(other), cost, self._stays(place, other, now_s))
 
-    def _stays(self, lane: Lane, other: Lane, now_s: float) -> str:
-        """Why `other` does not make way for `lane` now, or ''."""
-        if other.pinned:
+    def _held(self, place: Place) -> dict[str, int]:
+        """By pool; the helper that reads prompts, whose owner is named after the model, counts with the first place."""
+        held, lane = self.ledger.bytes_of(place.name), place.lane
+        if place is lane.places[0] and place.name != lane.name:
+            for pool, n_bytes in self.ledger.bytes_of(lane.name).items():
+                held[pool] = held.get(pool, 0) + n_bytes
+        return held
+
+    def _stays(self, place: Place, other: Place, now_s: float) -> str:
+        """Why `other` does not make way for `place` now, or ''."""
+        if other.lane.pinned:
             return "pinned"
-        if other.leases:
+        if other.lane.leases and not other.spare:
             return "leased"
-        if any(other.name in third.granted for third in self.lanes.values()):
+        if any(other.name in third.granted for third in self.places()):
             return "draining"
         if other.loading:
             return "loading"
@@ -131,20 +173,20 @@ class Rooms:
             return "draining" if other.closed_until_s > now_s and other.name in self.ledger.reservations else ""
         if now_s < self._settled_s(other):
             return "young"
-        theirs = other.highest_rank()
+        theirs = other.lane.highest_rank(other)
         if theirs is None:
             return ""
-        mine = self._rank(lane, now_s)
+        mine = self._rank(place.lane, now_s)
         if mine < theirs:
             return ""
-        return "" if mine == theirs and self._waited_out(lane, now_s) else "busy"
+        return "" if mine == theirs and (other.spare or self._waited_out(place.lane, now_s)) else "busy"
 
-    def _settled_s(self, other: Lane) -> float:
+    def _settled_s(self, other: Place) -> float:
         """Until when a model stays at least: what it runs has computed its prompts again, and as long once more.
 
         Without this two models with long prompts would swap for ever, and neither would get beyond its prompts.
         """
-        prefill_ms = other.pace.prefill_ms.value
+        prefill_ms = other.lane.pace.prefill_ms.value
         if prefill_ms is None:
             prefill_ms = PREFILL_MS
         longest = max((ticket.start_tokens for ticket in other.running.values()), default=0)
@@ -166,27 +208,34 @@ class Rooms:
         """
         rank = lane.highest_rank() or 0
         priority = next(p for p in Priority if RANK[p] == rank)
-        reload_s = self.reload_s(lane)
+        reload_s = min(self.reload_s(place) for place in lane.places)
         return max(self.max_wait_s[priority] - LEAD_S - reload_s, reload_s)
 
-    def reload_s(self, lane: Lane) -> float:
+    def reload_s(self, place: Place) -> float:
         """How long a load takes: as measured, else by its size."""
-        measured = lane.pace.load_s.value
-        return sum(lane.bytes_on.values()) / BYTES_PER_S if measured is None else measured
+        measured = place.lane.pace.load_s.value
+        return sum(place.bytes_on.values()) / BYTES_PER_S if measured is None else measured
 
-    def check_possible(self, question: EvictQuestion) -> None:
-        """Raises NoRoom unless it would fit if all made way who ever may."""
-        missing = shortage(question.need, question.free)
-        for pool, n_bytes in missing.items():
-            may_go = sum(h.bytes_on.get(pool, 0) for h in question.holders if h.stays not in NEVER)
-            may_go += self._promised_bytes(self.lanes[question.model], pool)
+    def check_possible(self, question: PlaceQuestion) -> None:
+        """Raises NoRoom unless it would fit somewhere if all made way who ever may."""
+        shorts = [self._short_for_ever(option) for option in question.options]
+        if shorts and all(shorts):
+            raise NoRoom(next(short for short in shorts if short))
+
+    def _short_for_ever(self, option: Option) -> Shortfall | None:
+        room = option.room
+        (place,) = (place for place in self.places() if place.name == option.place)
+        for pool, n_bytes in shortage(room.need, room.free).items():
+            may_go = sum(h.bytes_on.get(pool, 0) for h in room.holders if h.stays not in NEVER)
+            may_go += self._promised_bytes(place, pool)
             if may_go < n_bytes:
-                need = question.need[pool]
-                raise NoRoom(Shortfall(pool, need, max(0, need - n_bytes + may_go)))
+                need = room.need[pool]
+                return Shortfall(pool, need, max(0, need - n_bytes + may_go))
+        return None
 
     def _note(self, lane: Lane, question: EvictQuestion, victims: tuple[str, ...], now_s: float) -> None:
         """For those who wait for it, and for those who lose their slots."""
-        losers = (job.id for name in victims for job in self.lanes[name].running)
+        losers = (job.id for place in self.places() if place.name in victims for job in place.running)
         concerned = (*(job.id for job in lane.line.order()[:SHOWN]), *losers)
         self.journal.note(Record(now_s, "evict", concerned, lane.name, question, victims))
 

@@ -1,8 +1,8 @@
 """Whose turn it is. Events and the time come in, decisions go out; jobs are moved by the Node, not here.
 
-One lane per model holds the jobs that wait for it and those in its slots. The rules stand in rooms of their own: `desk`
-lets in, `line` and `slots` give turns, `keys` drops what was superseded, `rooms` decides which models are in memory.
-Every decision is the answer of a pure function to a question that the `journal` keeps.
+One lane per model holds the jobs that wait for it, and the places where it may be loaded with those in their slots.
+The rules stand in rooms of their own: `desk` lets in, `line` and `slots` give turns, `keys` drops what was superseded,
+`rooms` decides which models are in memory, and where. Every decision is a pure function's answer to a kept question.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from ..domain.request import Priority
 from .desk import Desk
 from .journal import Journal, Record
 from .keys import Keys
-from .lane import Lane, cells
+from .lane import Lane
 from .line import Line
+from .place import Place, cells
 from .pressure import Grade, Pressure
 from .rooms import NoRoom, Rooms, no_room
 from .slots import Slots
@@ -38,6 +39,7 @@ class Scheduler:
         options = config.scheduler
         self.fifo = options.policy == "fifo"
         self.lanes: dict[str, Lane] = {}
+        self.places: dict[str, Place] = {}
         self.journal = journal or Journal()
         classes = {priority: getattr(options, priority.value) for priority in Priority}
         max_parks = options.max_parks if options.preempt and not self.fifo else 0
@@ -50,19 +52,34 @@ class Scheduler:
     def add_model(
         self,
         name: str,
-        bytes_on: Mapping[str, int],
         keep_alive_s: float,
         *,
         slots: int = 1,
         context_tokens: int = 1 << 31,
         pinned: bool = False,
         helper_bytes: int = 0,
+        replicas: int = 1,
     ) -> None:
         """A model that was not known, or whose file is another one now; nothing waits for it or runs."""
-        lane = self.lanes.get(name)
-        assert lane is None or not (lane.line or lane.running or lane.slots or lane.loading)
+        if (known := self.lanes.get(name)) is not None:
+            assert not known.line
+            for place in list(known.places):
+                self.remove_place(place.name)
         line = Line(self.slots.counters, fifo=self.fifo)
-        self.lanes[name] = Lane(name, bytes_on, keep_alive_s, line, slots, context_tokens, pinned, helper_bytes)
+        self.lanes[name] = Lane(name, keep_alive_s, line, slots, context_tokens, pinned, helper_bytes, replicas)
+
+    def add_place(self, model: str, name: str, bytes_on: Mapping[str, int]) -> None:
+        """A place where the model may be loaded, less preferred than those that it has."""
+        assert name not in self.places
+        self.places[name] = place = Place(name, self.lanes[model], bytes_on)
+        place.lane.places.append(place)
+
+    def remove_place(self, name: str) -> None:
+        """Nothing is loaded there, and never will be."""
+        place = self.places.pop(name)
+        assert not place.running
+        assert not place.up
+        place.lane.places.remove(place)
 
     # what happens to requests
 
@@ -83,7 +100,6 @@ class Scheduler:
             self._note_end(cancel.job, cancel.error, now_s)
         self._enter(lane, job, ticket)
         lane.note_work(job.request.priority, ticket, now_s)
-        lane.idle_since_s = None
         # First what the rules decide: an older one may be among those who are sent away.
         return self._settle(lane, now_s) + superseded
 
@@ -168,26 +184,31 @@ class Scheduler:
         return self._settle(lane, now_s) + self._others(lane, now_s)
 
     def on_ready(self, name: str, slots: int, kv_cells: int, load_s: float, now_s: float) -> list[Decision]:
-        lane = self.lanes[name]
-        lane.loading, lane.asked_s, lane.slots, lane.kv_cells, lane.ready_s = False, None, slots, kv_cells, now_s
-        lane.pace.load_s.add(load_s)
-        return self._settle(lane, now_s)
+        """The worker in this place takes requests."""
+        place = self.places[name]
+        place.loading, place.slots, place.kv_cells, place.ready_s = False, slots, kv_cells, now_s
+        place.lane.asked_s = None
+        place.lane.pace.load_s.add(load_s)
+        return self._settle(place.lane, now_s)
 
     def on_closed(self, name: str, until_s: float) -> None:
-        """The model takes nothing new until then: it drains, or is in back-off."""
-        lane = self.lanes[name]
-        lane.loading, lane.slots, lane.idle_since_s, lane.asked_s = False, 0, None, None
-        lane.closed_until_s = until_s
+        """The place takes nothing new until then: it drains, is in back-off, or its device is lost."""
+        place = self.places[name]
+        place.loading, place.slots, place.idle_since_s, place.lane.asked_s = False, 0, None, None
+        place.closed_until_s = until_s
+        place.granted.clear()
 
     def on_cold(self, name: str, now_s: float) -> list[Decision]:
         """Its process is gone and its bytes are free: for those it made way for, then for its own requests."""
-        lane = self.lanes[name]
-        lane.closed_until_s = lane.cold_s = now_s
-        return self.on_freed(name, now_s) + self._settle(lane, now_s) + self._others(lane, now_s)
+        place = self.places[name]
+        place.closed_until_s = place.cold_s = now_s
+        return self.on_freed(name, now_s) + self._settle(place.lane, now_s) + self._others(place.lane, now_s)
 
     def on_load_failed(self, name: str, error: InferdError, now_s: float) -> list[Decision]:
-        """Nobody who waits for the model can be served."""
-        lane = self.lanes[name]
+        """Nobody who waits for the model can be served, unless it is loaded elsewhere, or can be."""
+        lane = self.places[name].lane
+        if any(place.up or place.closed_until_s <= now_s for place in lane.places if place.name != name):
+            return self._settle(lane, now_s) + self._others(lane, now_s)
         return self._refuse(lane, error, now_s) + self._others(lane, now_s)
 
     # time
@@ -198,32 +219,29 @@ class Scheduler:
         self.desk.pressure = int(grade)
         if grade < Grade.SHED_BATCH:
             return []
-        batch = [(lane, job) for lane in self.lanes.values() for job in lane.line]
         message = "the machine is short of memory: batch requests are sent away until it has recovered"
         error = InferdError(Code.OVERLOADED, message, retry_after_ms=10_000, reason="shed")
-        shed = [(lane, job) for lane, job in batch if job.request.priority is Priority.BATCH]
-        return [self._reject(lane, job, error, now_s) for lane, job in shed]
+        waiting = [(lane, job) for lane in self.lanes.values() for job in lane.line]
+        batch = [(lane, job) for lane, job in waiting if job.request.priority is Priority.BATCH]
+        return [self._reject(lane, job, error, now_s) for lane, job in batch]
 
     def on_freed(self, name: str, now_s: float) -> list[Decision]:
         """Bytes of the model are free: those it made way for may have them."""
-        decisions: list[Decision] = []
-        for lane in self.lanes.values():
-            if name in lane.granted:
-                lane.granted.discard(name)
-                decisions += self._settle(lane, now_s)
-        return decisions
+        waited = [place for place in self.places.values() if name in place.granted]
+        for place in waited:  # all of them first: for whoever asks next it must not seem to be on its way out still
+            place.granted.discard(name)
+        return [decision for place in waited for decision in self._settle(place.lane, now_s)]
 
     def on_tick(self, now_s: float) -> list[Decision]:
-        """Models idle beyond their keep-alive are to be unloaded; those who wait look again."""
-        decisions: list[Decision] = [
-            Unload(lane.name)
-            for lane in self.lanes.values()
-            if lane.idle_since_s is not None and 0 <= lane.keep_alive_s <= now_s - lane.idle_since_s
-        ]
+        """Those who wait look again; what is idle beyond its keep-alive goes, unless it makes way for somebody."""
+        decisions: list[Decision] = []
         for lane in self.lanes.values():
             if lane.slots:
                 decisions += self._settle(lane, now_s)
-        return decisions + self._others(None, now_s)
+        decisions += self._others(None, now_s)
+        leaving = set().union(*(place.granted for place in self.places.values()))
+        idle = (place.name for place in self.places.values() if place.idle_too_long(now_s))
+        return decisions + [Unload(name) for name in idle if name not in leaving]
 
     def wake_s(self, now_s: float) -> float | None:
         """When `on_tick` is due for somebody who waits for room; None when nobody does."""
@@ -247,12 +265,12 @@ class Scheduler:
             prompt_read=job.prompt is not None,
             superseding=self.keys.blocked(job),
             ready=lane.slots > 0,
-            loading=lane.loading or bool(lane.granted),
-            closed=lane.closed_until_s > now_s,
+            loading=any(place.up for place in lane.places),
+            closed=lane.closed(now_s),
             pressure=self.pressure.grade >= Grade.NO_LOADS,
-            slots_free=lane.slots - len(lane.running),
+            slots_free=lane.slots_free,
             cells_needed=cells(job),
-            cells_free=lane.cells_free() if lane.running else lane.kv_cells,
+            cells_free=max((p.cells_free() if p.running else p.kv_cells for p in lane.places), default=0),
             ahead=lane.line.n_before(job),
         )
         answer = wait(question)
@@ -260,38 +278,23 @@ class Scheduler:
             self.journal.note(Record(now_s, "queue", (job.id,), lane.name, question, answer))
         return answer
 
-    def check_integrity(self) -> None:
-        """Audit: no job twice, no lane over its slots, the books of the desk are those of the lanes."""
-        seen: set[Job] = set()
-        for name, lane in self.lanes.items():
-            jobs = [*lane.line, *lane.running]
-            assert len(set(jobs)) == len(jobs), f"{name}: a job twice"
-            assert not seen & set(jobs), f"{name}: a job in two lanes"
-            assert not lane.slots or len(lane.running) <= lane.slots, f"{name}: more jobs than slots"
-            assert lane.parking <= set(lane.running), f"{name}: makes way without a slot"
-            assert sorted(map(id, lane.waiting)) == sorted(map(id, lane.line)), f"{name}: somebody has no place"
-            assert not (lane.slots and lane.granted), f"{name}: ready, and others still make way for it"
-            seen |= set(jobs)
-        n_waiting = sum(len(lane.line) for lane in self.lanes.values())
-        assert self.desk.total.n == n_waiting == sum(load.n for load in self.desk.by_tenant.values())
-
     # how it hangs together
 
     def _settle(self, lane: Lane, now_s: float) -> list[Decision]:
         """Start what can start, have room made for what is wanted and cold; note idleness."""
         self.slots.charge(lane)
+        decisions: list[Decision] = []
         if lane.slots:
             starts = self.slots.fill(lane, now_s)
             for start in starts:
-                self.desk.leave(start.job, lane.running[start.job])
+                self.desk.leave(start.job, self.places[start.place].running[start.job])
                 self.keys.start(start.job)
-            if lane.running or lane.line or lane.leases:
-                lane.idle_since_s = None
-            elif lane.idle_since_s is None:
-                lane.idle_since_s = now_s
-            return [*starts, *self.slots.make_way(lane, now_s)]
+            lane.note_idle(now_s)
+            decisions = [*starts, *self.slots.make_way(lane, now_s)]
         if not self._claims(lane, now_s):
-            return []
+            return decisions
+        if any(place.up for place in lane.places):
+            return decisions + self.rooms.claim_another(lane, now_s)
         try:
             return self.rooms.claim(lane, now_s)
         except NoRoom as no:
@@ -299,8 +302,10 @@ class Scheduler:
 
     def _claims(self, lane: Lane, now_s: float) -> bool:
         """Whether the lane wants memory and may have it."""
-        closed = lane.slots or lane.loading or lane.closed_until_s > now_s
-        return not closed and lane.wanted_since_s() is not None and self.pressure.grade < Grade.NO_LOADS
+        if lane.closed(now_s) or self.pressure.grade >= Grade.NO_LOADS:
+            return False
+        up = any(place.slots or place.loading for place in lane.places)
+        return lane.wants_another() if up else lane.wanted_since_s() is not None
 
     def _others(self, lane: Lane | None, now_s: float) -> list[Decision]:
         """Something in `lane` has ended, and others may wait for just that; who waits longest is asked first."""
@@ -320,13 +325,14 @@ class Scheduler:
     def _let_go(self, lane: Lane, job: Job) -> Ticket:
         """The slot is free; what waited for just this job can be picked."""
         self.slots.charge(lane)
-        if job in lane.parking:
-            lane.parking.remove(job)
-            lane.running[job].parks += 1
+        place = lane.place_of(job)
+        if job in place.parking:
+            place.parking.remove(job)
+            place.running[job].parks += 1
         for follower in self.keys.let_go(job):
             if follower in lane.line and follower.prompt is not None:
                 lane.line.make_pickable(follower)
-        return lane.running.pop(job)
+        return place.running.pop(job)
 
     def _refuse(self, lane: Lane, error: InferdError, now_s: float) -> list[Decision]:
         """Nobody who wants the model gets it."""

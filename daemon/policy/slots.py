@@ -8,8 +8,8 @@ from ..domain.decision import Preempt, Start
 from ..domain.request import Priority
 from .fair import Counters, service
 from .journal import Record
-from .lane import cells
 from .line import RANK
+from .placing import Copy, RouteQuestion, route
 from .turns import SHOWN, PreemptQuestion, Running, TurnQuestion, Waiting, preempt, turn
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .lane import Lane
     from .line import Ticket
+    from .place import Place
 
 LOWER = (Priority.BATCH, Priority.NORMAL)  # classes with a floor, the lowest first
 
@@ -37,16 +38,28 @@ class Slots:
     def fill(self, lane: Lane, now_s: float) -> list[Start]:
         """Pickable jobs in their turn, while slots and cells last; one that waits for cells holds back its juniors."""
         starts: list[Start] = []
-        while len(lane.running) < lane.slots:
+        while free := [place for place in lane.places if place.slots_free]:
             owed = [p for p in LOWER if self._is_owed(lane, p, now_s)]
             question, jobs = self._question(lane, owed)
             chosen = turn(question)
-            if chosen is None or (lane.running and cells(jobs[chosen]) > lane.cells_free()):
+            place = None if chosen is None else self._route(lane, free, jobs[chosen], now_s)
+            if chosen is None or place is None:
                 break
             self.journal.note(Record(now_s, "start", (chosen,), lane.name, question, chosen))
-            self._start(lane, jobs[chosen], owed, now_s)
-            starts.append(Start(jobs[chosen]))
+            self._start(place, jobs[chosen], owed, now_s)
+            starts.append(Start(jobs[chosen], place.name))
         return starts
+
+    def _route(self, lane: Lane, free: list[Place], job: Job, now_s: float) -> Place | None:
+        """Where the job runs; None when it has to wait for KV cells."""
+        if len(lane.places) == 1:
+            return free[0] if free[0].takes(job) else None
+        copies = tuple(Copy(p.name, p.slots_free, p.slots, p.cells_free(), p.takes(job)) for p in free)
+        question = RouteQuestion(job.id, copies)
+        chosen = route(question)
+        if chosen is not None:
+            self.journal.note(Record(now_s, "route", (job.id,), lane.name, question, chosen))
+        return next((place for place in free if place.name == chosen), None)
 
     def make_way(self, lane: Lane, now_s: float) -> list[Decision]:
         """Interactive requests that found no slot have others parked, as many as there are of them."""
@@ -54,8 +67,9 @@ class Slots:
         decisions: list[Decision] = []
         if not self.max_parks or not waiting:
             return []
-        for _ in range(min(waiting, lane.slots) - len(lane.parking)):
-            running = [(job, ticket) for job, ticket in lane.running.items() if job not in lane.parking]
+        ready = [place for place in lane.places if place.slots]
+        for _ in range(min(waiting, lane.slots) - sum(len(place.parking) for place in ready)):
+            running = [(job, ticket) for p in ready for job, ticket in p.running.items() if job not in p.parking]
             if all(job.request.priority is Priority.INTERACTIVE for job, _ in running):
                 break  # the usual case when all is busy; nothing to decide
             asker = lane.line.heads(Priority.INTERACTIVE, 1)[0][1][2]
@@ -66,7 +80,7 @@ class Slots:
                 break
             self.journal.note(Record(now_s, "preempt", (asker.id, chosen), lane.name, question, chosen))
             victim = next(job for job, _ in running if job.id == chosen)
-            lane.parking.add(victim)
+            lane.place_of(victim).parking.add(victim)
             decisions.append(Preempt(victim))
         return decisions
 
@@ -77,10 +91,11 @@ class Slots:
                 ticket.charged_tokens += n
                 self._serve(lane, job, service(0, n))
 
-    def _start(self, lane: Lane, job: Job, owed: list[Priority], now_s: float) -> None:
+    def _start(self, place: Place, job: Job, owed: list[Priority], now_s: float) -> None:
+        lane = place.lane
         priority, _ = lane.line.where(job)
         ticket = lane.line.remove(job)
-        lane.running[job] = ticket
+        place.running[job] = ticket
         lane.started_s[priority] = now_s
         ticket.owed = priority in owed
         ticket.start_tokens = len(job.prompt or ()) + len(job.generated)

@@ -68,8 +68,9 @@ class Fleet:
         """Tell the scheduler what there is; a model that is the only one is loaded."""
         for name in self.models:
             self.owner.scheduler.add_model(
-                name, {HOST: 1}, self.machine.keep_alive_s, slots=self.machine.slots, context_tokens=self.context_tokens
+                name, self.machine.keep_alive_s, slots=self.machine.slots, context_tokens=self.context_tokens
             )
+            self.owner.scheduler.add_place(name, name, {HOST: 1})
         if len(self.models) == 1:
             (name,) = self.models
             self.owner.carry_out(self.owner.scheduler.on_load(name, self.owner.now_s))

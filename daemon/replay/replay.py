@@ -213,13 +213,13 @@ class Replay:
                 case Reject(job=job, error=error):
                     self._note("reject", job.id)
                     self._reject(job, error)
-                case Load(model=name):
+                case Load(place=name):
                     self._note("load", name)
                     self.fleet.load(name)
-                case Unload(model=name):
+                case Unload(place=name):
                     self._note("unload", name)
                     self.fleet.drain(name)
-                case Evict(model=name):
+                case Evict(place=name):
                     self._note("evict", name)
                     self.fleet.evict(name)
                 case Refuse():

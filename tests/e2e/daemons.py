@@ -161,6 +161,7 @@ class Launcher:
 
     folder: Path
     daemons: list[Daemon] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)  # beside what every daemon gets
 
     @property
     def models(self) -> Path:
@@ -173,9 +174,8 @@ class Launcher:
         socket = self.folder / f"{name}.sock"
         fixed = ("--config", config_path, "--models", self.models, "--address", f"unix:{socket}")
         with log.open("ab") as sink:
-            process = subprocess.Popen(
-                command(*fixed, *arguments), stdout=sink, stderr=sink, env=environment(self.folder)
-            )
+            variables = {**environment(self.folder), **self.environment}
+            process = subprocess.Popen(command(*fixed, *arguments), stdout=sink, stderr=sink, env=variables)
         daemon = Daemon(process, socket, log)
         self.daemons.append(daemon)
         until(lambda: process.poll() is not None or (socket.exists() and is_serving(daemon.address)))

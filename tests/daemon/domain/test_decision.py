@@ -24,4 +24,4 @@ def test_decisions_that_say_the_same_are_equal() -> None:
 
 def test_a_decision_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        Load("a").model = "b"  # type: ignore[misc]
+        Load("a").place = "b"  # type: ignore[misc]

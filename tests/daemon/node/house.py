@@ -7,20 +7,26 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from inferd.backends.messages import SamplingParams, Submit
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
+from inferd.daemon.domain.errors import InferdError
 from inferd.daemon.domain.request import Priority, Request
 from inferd.daemon.node.node import Node
+from inferd.daemon.node.plans import Gpu
 from inferd.daemon.node.stream import Finished, Text
+from inferd.daemon.policy.audit import check_integrity
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.system.catalog import Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from inferd.daemon.domain.model import ModelState
     from inferd.daemon.domain.request import Job
+    from inferd.daemon.node.deployment import Deployment
     from inferd.daemon.node.resident import Resident
     from inferd.daemon.node.stream import Stream, StreamEvent
 
@@ -58,8 +64,12 @@ class House:
     def submit(self, said: str | None = "fake:tokens=3", /, model: str = "alpha", **fields: Any) -> Stream:
         return self.node.submit(self.request(said, model, **fields))
 
-    def resident(self, model: str = "alpha") -> Resident:
+    def deployment(self, model: str = "alpha") -> Deployment:
         return self.node.fleet.get(model)
+
+    def resident(self, model: str = "alpha") -> Resident:
+        """The one that speaks for the model."""
+        return self.deployment(model).speaker
 
     def state(self, model: str = "alpha") -> ModelState:
         return self.resident(model).model.state
@@ -72,7 +82,7 @@ class House:
 
     async def load(self, model: str = "alpha") -> Resident:
         async with asyncio.timeout(LIMIT_S):
-            async for _ in self.node.fleet.load(model):
+            async for _ in self.node.wishes.load(model):
                 pass
         return self.resident(model)
 
@@ -84,20 +94,38 @@ class House:
         node = self.node
         async with asyncio.timeout(LIMIT_S):
             await node.drain(0.0)
-        node.scheduler.check_integrity()
+        check_integrity(node.scheduler)
         assert node.ledger.reservations == {}
         assert len(node.jobs) == 0
         assert all(not lane.waiting and not lane.running for lane in node.scheduler.lanes.values())
 
 
-def build(folder: Path, *, host_bytes: int = 64 * GIB, tokens_per_s: float = 0.0, **sections: Any) -> House:
-    """`slots` of each model are 2; other sections of the config as given."""
+def build(
+    folder: Path, *, host_bytes: int = 64 * GIB, tokens_per_s: float = 0.0, gpus: int = 0, **sections: Any
+) -> House:
+    """`slots` of each model are 2; other sections of the config as given. `gpus` of 8 GiB each: gpu0 and so on."""
     models = Models(folders=(str(folder),), defaults=ModelOptions(**{"slots": 2, **sections.pop("options", {})}))
     fake = Fake(enabled=True, tokens_per_s=tokens_per_s, load_s=sections.pop("load_s", 0.0))
     config = Config(models=models, fake=fake, **sections)
     ledger = Ledger()
     ledger.add_pool("host", host_bytes, 0)
-    return House(Node(config, Catalog([folder]), ledger, n_threads=1))
+    house = House(Node(config, Catalog([folder]), ledger, n_threads=1))
+    for i in range(gpus):
+        ledger.add_pool(f"gpu{i}", 8 * GIB, 0)
+        house.node.fleet.gpus[f"gpu{i}"] = Gpu(8 * GIB)
+    return house
+
+
+async def failure(reading: Awaitable[Any]) -> InferdError:
+    """What it ends with."""
+    with pytest.raises(InferdError) as caught:
+        await reading
+    return caught.value
+
+
+async def load_failure(house: House, model: str = "alpha") -> InferdError:
+    """Why the model cannot be loaded."""
+    return await failure(house.load(model))
 
 
 async def read(stream: Stream) -> list[StreamEvent]:

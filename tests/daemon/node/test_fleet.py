@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from inferd.backends import process
 from inferd.backends.messages import LoadFailed
 from inferd.daemon.domain.config import ClassOptions, Turns
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.domain.request import Priority
 from inferd.daemon.node import resident as residents
+from inferd.daemon.node.plans import Gpu
 from inferd.daemon.node.stream import Resumed
 from inferd.tests.daemon.node.house import (
     ENDLESS,
     GIB,
     SLOW,
     House,
-    finished,
     first_text,
+    load_failure,
     read,
     text,
     tokens,
@@ -43,48 +43,7 @@ if TYPE_CHECKING:
 AT_ONCE = Turns(min_resident_s=0.0)
 
 
-async def load_failure(house: House, model: str = "alpha") -> InferdError:
-    with pytest.raises(InferdError) as caught:
-        await house.load(model)
-    return caught.value
-
-
 # loading
-
-
-async def test_a_load_is_told_from_cold_to_ready(open_house: Open) -> None:
-    house = open_house(load_s=0.1)
-    states, progress = [], []
-    async for model in house.node.fleet.load("alpha"):
-        states.append(model.state)
-        progress.append(model.load_progress)
-    assert (states[0], states[-1]) == (ModelState.LOADING, ModelState.READY)
-    assert progress == sorted(progress)
-    assert progress[-1] == 1.0
-    model = house.resident().model
-    assert model.load_ms >= 100
-    assert model.ready is not None
-    assert model.booked_bytes == house.node.ledger.booked_bytes("host") > 0
-
-
-async def test_a_model_that_is_ready_is_not_loaded_again(house: House) -> None:
-    pid = (await house.load()).model.pid
-    assert (await house.load()).model.pid == pid
-
-
-async def test_many_who_want_a_model_get_one_worker(house: House) -> None:
-    loaded = await asyncio.gather(*(house.load() for _ in range(5)), house.answer())
-    assert loaded[:5] == [house.resident()] * 5
-    assert list(house.node.ledger.reservations) == ["alpha"]
-
-
-async def test_who_reads_slowly_how_a_load_goes_misses_nothing(house: House) -> None:
-    news = house.node.fleet.load("alpha")
-    model = await anext(news)
-    await house.load()  # all the changes happen while nobody asks for them
-    async with asyncio.timeout(10):
-        assert [it.state async for it in news] == [ModelState.READY]
-    assert model.state is ModelState.READY
 
 
 async def test_a_model_without_room_is_refused_with_both_numbers(open_house: Open) -> None:
@@ -123,7 +82,7 @@ async def test_what_loads_took_corrects_what_the_next_one_reserves(house: House)
     resident.widest_prompt = resident.model.plan.n_ubatch
     house.node.fleet.observe({"alpha": {"host": plain + 5000}})
     assert house.node.fleet.estimate_error(resident) == pytest.approx(-6000 / (plain + 6000))
-    assert await house.node.fleet.unload("alpha", force=False)
+    assert await house.node.wishes.unload("alpha", force=False)
     await house.load()
     assert house.node.ledger.reservations["alpha"].bytes_on["host"] == plain + 6000
 
@@ -146,51 +105,6 @@ async def test_a_busy_model_makes_way_after_the_longest_wait_and_what_ran_goes_o
     assert [event.why for event in events if isinstance(event, Resumed)] == ["evicted"]
 
 
-async def test_a_lease_keeps_a_model_while_others_want_its_memory(open_house: Open) -> None:
-    house = open_house(host_bytes=40 << 20, scheduler=AT_ONCE)
-    lease = house.node.fleet.lease("alpha")
-    assert (await anext(lease)).state is ModelState.READY
-    waits = house.submit(model="beta")
-    house.node.tick(time.monotonic() + 1000)
-    assert house.state("alpha") is ModelState.READY
-    await lease.aclose()
-    await read(waits)
-    assert house.state("alpha") is ModelState.COLD
-
-
-async def test_a_lease_whose_model_was_lost_gets_it_again(open_house: Open) -> None:
-    house = open_house()
-    lease = house.node.fleet.lease("alpha")
-    first = (await anext(lease)).pid
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    again = await anext(lease)
-    assert again.state is ModelState.READY
-    assert again.pid != first
-    await lease.aclose()
-
-
-@pytest.mark.parametrize("force", [False, True])
-async def test_unloading_ends_the_leases_of_a_model(house: House, force: bool) -> None:
-    lease = house.node.fleet.lease("alpha")
-    assert (await anext(lease)).state is ModelState.READY
-    held = asyncio.create_task(anext(lease))
-    assert await house.node.fleet.unload("alpha", force=force)
-    with pytest.raises(InferdError, match="alpha was unloaded"):
-        await held
-    await house.until(lambda: house.state() is ModelState.COLD)
-    assert not house.node.scheduler.lanes["alpha"].leases
-    again = house.node.fleet.lease("alpha")
-    assert (await anext(again)).state is ModelState.READY
-    await again.aclose()
-
-
-async def test_names_that_are_not_there_are_refused(house: House) -> None:
-    assert (await load_failure(house, "gamma")).code is Code.NOT_FOUND
-    with pytest.raises(InferdError, match="no model"):
-        await house.node.fleet.unload("gamma", force=False)
-
-
 async def test_a_file_that_was_replaced_while_its_model_was_cold_is_read_again(
     house: House, folder: Path, gguf: Any
 ) -> None:
@@ -208,99 +122,33 @@ async def test_a_file_that_was_replaced_while_its_model_was_cold_is_read_again(
 async def test_gpus_that_are_found_later_are_used_by_the_next_load(house: House) -> None:
     assert house.resident().model.plan.devices == ()
     house.node.ledger.add_pool("gpu0", 8 * GIB, 0)
-    house.node.fleet.gpus = ("gpu0",)
+    house.node.fleet.gpus = {"gpu0": Gpu(8 * GIB, "CUDA0")}
     assert house.resident().model.plan.devices == ("gpu0",)
-
-
-# unloading
-
-
-async def test_unloading_waits_for_what_runs_and_keeps_what_waits(open_house: Open) -> None:
-    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
-    runs = house.submit("fake:tokens=30")
-    await first_text(runs)
-    model, pid = house.resident().model, house.resident().model.pid
-    unloading = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
-    await house.until(lambda: model.state is ModelState.DRAINING)
-    waits = house.submit("fake:tokens=2")
-    assert finished(await read(runs)).completion_tokens == 30
-    assert await unloading
-    assert finished(await read(waits)).completion_tokens == 2
-    assert model.pid != pid
-
-
-async def test_unloading_by_force_ends_what_runs(slow_house: House) -> None:
-    house = slow_house
-    runs = house.submit(ENDLESS)
-    await first_text(runs)
-    assert await house.node.fleet.unload("alpha", force=True)
-    with pytest.raises(InferdError, match="alpha was unloaded") as caught:
-        await read(runs)
-    assert caught.value.code is Code.CANCELLED
-    assert house.resident().model.state is ModelState.COLD
-    assert house.node.ledger.reservations == {}
-
-
-async def test_force_comes_through_while_the_model_drains(slow_house: House) -> None:
-    house = slow_house
-    runs = house.submit(ENDLESS)
-    await first_text(runs)
-    gentle = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
-    await house.until(lambda: house.resident().model.state is ModelState.DRAINING)
-    assert runs.job.live
-    assert await house.node.fleet.unload("alpha", force=True)
-    assert await gentle
-    assert house.node.meter.total.requests_cancelled == 1
-
-
-async def test_a_model_that_loads_can_be_unloaded(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "KILL_AFTER_S", 0.1)  # one that loads does not listen
-    house = open_house(load_s=60.0)
-    news = house.node.fleet.load("alpha")
-    await anext(news)
-    assert house.state() is ModelState.LOADING
-    assert await house.node.fleet.unload("alpha", force=False)
-    assert house.state() is ModelState.COLD
-
-
-async def test_a_cold_model_is_not_unloaded(house: House) -> None:
-    assert not await house.node.fleet.unload("alpha", force=True)
-
-
-async def test_a_load_asked_for_while_the_model_drains_comes_after_that(slow_house: House) -> None:
-    house = slow_house
-    runs = house.submit("fake:tokens=30")
-    await first_text(runs)
-    unloading = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
-    await house.until(lambda: house.resident().model.state is ModelState.DRAINING)
-    await house.load()
-    assert finished(await read(runs)).completion_tokens == 30
-    assert await unloading
 
 
 async def test_prompts_that_are_being_read_survive_an_unload(house: House) -> None:
     first = asyncio.create_task(house.node.tokenize("alpha", prompt="hi"))
     await asyncio.sleep(0)
-    await house.node.fleet.unload("alpha", force=False)
+    await house.node.wishes.unload("alpha", force=False)
     assert await first == list(b"hi")
-    helper = house.resident().prompter._process
+    helper = house.deployment().prompter._process
     assert helper is not None
     assert helper.pid is not None
     os.kill(helper.pid, signal.SIGSTOP)
     second = asyncio.create_task(house.node.tokenize("alpha", prompt="ho"))
     await asyncio.sleep(0)
-    await house.node.fleet.unload("alpha", force=False)
+    await house.node.wishes.unload("alpha", force=False)
     house.node.tick(time.monotonic() + 1e6)
     os.kill(helper.pid, signal.SIGCONT)
     assert await second == list(b"ho")
-    await house.node.fleet.unload("alpha", force=False)
+    await house.node.wishes.unload("alpha", force=False)
     assert await house.node.tokenize("alpha", prompt="hi") == list(b"hi")
 
 
 async def test_the_prompt_helper_of_a_cold_model_goes_after_the_keep_alive(open_house: Open) -> None:
     house = open_house(options={"keep_alive_s": 50.0})
     await house.node.tokenize("alpha", prompt="hi")
-    prompter = house.resident().prompter
+    prompter = house.deployment().prompter
     house.node.tick(time.monotonic() + 49)
     assert list(house.node.ledger.reservations) != []
     house.node.tick(time.monotonic() + 51)

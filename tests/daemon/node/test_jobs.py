@@ -157,3 +157,25 @@ def test_a_summary_needs_a_reason() -> None:
     job, _ = running(Jobs(Meter()))
     with pytest.raises(AssertionError):
         summary(job, 0, 1.0)
+
+
+@pytest.mark.parametrize("moves", [True, False])
+async def test_what_a_lost_worker_had_computed_is_wasted_when_it_is_computed_again(moves: bool) -> None:
+    jobs = Jobs(Meter())
+    job, _ = running(jobs)
+    jobs.grown(job, delta(0, 5, 6), 12.0)
+    if moves:
+        job.parked_why = "device_lost"
+    else:
+        jobs.failed(job, InferdError(Code.WORKER_CRASHED, "x"))
+    jobs.attempt_lost(job, start_tokens=3)
+    total = jobs.meter.total
+    assert (total.computed_tokens, total.delivered_tokens) == (4, 0 if moves else 4)
+    assert total.wasted_tokens == ({"device_lost": 4} if moves else {})
+
+
+async def test_of_an_attempt_without_a_token_nothing_is_known() -> None:
+    jobs = Jobs(Meter())
+    job, _ = running(jobs)
+    jobs.attempt_lost(job, start_tokens=3)
+    assert jobs.meter.total.computed_tokens == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 from inferd.daemon.domain.config import Memory
 from inferd.daemon.domain.device import CpuFacts, Device, DeviceKind, DeviceState, Hardware, HostMemory, Reading
 from inferd.daemon.node.machine import Machine
+from inferd.daemon.node.plans import Gpu
 from inferd.daemon.policy.ledger import Ledger
 
 GIB = 1 << 30
@@ -45,6 +46,18 @@ def test_a_machine_that_does_not_tell_its_size_gives_nothing() -> None:
 def test_a_usable_gpu_is_a_pool_without_what_its_driver_keeps() -> None:
     ledger = opened(machine(replace(GPU, memory_reserved_bytes=GIB)))
     assert ledger.headroom_bytes("gpu0") == 23 * GIB - GIB // 2
+
+
+def test_plans_are_told_what_models_may_have_of_a_gpu_and_its_name_in_llama_cpp() -> None:
+    it = machine(replace(GPU, llama_name="CUDA0"), replace(GPU, id="gpu1", memory_total_bytes=None))
+    assert it.for_models(opened(it)) == {"gpu0": Gpu(24 * GIB - GIB // 2, "CUDA0")}
+
+
+def test_the_fake_engine_runs_on_any_gpu() -> None:
+    it = machine(replace(GPU, usable_by=()), replace(GPU, id="gpu1", usable_by=(), mig=True))
+    assert it.gpus() == ()
+    it.fake = True
+    assert [device.id for device in it.gpus()] == ["gpu0"]
 
 
 def test_only_what_llama_cpp_can_use_is_a_gpu_for_models() -> None:

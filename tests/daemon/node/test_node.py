@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferd.backends.messages import ChatMessage, FinishReason, Stopped
+from inferd.backends.messages import FinishReason, Stopped
 from inferd.daemon.domain.config import Queue, Server
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
@@ -19,6 +19,7 @@ from inferd.tests.daemon.node.house import (
     LIMIT_S,
     SLOW,
     House,
+    failure,
     finished,
     first_text,
     read,
@@ -28,17 +29,11 @@ from inferd.tests.daemon.node.house import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from inferd.daemon.node.stream import Stream
 
     Open = Callable[..., House]
-
-
-async def failure(reading: Awaitable[Any]) -> InferdError:
-    with pytest.raises(InferdError) as caught:
-        await reading
-    return caught.value
 
 
 def refusal(house: House, *args: Any, **fields: Any) -> InferdError:
@@ -67,15 +62,6 @@ async def test_a_request_becomes_text(house: House) -> None:
     assert len(house.node.jobs) == 0
     total = house.node.meter.total
     assert (total.prompt_tokens, total.generation_tokens, total.requests_finished) == (13, 7, 1)
-
-
-async def test_a_chat_and_a_plain_prompt_are_read_beside_the_engine(house: House) -> None:
-    chat = house.submit(None, messages=[ChatMessage("user", "fake:tokens=2 §")])
-    plain = house.submit(None, prompt="fake:tokens=4")
-    assert finished(await read(chat)).completion_tokens == 2
-    assert finished(await read(plain)).completion_tokens == 4
-    assert plain.job.prompt == list(b"fake:tokens=4")
-    assert await house.node.tokenize("alpha", prompt="§") == list("§".encode())
 
 
 async def test_two_models_work_side_by_side(house: House) -> None:
@@ -135,27 +121,6 @@ async def test_a_file_that_nobody_can_read_is_refused_at_once(house: House, fold
     assert refusal(house, model="broken").code is Code.MODEL_CORRUPT
 
 
-@pytest.mark.parametrize(
-    ("said", "fields", "code", "field", "numbers"),
-    [
-        ("x" * 256, {}, Code.PROMPT_TOO_LONG, "prompt", {"prompt_tokens": 256, "context_tokens": 256}),
-        ("", {}, Code.INVALID, "prompt", {}),
-        ("x", {"max_tokens": 257}, Code.INVALID, "max_tokens", {"highest": 256}),
-        (None, {"tokens": [1, 512]}, Code.INVALID, "tokens[1]", {"highest": 511}),
-        ("x", {"params": {"logit_bias": {512: 1.0}}}, Code.INVALID, "logit_bias[512]", {"highest": 511}),
-    ],
-)
-async def test_what_does_not_fit_is_refused_with_its_numbers(
-    open_house: Open, said: str | None, fields: dict[str, Any], code: Code, field: str, numbers: dict[str, int]
-) -> None:
-    house = open_house(options={"context_tokens": 256})
-    error = await failure(read(house.submit(said, **fields)))
-    assert (error.code, error.field) == (code, field)
-    assert error.details == numbers
-    assert all(f"{number:,}" in error.message for number in numbers.values())
-    assert house.node.scheduler.lanes["alpha"].waiting == []
-
-
 async def test_an_id_that_is_in_use_is_refused_until_it_is_free(house: House) -> None:
     stream = house.submit(request_id="mine")
     error = refusal(house, request_id="mine")
@@ -181,18 +146,6 @@ async def test_a_model_without_room_is_refused_with_both_numbers(open_house: Ope
     assert error.code is Code.NO_ROOM
     assert (error.details["needed_bytes"], error.details["free_bytes"]) == (30 << 20, 1 << 20)
     assert house.resident().model.state is ModelState.COLD
-
-
-async def test_a_prompt_that_cannot_be_read_for_want_of_memory_is_refused(open_house: Open) -> None:
-    house = open_house(host_bytes=64 << 20)
-    error = await failure(read(house.submit(None, prompt="hi")))
-    assert error.code is Code.NO_ROOM
-
-
-async def test_half_a_pair_of_surrogates_harms_nobody_else(house: House) -> None:
-    error = await failure(read(house.submit(None, messages=[ChatMessage("user", "\ud800")])))
-    assert error.code in (Code.INVALID, Code.INTERNAL)
-    assert await house.answer()
 
 
 # cancelling
@@ -371,7 +324,7 @@ async def test_one_parked_while_its_model_drains_goes_on_in_the_next_worker(slow
     events = await first_text(stream)
     job, resident = stream.job, house.resident()
     pid = resident.model.pid
-    unloading = asyncio.create_task(house.node.fleet.unload("alpha", force=False))
+    unloading = asyncio.create_task(house.node.wishes.unload("alpha", force=False))
     await house.until(lambda: resident.model.state is ModelState.DRAINING)
     house.node.on_events(resident, [Stopped(job.id, job.attempt, len(job.generated), parked=True)])
     async with asyncio.timeout(LIMIT_S):

@@ -14,7 +14,7 @@ from inferd.daemon.domain.decision import Evict, Load, Refuse
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node.planner import _smaller, outlook, plan_load
 from inferd.daemon.policy.corrections import Corrections
-from inferd.tests.daemon.policy.tools import CHAT, FOREVER, job, reserve, scheduler
+from inferd.tests.daemon.policy.tools import CHAT, FOREVER, add, job, reserve, scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,12 +99,16 @@ def turns() -> Any:
 
 
 def random_state(draw: random.Random) -> Scheduler:
-    """Some models loaded, some busy, leased or pinned, on a machine of some size."""
+    """Some models loaded, some busy, leased or pinned, on a machine of some size; `m` may be on a GPU as well."""
     it = scheduler(host_bytes=draw.randrange(40, 300))
+    it.rooms.ledger.add_pool("gpu0", draw.randrange(40, 150), 0)
+    if draw.random() < 0.5:
+        it.add_place("m", "m@gpu0", {"gpu0": draw.randrange(5, 90), "host": draw.randrange(1, 10)})
     for i in range(draw.randrange(1, 7)):
-        it.add_model(f"m{i}", {"host": draw.randrange(5, 90)}, 10.0, slots=2, pinned=draw.random() < 0.15)
+        pool = "gpu0" if draw.random() < 0.3 else "host"
+        add(it, f"m{i}", {pool: draw.randrange(5, 90)}, 10.0, slots=2, pinned=draw.random() < 0.15)
     for name in list(it.lanes):
-        if name != "m" and draw.random() < 0.7 and it.rooms.ledger.shortfall(it.lanes[name].bytes_on) is None:
+        if name != "m" and draw.random() < 0.7 and it.rooms.ledger.shortfall(it.places[name].bytes_on) is None:
             assert it.on_load(name, 0.0) == [Load(name)]
             reserve(it, name)
             it.on_ready(name, 2, 1000, draw.random(), 0.0)
@@ -130,13 +134,13 @@ def outcomes_agree(draw: random.Random) -> bool:
         case 0:
             it.on_pressure(draw.choice((15.0, 25.0)), 4.0)
         case 1:
-            it.lanes["m"].closed_until_s = draw.choice((4.0, 6.0, FOREVER))
+            it.places["m"].closed_until_s = draw.choice((4.0, 6.0, FOREVER))
         case 2:
             it.on_lease("m", "lease", 4.0)
     planned = outlook(it, "m", 5.0)
     decisions = it.on_load("m", 5.0)
-    victims = tuple(decision.model for decision in decisions if isinstance(decision, Evict))
-    loads, refused = Load("m") in decisions, any(isinstance(decision, Refuse) for decision in decisions)
+    victims = tuple(decision.place for decision in decisions if isinstance(decision, Evict))
+    loads, refused = Load(planned.place.name) in decisions, any(isinstance(decision, Refuse) for decision in decisions)
     match planned.outcome:
         case "fits":
             return loads and not victims

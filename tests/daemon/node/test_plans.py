@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.backends import kinds
 from inferd.backends.facts import ModelFacts
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
 from inferd.daemon.node.plans import (
@@ -15,11 +16,14 @@ from inferd.daemon.node.plans import (
     DEFAULT_KEEP_ALIVE_S,
     DEFAULT_SLOTS,
     MAX_FULL_CONTEXTS,
+    Gpu,
     keep_alive_s,
     make_plan,
+    make_plans,
     options_for,
 )
 
+GIB = 1 << 30
 FACTS = ModelFacts(
     backend="llama",
     path="/m.gguf",
@@ -94,6 +98,53 @@ def test_a_false_or_zero_of_the_operator_is_a_decision_and_not_a_gap() -> None:
 def test_where_there_are_gpus_all_layers_go_there() -> None:
     plan = make_plan("m", FACTS, Config(), 1, gpus=("gpu0", "gpu1"))
     assert (plan.n_gpu_layers, plan.devices) == (-1, ("gpu0", "gpu1"))
+
+
+LARGE = msgspec.structs.replace(FACTS, file_bytes=10 * GIB, n_layers=9)  # ten parts of one GiB
+
+
+def where(sizes_gib: list[float], options: ModelOptions | None = None) -> list[tuple[tuple[str, ...], int]]:
+    """(devices, layers offloaded) of each plan for LARGE on GPUs of these sizes."""
+    gpus = {f"gpu{i}": Gpu(int(size * GIB), f"CUDA{i}") for i, size in enumerate(sizes_gib)}
+    plans = make_plans("m", LARGE, config(options), 1, gpus)
+    assert all(plan.device_names == tuple(gpus[d].name for d in plan.devices) for plan in plans)
+    return [(plan.devices, plan.n_gpu_layers) for plan in plans]
+
+
+@pytest.mark.parametrize(
+    ("sizes_gib", "expected"),
+    [
+        ([], [((), 0)]),
+        ([24], [(("gpu0",), -1)]),
+        ([24, 24], [(("gpu0",), -1), (("gpu1",), -1)]),
+        ([4, 24], [(("gpu1",), -1)]),  # the one that takes it whole
+        ([8, 8], [(("gpu0", "gpu1"), -1)]),  # only both together do
+        ([1], [((), 0)]),  # not even a layer fits
+    ],
+)
+def test_a_model_may_be_wherever_it_fits_whole(
+    sizes_gib: list[float], expected: list[tuple[tuple[str, ...], int]]
+) -> None:
+    assert where(sizes_gib) == expected
+
+
+@pytest.mark.parametrize("size_gib", [3.0, 5.0, 7.5])
+def test_of_a_model_that_is_too_large_as_many_layers_go_to_the_gpu_as_fit(size_gib: float) -> None:
+    ((devices, n_layers),) = where([size_gib])
+    assert devices == ("gpu0",)
+    assert 0 < n_layers <= 9
+
+    def needs(n: int) -> int:
+        plan = msgspec.structs.replace(make_plan("m", LARGE, Config(), 1, devices), n_gpu_layers=n)
+        return kinds.footprint(LARGE, plan).bytes_on["gpu0"]
+
+    assert needs(n_layers) <= size_gib * GIB < needs(n_layers + 1)
+
+
+def test_what_the_operator_says_of_layers_is_done() -> None:
+    assert where([24, 24], ModelOptions(gpu_layers=0)) == [((), 0)]
+    assert where([24], ModelOptions(gpu_layers=3)) == [(("gpu0",), 3)]
+    assert where([2], ModelOptions(gpu_layers=3)) == [(("gpu0",), 3)]  # the refusal will name both numbers
 
 
 def test_the_fake_stands_in_for_every_backend() -> None:

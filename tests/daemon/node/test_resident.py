@@ -39,7 +39,7 @@ def resident(folder: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> R
     entry = Catalog([folder]).scan()["alpha"]
     assert entry.facts is not None
     plan = make_plan("alpha", entry.facts, build(folder).node.config, 1)
-    return Resident("alpha", entry, plan, 60.0, ledger)
+    return Resident("alpha", "alpha", entry.facts, plan, 60.0, ledger)
 
 
 async def begin(it: Resident) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.daemon.domain.config import Memory
-from inferd.daemon.domain.device import Device, DeviceKind, Hardware, HostMemory, Reading
+from inferd.daemon.domain.device import Device, DeviceKind, DeviceState, Hardware, HostMemory, Reading
 from inferd.daemon.node import telemetry as telemetries
 from inferd.daemon.node.machine import Machine
 from inferd.daemon.node.telemetry import Telemetry
@@ -29,6 +29,7 @@ class Sensors:
     def __init__(self) -> None:
         self.asked: list[tuple[int, ...]] = []
         self.error: OSError | None = None
+        self.readings = [Reading("cpu", utilization=0.5)]
         self.free = threading.Event()
         self.free.set()
 
@@ -37,7 +38,7 @@ class Sensors:
         assert self.free.wait(60)
         if self.error is not None:
             raise self.error
-        return MEMORY, [Reading("cpu", utilization=0.5)]
+        return MEMORY, self.readings
 
 
 def machine() -> Machine:
@@ -104,3 +105,15 @@ async def test_snapshots_are_numbered(house: House) -> None:
     first, second = it.snapshot(), it.snapshot()
     assert (first.sequence, second.sequence, first.version) == (1, 2, "1.2.3")
     assert 0 <= first.uptime_s <= second.uptime_s
+
+
+async def test_a_device_that_is_lost_by_its_reading_is_given_up_and_one_that_fails_is_not(
+    open_house: Callable[..., House],
+) -> None:
+    house = open_house(gpus=3)
+    it = pulse(house, sensors := Sensors())
+    states = (DeviceState.LOST, DeviceState.FAILED, DeviceState.RESET_REQUIRED)
+    sensors.readings += [Reading(f"gpu{i}", state) for i, state in enumerate(states)]
+    running = asyncio.create_task(it.run())
+    await ticks(house, 1, lambda: list(house.node.fleet.gpus) == ["gpu1"])
+    running.cancel()

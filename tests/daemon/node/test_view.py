@@ -95,3 +95,18 @@ async def test_a_device_that_is_lost_and_memory_that_is_short_are_warnings(house
         ("gpu1", "ok", GIB),
     ]
     assert [warning.code for warning in seen.warnings] == ["device_lost", "low_memory"]
+
+
+async def test_each_worker_of_a_model_has_its_row_and_who_waits_is_counted_once(
+    open_house: Callable[..., House],
+) -> None:
+    house = open_house(gpus=2, tokens_per_s=SLOW, options={"slots": 1, "replicas": 2})
+    for stream in [house.submit(ENDLESS), house.submit(ENDLESS)]:
+        await first_text(stream)
+    house.submit(ENDLESS)
+    assert [(row.name, row.devices, row.running, row.waiting) for row in look(house).models] == [
+        ("alpha", ("gpu0",), 1, 1),
+        ("alpha", ("gpu1",), 1, 0),
+    ]
+    for job in house.node.jobs:
+        house.node.cancel(job.id)

@@ -42,4 +42,4 @@ def test_a_question_is_answered_again_also_from_json() -> None:
 
 
 def test_every_kind_has_a_question_and_a_rule() -> None:
-    assert set(RULES) == {"admit", "queue", "start", "preempt", "evict", "refuse"}
+    assert set(RULES) == {"admit", "queue", "start", "route", "preempt", "place", "evict", "refuse"}

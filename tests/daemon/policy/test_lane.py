@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.daemon.policy.lane import HEADROOM_TOKENS, cells
+from inferd.daemon.policy.place import HEADROOM_TOKENS, cells
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, NORMAL, job, pace, ready, scheduler
 
 
@@ -23,7 +23,7 @@ def test_it_is_wanted_since_the_first_who_still_waits_or_since_it_went_cold() ->
     it.on_request(job(arrived_s=5.0), 5.0)
     it.on_lease("m", "lease", 3.0)
     assert lane.wanted_since_s() == 3.0
-    lane.cold_s = 4.0
+    it.places["m"].cold_s = 4.0
     assert lane.wanted_since_s() == 4.0
 
 

@@ -17,7 +17,7 @@ def test_there_is_no_rate_before_two_ticks() -> None:
     meter.on_tokens("m", 5)
     meter.on_tick(1.0)
     assert meter.rates_per_s() == (0.0, 0.0)
-    assert meter.model_rate_per_s("m") == 0.0
+    assert meter.place_rate_per_s("m") == 0.0
 
 
 def test_a_rate_is_tokens_over_time() -> None:
@@ -28,9 +28,9 @@ def test_a_rate_is_tokens_over_time() -> None:
     meter.on_tokens("other", 10)
     meter.on_tick(2.0)
     assert meter.rates_per_s() == (50.0, 20.0)
-    assert meter.model_rate_per_s("m") == 15.0
-    assert meter.model_rate_per_s("other") == 5.0
-    assert meter.model_rate_per_s("unheard") == 0.0
+    assert meter.place_rate_per_s("m") == 15.0
+    assert meter.place_rate_per_s("other") == 5.0
+    assert meter.place_rate_per_s("unheard") == 0.0
 
 
 def test_a_steady_stream_has_a_steady_rate_and_silence_brings_it_to_zero() -> None:

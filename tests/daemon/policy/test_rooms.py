@@ -9,7 +9,7 @@ import pytest
 from inferd.daemon.domain.decision import Evict, Load
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.policy.rooms import LEAD_S, NoRoom
-from inferd.tests.daemon.policy.tools import BATCH, CHAT, FOREVER, NORMAL, job, load, pace, ready, scheduler
+from inferd.tests.daemon.policy.tools import BATCH, CHAT, FOREVER, NORMAL, add, job, load, pace, ready, scheduler
 
 if TYPE_CHECKING:
     from inferd.daemon.policy.scheduler import Scheduler
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def stays(it: Scheduler, model: str = "m", now_s: float = 100.0) -> str:
     """Why `m` does not make way for `other`."""
-    question = it.rooms.question(it.lanes["other"], now_s)
+    question = it.rooms.question(it.places["other"], now_s)
     return next(holder.stays for holder in question.holders if holder.model == model)
 
 
@@ -41,9 +41,9 @@ def test_classes_decide_before_the_wait_is_over(theirs, mine, why) -> None:  # t
 
 def test_a_load_that_was_measured_counts_and_else_its_size() -> None:
     it = scheduler()
-    assert it.rooms.reload_s(it.lanes["m"]) == pytest.approx(50 / 500e6)
+    assert it.rooms.reload_s(it.places["m"]) == pytest.approx(50 / 500e6)
     it.lanes["m"].pace.load_s.add(3.0)
-    assert it.rooms.reload_s(it.lanes["m"]) == 3.0
+    assert it.rooms.reload_s(it.places["m"]) == 3.0
 
 
 def test_a_swap_begins_so_early_that_it_is_over_in_time() -> None:
@@ -75,18 +75,18 @@ def test_a_model_stays_until_it_is_well_beyond_the_prompts_of_what_it_runs() -> 
 def test_asking_changes_nothing() -> None:
     it = ready(host_bytes=60)
     it.on_request(job(CHAT), 0.0)
-    lane = it.lanes["other"]
-    before = (dict(it.rooms.ledger.reservations), lane.granted.copy(), lane.loading, len(it.journal))
-    first, again = it.rooms.question(lane, 5.0), it.rooms.question(lane, 5.0)
+    place = it.places["other"]
+    before = (dict(it.rooms.ledger.reservations), place.granted.copy(), place.loading, len(it.journal))
+    first, again = it.rooms.question(place, 5.0), it.rooms.question(place, 5.0)
     assert first == again
-    assert before == (it.rooms.ledger.reservations, lane.granted, lane.loading, len(it.journal))
+    assert before == (it.rooms.ledger.reservations, place.granted, place.loading, len(it.journal))
 
 
 def test_what_drains_is_waited_for_and_nobody_else_makes_way() -> None:
     it = scheduler(host_bytes=110)
     load(it, "m")
     load(it, "other")
-    it.add_model("third", {"host": 50}, 10.0)
+    add(it, "third", {"host": 50}, 10.0)
     it.on_closed("m", FOREVER)
     assert it.on_request(job(model="third"), 1.0) == []
     it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
@@ -103,17 +103,16 @@ def test_a_prompt_helper_of_a_cold_model_makes_way() -> None:
 
 def test_no_room_says_what_could_be_free_at_most() -> None:
     it = scheduler(host_bytes=60)
-    it.add_model("m", {"host": 50}, 10.0, pinned=True)
+    add(it, "m", {"host": 50}, 10.0, pinned=True)
     load(it, "m")
-    question = it.rooms.question(it.lanes["other"], 0.0)
     with pytest.raises(NoRoom) as caught:
-        it.rooms.check_possible(question)
+        it.rooms.check_possible(it.rooms.options_of(it.lanes["other"], 0.0))
     assert (caught.value.short.needed_bytes, caught.value.short.free_bytes) == (50, 10)
 
 
 def test_a_device_that_is_no_pool_has_no_room() -> None:
     it = scheduler()
-    it.add_model("other", {"gpu7": 1}, 10.0)
+    add(it, "other", {"gpu7": 1}, 10.0)
     assert isinstance(it.rooms.ledger, Ledger)
     with pytest.raises(NoRoom):
         it.rooms.claim(it.lanes["other"], 0.0)

@@ -17,6 +17,7 @@ from inferd.tests.daemon.policy.tools import (
     CHAT,
     FOREVER,
     NORMAL,
+    add,
     job,
     load,
     pace,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 def test_a_ready_model_starts_a_prepared_job_at_once() -> None:
     it, first = ready(), job()
-    assert it.on_request(first, 1.0) == [Start(first)]
+    assert it.on_request(first, 1.0) == [Start(first, "m")]
 
 
 def test_a_job_waits_until_a_slot_is_free() -> None:
@@ -44,7 +45,7 @@ def test_a_job_waits_until_a_slot_is_free() -> None:
     it.on_request(first, 1.0)
     assert it.on_request(second, 1.0) == []
     assert it.why(second, 1.0) == "slot"
-    assert it.on_released(first, 2.0) == [Start(second)]
+    assert it.on_released(first, 2.0) == [Start(second, "m")]
 
 
 def test_interactive_starts_before_normal_and_normal_before_batch() -> None:
@@ -52,9 +53,9 @@ def test_interactive_starts_before_normal_and_normal_before_batch() -> None:
     batch, normal, chat = job(BATCH), job(NORMAL), job(CHAT)
     for waiting in (busy, batch, normal, chat):
         it.on_request(waiting, 1.0)
-    assert it.on_released(busy, 2.0) == [Start(chat)]
-    assert it.on_released(chat, 3.0) == [Start(normal)]
-    assert it.on_released(normal, 4.0) == [Start(batch)]
+    assert it.on_released(busy, 2.0) == [Start(chat, "m")]
+    assert it.on_released(chat, 3.0) == [Start(normal, "m")]
+    assert it.on_released(normal, 4.0) == [Start(batch, "m")]
 
 
 def test_inside_a_tenant_the_first_that_came_starts_first() -> None:
@@ -75,14 +76,14 @@ def test_the_ticket_is_taken_at_arrival_and_not_when_the_prompt_is_read() -> Non
     late.prompt, early.prompt = [1], [1]
     assert it.on_prepared(late, 2.0) == []
     assert it.on_prepared(early, 2.0) == []
-    assert it.on_released(busy, 3.0) == [Start(early)]
+    assert it.on_released(busy, 3.0) == [Start(early, "m")]
 
 
 def test_a_job_whose_prompt_is_not_read_holds_nobody_back() -> None:
     it, unread, read = ready(), job(CHAT, n_prompt=None), job(BATCH)
     assert it.on_request(unread, 1.0) == []
     assert it.why(unread, 1.0) == "prompt"
-    assert it.on_request(read, 1.0) == [Start(read)]
+    assert it.on_request(read, 1.0) == [Start(read, "m")]
 
 
 def test_tenants_of_a_class_take_turns_by_what_they_have_had() -> None:
@@ -91,8 +92,8 @@ def test_tenants_of_a_class_take_turns_by_what_they_have_had() -> None:
     modest = job(tenant="b")
     for waiting in (busy, first, second, modest):
         it.on_request(waiting, 1.0)
-    assert it.on_released(busy, 2.0) == [Start(first)]
-    assert it.on_released(first, 3.0) == [Start(modest)]
+    assert it.on_released(busy, 2.0) == [Start(first, "m")]
+    assert it.on_released(first, 3.0) == [Start(modest, "m")]
 
 
 def test_what_a_request_generates_is_charged_to_its_tenant() -> None:
@@ -101,7 +102,7 @@ def test_what_a_request_generates_is_charged_to_its_tenant() -> None:
     for waiting in (busy, a, b):
         it.on_request(waiting, 1.0)
     busy.generated += [1] * 50
-    assert it.on_released(busy, 2.0) == [Start(b)]
+    assert it.on_released(busy, 2.0) == [Start(b, "m")]
     assert it.slots.counters[NORMAL].served("a") == 1 + 2 * 50
 
 
@@ -109,7 +110,7 @@ def test_the_earliest_deadline_goes_first_inside_a_tenant() -> None:
     it, busy, late, early = ready(), job(), job(deadline_ms=9000), job(deadline_ms=5000)
     for waiting in (busy, late, early):
         it.on_request(waiting, 0.0)
-    assert it.on_released(busy, 1.0) == [Start(early)]
+    assert it.on_released(busy, 1.0) == [Start(early, "m")]
 
 
 def test_one_that_was_withdrawn_is_not_started() -> None:
@@ -117,14 +118,14 @@ def test_one_that_was_withdrawn_is_not_started() -> None:
     for waiting in (busy, gone, next_one):
         it.on_request(waiting, 1.0)
     assert it.on_withdrawn(gone, 2.0) == []
-    assert it.on_released(busy, 3.0) == [Start(next_one)]
+    assert it.on_released(busy, 3.0) == [Start(next_one, "m")]
 
 
 def test_first_in_first_out_knows_no_class() -> None:
     it, busy, batch, chat = ready(policy="fifo"), job(), job(BATCH), job(CHAT, tenant="other")
     for waiting in (busy, batch, chat):
         it.on_request(waiting, 1.0)
-    assert it.on_released(busy, 2.0) == [Start(batch)]
+    assert it.on_released(busy, 2.0) == [Start(batch, "m")]
 
 
 # floors
@@ -150,9 +151,9 @@ def test_a_class_that_got_no_slot_for_its_longest_wait_gets_one() -> None:
     it.on_request(waits, 0.0)
     following = job(CHAT)
     it.on_request(following, 59.0)
-    assert it.on_released(chat, 59.9) == [Start(following)]
+    assert it.on_released(chat, 59.9) == [Start(following, "m")]
     it.on_request(job(CHAT), 60.0)
-    assert it.on_released(following, 60.1) == [Start(waits)]
+    assert it.on_released(following, 60.1) == [Start(waits, "m")]
 
 
 # making way
@@ -163,8 +164,8 @@ def test_an_interactive_job_that_finds_no_slot_has_a_batch_job_parked() -> None:
     it.on_request(batch, 1.0)
     assert it.on_request(chat, 2.0) == [Preempt(batch)]
     assert it.on_tick(2.5) == []  # once
-    assert it.on_parked(batch, 3.0) == [Start(chat)]
-    assert it.on_released(chat, 4.0) == [Start(batch)]
+    assert it.on_parked(batch, 3.0) == [Start(chat, "m")]
+    assert it.on_released(chat, 4.0) == [Start(batch, "m")]
 
 
 def test_one_is_parked_for_each_interactive_job_that_waits() -> None:
@@ -187,7 +188,7 @@ def test_nobody_is_parked_more_often_than_allowed() -> None:
         chat = job(CHAT)
         assert it.on_request(chat, 2.0) == [Preempt(batch)]
         it.on_parked(batch, 2.0)
-        assert it.on_released(chat, 3.0) == [Start(batch)]
+        assert it.on_released(chat, 3.0) == [Start(batch, "m")]
     assert it.on_request(job(CHAT), 4.0) == []
 
 
@@ -196,7 +197,7 @@ def test_a_parked_job_goes_back_to_its_old_place_and_pays_its_prompt_once() -> N
     it.on_request(first, 1.0)
     it.on_request(second, 1.0)
     before = it.slots.counters[NORMAL].served("t")
-    assert it.on_parked(first, 2.0) == [Start(first)]
+    assert it.on_parked(first, 2.0) == [Start(first, "m")]
     assert it.slots.counters[NORMAL].served("t") == before
     assert it.lanes["m"].waiting[0] is second
 
@@ -207,16 +208,16 @@ def test_a_parked_job_goes_back_to_its_old_place_and_pays_its_prompt_once() -> N
 def test_a_job_waits_for_kv_cells_and_holds_back_its_juniors() -> None:
     it = ready(slots=4, kv_cells=200)
     running, big, small = job(n_prompt=100), job(n_prompt=100), job(n_prompt=1)
-    assert it.on_request(running, 1.0) == [Start(running)]
+    assert it.on_request(running, 1.0) == [Start(running, "m")]
     assert it.on_request(big, 1.0) == []
     assert it.why(big, 1.0) == "memory"
     assert it.on_request(small, 1.0) == []
-    assert it.on_released(running, 2.0) == [Start(big), Start(small)]
+    assert it.on_released(running, 2.0) == [Start(big, "m"), Start(small, "m")]
 
 
 def test_a_job_alone_may_take_what_it_needs() -> None:
     it, huge = ready(kv_cells=50), job(n_prompt=50)
-    assert it.on_request(huge, 1.0) == [Start(huge)]
+    assert it.on_request(huge, 1.0) == [Start(huge, "m")]
 
 
 # superseding
@@ -225,21 +226,21 @@ def test_a_job_alone_may_take_what_it_needs() -> None:
 def test_the_newest_of_a_key_takes_the_place_of_the_others() -> None:
     it = ready()
     first, second, third = (job(supersede_key="k") for _ in range(3))
-    assert it.on_request(first, 1.0) == [Start(first)]
+    assert it.on_request(first, 1.0) == [Start(first, "m")]
     (cancel,) = it.on_request(second, 1.0)
     assert isinstance(cancel, Cancel)
     assert (cancel.job, cancel.error.code) == (first, Code.SUPERSEDED)
     assert it.why(second, 1.0) == "predecessor"
     assert [d.job for d in it.on_request(third, 1.0) if isinstance(d, Cancel)] == [second]
     it.on_withdrawn(second, 1.0)
-    assert it.on_released(first, 2.0) == [Start(third)]
+    assert it.on_released(first, 2.0) == [Start(third, "m")]
 
 
 def test_it_waits_for_its_predecessor_even_when_a_slot_is_free() -> None:
     it, first, second = ready(slots=4), job(supersede_key="k"), job(supersede_key="k")
     it.on_request(first, 1.0)
     assert started(it.on_request(second, 1.0)) == []
-    assert it.on_released(first, 2.0) == [Start(second)]
+    assert it.on_released(first, 2.0) == [Start(second, "m")]
 
 
 # the door
@@ -351,7 +352,7 @@ def test_those_who_waited_start_when_the_model_is_ready() -> None:
     it.on_request(batch, 1.0)
     it.on_request(chat, 1.0)
     assert it.why(batch, 1.0) == "load"
-    assert it.on_ready("m", 1, 1000, 1.0, 2.0) == [Start(chat)]
+    assert it.on_ready("m", 1, 1000, 1.0, 2.0) == [Start(chat, "m")]
 
 
 def test_a_model_that_can_never_fit_is_refused_with_both_numbers() -> None:
@@ -421,14 +422,14 @@ def test_the_one_that_was_swapped_out_waits_as_long_before_it_comes_back() -> No
     it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
     assert it.on_cold("m", 3.2) == [Load("other")]
     reserve(it, "other")
-    assert it.on_ready("other", 1, 1000, 0.1, 3.3) == [Start(wants)]
+    assert it.on_ready("other", 1, 1000, 0.1, 3.3) == [Start(wants, "other")]
     assert it.on_tick(4.1) == []
     assert it.on_released(wants, 4.6) == [Evict("other")]
 
 
 def test_a_pinned_or_leased_model_does_not_make_way() -> None:
     it = scheduler(host_bytes=60)
-    it.add_model("m", {"host": 50}, 10.0, pinned=True)
+    add(it, "m", {"host": 50}, 10.0, pinned=True)
     load(it, "m")
     assert rejected(it.on_request(job(model="other"), 1.0))[0][1] == "no_room"
     it = ready(host_bytes=60)
@@ -451,7 +452,7 @@ def test_a_lease_loads_its_model_and_keeps_it_beyond_the_keep_alive() -> None:
 
 def test_two_models_that_both_want_the_last_room_do_not_both_get_it() -> None:
     it = ready(host_bytes=60)
-    it.add_model("third", {"host": 50}, 10.0)
+    add(it, "third", {"host": 50}, 10.0)
     it.on_request(job(CHAT), 0.0)
     it.on_request(job(CHAT, "other", arrived_s=0.0), 0.0)
     it.on_request(job(CHAT, "third", arrived_s=0.0), 0.0)
@@ -490,7 +491,7 @@ def test_a_model_nobody_waits_for_stays_cold() -> None:
 def test_a_changed_model_may_not_be_in_use() -> None:
     it = ready()
     with pytest.raises(AssertionError):
-        it.add_model("m", {"host": 1}, 1.0)
+        add(it, "m", {"host": 1}, 1.0)
 
 
 # pressure
@@ -580,7 +581,7 @@ def test_a_class_that_waited_its_longest_is_not_parked_at_once() -> None:
     it.on_request(chat, 0.0)
     it.on_request(waits, 0.0)
     it.on_request(job(CHAT), 60.0)
-    assert it.on_released(chat, 60.1) == [Start(waits)]
+    assert it.on_released(chat, 60.1) == [Start(waits, "m")]
 
 
 def test_what_a_class_got_while_nobody_else_wanted_it_is_no_debt() -> None:
@@ -608,10 +609,10 @@ def test_a_grant_holds_what_drains_too() -> None:
     it = scheduler(host_bytes=110)
     load(it, "m")
     load(it, "other")
-    it.add_model("large", {"host": 90}, 10.0)
+    add(it, "large", {"host": 90}, 10.0)
     it.on_closed("m", FOREVER)
     assert it.on_request(job(model="large", arrived_s=1.0), 1.0) == [Evict("other")]
-    assert it.lanes["large"].granted == {"m", "other"}
+    assert it.places["large"].granted == {"m", "other"}
     it.on_closed("other", FOREVER)
     it.on_request(job(model="other", arrived_s=2.0), 2.0)
     it.rooms.ledger.release(it.rooms.ledger.reservations["other"])
@@ -622,7 +623,7 @@ def test_a_grant_holds_what_drains_too() -> None:
 
 def test_a_text_that_waits_for_its_model_has_room_made_for_its_reader_too() -> None:
     it = scheduler(host_bytes=110)
-    it.add_model("m", {"host": 50}, 10.0, helper_bytes=20)
+    add(it, "m", {"host": 50}, 10.0, helper_bytes=20)
     load(it, "other")
     assert it.on_request(job(n_prompt=None), 1.0) == [Evict("other")]
 
@@ -634,3 +635,24 @@ def test_jobs_that_are_over_are_not_kept() -> None:
         it.on_request(one, float(i))
         it.on_released(one, float(i))
     assert len(it.lanes["m"].line._arrivals) < 100
+
+
+def test_a_model_that_makes_way_is_not_unloaded_for_being_idle_as_well() -> None:
+    it = ready(host_bytes=60, min_resident_s=5.0)
+    add(it, "other", {"host": 50})
+    it.places["m"].idle_since_s = -7.0  # its keep-alive ends while somebody waits until it may go
+    assert it.on_request(job(model="other"), 0.0) == []
+    assert it.on_tick(5.0) == [Evict("m")]
+
+
+def test_who_waits_for_the_end_of_the_same_model_is_not_kept_waiting_by_the_other() -> None:
+    it = ready(host_bytes=100)
+    for name in ("small", "large"):
+        add(it, name, {"host": 60})
+    it.on_closed("m", FOREVER)
+    first, second = job(model="small"), job(model="large")
+    assert it.on_request(first, 1.0) == it.on_request(second, 1.0) == []
+    it.places["large"].granted = {"m"}  # both were promised what it holds
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
+    assert it.on_cold("m", 2.0) == [Load("small")]
+    assert not it.places["large"].granted

@@ -11,15 +11,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from inferd.daemon.domain.decision import Cancel, Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Job, Priority
-from inferd.daemon.policy.lane import cells
-from inferd.tests.daemon.policy.tools import FOREVER, job, scheduler
+from inferd.daemon.policy.audit import check_integrity
+from inferd.daemon.policy.place import cells
+from inferd.tests.daemon.policy.tools import FOREVER, add, job, scheduler
 
 if TYPE_CHECKING:
     from inferd.daemon.domain.decision import Decision
     from inferd.daemon.policy.ledger import Reservation
 
 SLOTS, CELLS, REQUESTS, TENANT_REQUESTS = 2, 200, 8, 6
-MODELS = ["m", "other", "small"]
+MODELS = ["m", "other", "small", "twin"]
+TWINS = ["twin@gpu0", "twin@gpu1"]
+PLACES = [*MODELS[:3], *TWINS]
 REFUSALS = {Code.QUEUE_FULL, Code.NO_ROOM, Code.MODEL_FAILED, Code.OVERLOADED}
 
 
@@ -27,18 +30,28 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(host_bytes=st.sampled_from([40, 60, 120, 200]), min_resident_s=st.sampled_from([0.0, 1.0]))
     def start(self, host_bytes: int, min_resident_s: float) -> None:
         self.it = scheduler(host_bytes, REQUESTS, TENANT_REQUESTS, min_resident_s=min_resident_s)
-        self.it.add_model("small", {"host": 10}, keep_alive_s=0.0)
+        add(self.it, "small", {"host": 10}, keep_alive_s=0.0)
+        self.it.add_model("twin", 10.0, replicas=2)
+        for gpu in ("gpu0", "gpu1"):
+            self.it.rooms.ledger.add_pool(gpu, 60, 0)
+            self.it.add_place("twin", f"twin@{gpu}", {gpu: 50, "host": 1})
         self.now_s = 0.0
-        self.state = dict.fromkeys(self.it.lanes, "cold")
+        self.state = dict.fromkeys(self.it.places, "cold")
         self.held: dict[str, Reservation] = {}
-        self.where: dict[Job, str] = {}  # waiting, running, parking, over
+        self.where: dict[Job, str] = {}  # waiting, running, parking, ending, over
+        self.at: dict[Job, str] = {}  # the place that has it, or had it last
         self.leases: list[tuple[str, str]] = []
         self.n_leases = 0
 
     # the book
 
-    def jobs(self, *where: str, model: str | None = None) -> list[Job]:
-        return [j for j, at in self.where.items() if at in where and model in (None, j.request.model)]
+    def jobs(self, *where: str, model: str | None = None, place: str | None = None) -> list[Job]:
+        found = [j for j, at in self.where.items() if at in where and model in (None, j.request.model)]
+        return found if place is None else [j for j in found if self.at.get(j) == place]
+
+    def loaded(self, model: str) -> list[str]:
+        """Where."""
+        return [p for p, state in self.state.items() if p.partition("@")[0] == model and state == "ready"]
 
     def carry_out(self, decisions: list[Decision]) -> None:
         for decision in decisions:
@@ -46,11 +59,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def carry_out_one(self, decision: Decision) -> None:
         match decision:
-            case Start(job=one):
+            case Start(job=one, place=place):
                 assert self.where[one] == "waiting"
                 assert one.prompt is not None
-                assert self.state[one.request.model] == "ready"
-                self.where[one] = "running"
+                assert place in self.loaded(one.request.model)
+                self.where[one], self.at[one] = "running", place
             case Preempt(job=one):
                 assert self.where[one] == "running"
                 assert one.request.priority is not Priority.INTERACTIVE
@@ -58,17 +71,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             case Cancel(job=one):
                 assert one.request.supersede_key
                 self.end(one)
-            case Load(model=name):
+            case Load(place=name):
                 assert self.state[name] == "cold"
-                self.held[name] = self.it.rooms.ledger.reserve(name, self.it.lanes[name].bytes_on)  # there is room
+                self.held[name] = self.it.rooms.ledger.reserve(name, self.it.places[name].bytes_on)  # there is room
                 self.state[name] = "loading"
-            case Evict(model=name):
+            case Evict(place=name):
                 assert self.state[name] == "ready"
-                assert not self.it.lanes[name].leases
+                assert not self.it.places[name].lane.leases or self.it.places[name].spare
                 self.evict(name)
-            case Unload(model=name):
+            case Unload(place=name):
                 assert self.state[name] == "ready"
-                assert not self.jobs("waiting", "running", "parking", model=name)
+                assert not self.jobs("waiting", model=name.partition("@")[0])
+                assert not self.jobs("running", "parking", place=name)
                 self.close(name)
             case Reject(job=one, error=error):
                 assert self.where[one] == "waiting"
@@ -83,7 +97,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def evict(self, name: str) -> None:
         self.close(name)
-        for one in self.jobs("running", model=name):
+        for one in self.jobs("running", place=name):
             self.where[one] = "parking"
 
     def end(self, one: Job) -> None:
@@ -155,42 +169,70 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from(MODELS))
     def load(self, model: str) -> None:
-        if self.state[model] != "closed":  # the Node refuses it then
+        if self.may_ask(model):
             self.carry_out(self.it.on_load(model, self.now_s))
 
-    @rule(model=st.sampled_from(MODELS))
-    def ready(self, model: str) -> None:
-        if self.state[model] == "loading":
-            self.state[model] = "ready"
-            self.carry_out(self.it.on_ready(model, SLOTS, CELLS, 0.2, self.now_s))
+    def may_ask(self, model: str) -> bool:
+        """The Node refuses it while nothing can come of it."""
+        return any(self.state[place.name] in ("cold", "loading", "ready") for place in self.it.lanes[model].places)
 
-    @rule(model=st.sampled_from(MODELS))
-    def drained(self, model: str) -> None:
-        if self.state[model] in ("loading", "ready"):
-            self.close(model)
+    @rule(place=st.sampled_from(PLACES))
+    def ready(self, place: str) -> None:
+        if self.state.get(place) == "loading":
+            self.state[place] = "ready"
+            self.carry_out(self.it.on_ready(place, SLOTS, CELLS, 0.2, self.now_s))
 
-    @rule(model=st.sampled_from(MODELS))
-    def crashed(self, model: str) -> None:
-        if self.state[model] != "cold":
-            was_loading = self.state[model] == "loading"
-            self.close(model)
-            for gone in self.jobs("running", "parking", "ending", model=model):
-                self.where[gone] = "over"
-                self.carry_out(self.it.on_released(gone, self.now_s))
+    @rule(place=st.sampled_from(PLACES))
+    def drained(self, place: str) -> None:
+        if self.state.get(place) in ("loading", "ready"):
+            self.close(place)
+
+    @rule(place=st.sampled_from(PLACES))
+    def crashed(self, place: str) -> None:
+        if self.state.get(place) in ("loading", "ready", "closed"):
+            was_loading = self.state[place] == "loading"
+            self.close(place)
+            self.move_away(place)
             if was_loading:
                 error = InferdError(Code.MODEL_FAILED, "x")
-                self.carry_out(self.it.on_load_failed(model, error, self.now_s))
+                self.carry_out(self.it.on_load_failed(place, error, self.now_s))
 
-    @rule(model=st.sampled_from(MODELS))
-    def cold(self, model: str) -> None:
-        if self.state[model] == "closed" and not self.jobs("running", "parking", "ending", model=model):
-            self.it.rooms.ledger.release(self.held.pop(model))
-            self.state[model] = "cold"
-            self.carry_out(self.it.on_cold(model, self.now_s))
+    def move_away(self, place: str) -> None:
+        """What ran there goes on in another copy, or ends."""
+        for gone in self.jobs("running", "parking", "ending", place=place):
+            if self.where[gone] != "ending" and self.loaded(gone.request.model):
+                self.where[gone] = "waiting"
+                self.carry_out(self.it.on_parked(gone, self.now_s))
+            else:
+                self.where[gone] = "over"
+                self.carry_out(self.it.on_released(gone, self.now_s))
+
+    @rule(place=st.sampled_from(PLACES))
+    def cold(self, place: str) -> None:
+        if self.state.get(place) == "closed" and not self.jobs("running", "parking", "ending", place=place):
+            self.it.rooms.ledger.release(self.held.pop(place))
+            self.state[place] = "cold"
+            self.carry_out(self.it.on_cold(place, self.now_s))
+
+    @rule(place=st.sampled_from(TWINS))
+    def lost(self, place: str) -> None:
+        """Its device is gone, and its worker at once; the other place of the model is all it has from now on."""
+        if place in self.state and len(self.it.lanes["twin"].places) == 2:
+            self.close(place)
+            for gone in self.jobs("running", "parking", "ending", place=place):
+                over = self.where[gone] == "ending"
+                self.where[gone] = "over" if over else "waiting"
+                happens = self.it.on_released if over else self.it.on_parked
+                self.carry_out(happens(gone, self.now_s))
+            if place in self.held:
+                self.it.rooms.ledger.release(self.held.pop(place))
+            self.carry_out(self.it.on_freed(place, self.now_s))
+            self.it.remove_place(place)
+            del self.state[place]
 
     @rule(model=st.sampled_from(MODELS))
     def leased(self, model: str) -> None:
-        if self.state[model] != "closed":
+        if self.may_ask(model):
             self.n_leases += 1
             self.leases.append((model, f"l{self.n_leases}"))
             self.carry_out(self.it.on_lease(*self.leases[-1], self.now_s))
@@ -215,24 +257,25 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_agree(self) -> None:
-        self.it.check_integrity()
+        check_integrity(self.it)
         for name, lane in self.it.lanes.items():
             assert set(lane.line) == set(self.jobs("waiting", model=name))
             assert set(lane.running) == set(self.jobs("running", "parking", "ending", model=name))
-            assert bool(lane.slots) == (self.state[name] == "ready")
-            assert lane.loading == (self.state[name] == "loading")
-            assert len(lane.running) <= SLOTS
-            assert all(ticket.parks <= 3 for job, ticket in lane.running.items() if job in lane.parking)
+            assert all(ticket.parks <= 3 for p in lane.places for job, ticket in p.running.items() if job in p.parking)
+        for name, place in self.it.places.items():
+            assert set(place.running) == set(self.jobs("running", "parking", "ending", place=name))
+            assert bool(place.slots) == (self.state[name] == "ready")
+            assert place.loading == (self.state[name] == "loading")
+            assert len(place.running) <= SLOTS
 
     @invariant()
     def nobody_waits_without_a_reason(self) -> None:
-        for name, lane in self.it.lanes.items():
+        for lane in self.it.lanes.values():
             pickable = [j for j in lane.line if lane.line.tickets[j].pickable]
-            if self.state[name] == "ready" and pickable:
-                full = len(lane.running) == SLOTS
-                assert full or (lane.running and max(map(cells, pickable)) > lane.cells_free())
-            if self.state[name] == "ready":
-                assert (lane.idle_since_s is None) == bool(lane.line or lane.running or lane.leases)
+            for place in (self.it.places[name] for name in self.loaded(lane.name)):
+                full = len(place.running) == SLOTS
+                assert not pickable or full or (place.running and max(map(cells, pickable)) > place.cells_free())
+                assert (place.idle_since_s is None) == bool(lane.line or place.running or lane.leases)
             for waiting in lane.line:
                 waiting.why = self.it.why(waiting, self.now_s)
 
@@ -272,9 +315,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for one in self.jobs("parking"):
             self.where[one] = "waiting"
             self.carry_out(self.it.on_parked(one, self.now_s))
-        for name in MODELS:
-            self.ready(name)
-            self.cold(name)
+        for place in PLACES:
+            self.ready(place)
+            self.cold(place)
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase

@@ -82,4 +82,4 @@ def test_who_runs_on_its_floor_share_is_not_parked() -> None:
     it.on_request(job(CHAT), 0.0)
     assert started(it.on_released(chat, 1.0)) == [low]
     assert it.on_request(job(CHAT), 1.0) == []
-    assert low not in it.lanes["m"].parking
+    assert low not in it.places["m"].parking

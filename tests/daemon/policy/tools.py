@@ -50,9 +50,15 @@ def scheduler(
     ledger.add_pool("host", host_bytes, 0)
     limits = queue or Queue(max_requests=max_requests, max_requests_per_tenant=per_tenant)
     it = Scheduler(ledger, Config(queue=limits, scheduler=Turns(**{"min_resident_s": 0.0, **turns})))
-    it.add_model("m", {"host": 50}, keep_alive_s=10.0)
-    it.add_model("other", {"host": 50}, keep_alive_s=-1.0)
+    add(it, "m", {"host": 50}, 10.0)
+    add(it, "other", {"host": 50}, -1.0)
     return it
+
+
+def add(it: Scheduler, name: str, bytes_on: dict[str, int], keep_alive_s: float = 10.0, **options: Any) -> None:
+    """A model with one place."""
+    it.add_model(name, keep_alive_s, **options)
+    it.add_place(name, name, bytes_on)
 
 
 def ready(slots: int = 1, kv_cells: int = 100_000, **options: Any) -> Scheduler:
@@ -71,7 +77,7 @@ def load(it: Scheduler, name: str, now_s: float = 0.0, *, slots: int = 1, kv_cel
 
 def reserve(it: Scheduler, name: str) -> None:
     """What the Node does with Load."""
-    it.rooms.ledger.reserve(name, it.lanes[name].bytes_on)
+    it.rooms.ledger.reserve(name, it.places[name].bytes_on)
 
 
 def pace(it: Scheduler, model: str = "m", *, prefill_ms: float = 0.0, decode_ms: float = 1.0) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inferd.daemon.domain.config import ClassOptions, Config, Queue, Turns
 from inferd.daemon.domain.request import Priority
+from inferd.daemon.policy.audit import check_integrity
 from inferd.daemon.policy.fair import service
 from inferd.daemon.replay.arrivals import Arrival
 from inferd.daemon.replay.engine import Costs
@@ -158,7 +159,7 @@ def test_every_arrival_ends_once_and_has_all_its_tokens_when_it_is_done(
     assert all(o.end_ms <= (o.arrival.deadline_ms or 1e12) + 1e-6 for o in outcomes if o.end_ms is not None)
     found = report(it.result).total
     assert found.requests == found.done + found.refused + found.missed + found.failed
-    it.scheduler.check_integrity()
+    check_integrity(it.scheduler)
     assert not any(lane.running or lane.line for lane in it.scheduler.lanes.values())
     if found.done == found.requests:
         wanted = sum(service(a.prompt_tokens, a.output_tokens) for a in arrivals)

@@ -1,0 +1,72 @@
+"""Prompts become tokens while their requests wait: text through the model's helper, then the limits are checked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ..domain.errors import Code, InferdError
+from ..domain.model import check_fits
+from ..domain.request import check_bias_tokens, check_tokens
+
+if TYPE_CHECKING:
+    from ..domain.model import Model
+    from ..domain.request import Job
+    from .deployment import Deployment
+    from .node import Node
+    from .prompter import Prompter
+
+log = logging.getLogger(__name__)
+
+
+class Reader:
+    """One task for each prompt; it ends in `Node.on_prepared` or `Node.fail_queued`."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, job: Job, deployment: Deployment) -> None:
+        task = asyncio.create_task(self._prepare(job, deployment), name=f"prepare {job.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepare(self, job: Job, deployment: Deployment) -> None:
+        request = job.request
+        try:
+            if request.tokens is not None:
+                tokens = list(request.tokens)
+            else:
+                tokens = await self._read(job, deployment.prompter)
+            if job.live:
+                _check(job, tokens, deployment.model)
+                self.node.on_prepared(job)
+        except InferdError as error:
+            self.node.fail_queued(job, error)
+        except Exception:
+            log.exception("%s: preparing the prompt failed", job.id)
+            self.node.fail_queued(job, InferdError(Code.INTERNAL, "the prompt could not be prepared"))
+
+    async def _read(self, job: Job, prompter: Prompter) -> list[int]:
+        """Its text as tokens; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""
+        request, node = job.request, self.node
+        while True:
+            change = node.changes.next()
+            try:
+                return await prompter.prepare(messages=request.messages, prompt=request.prompt)
+            except InferdError as error:
+                waits = job.live and not node.scheduler.lanes[request.model].slots
+                if error.code is not Code.NO_ROOM or not waits:
+                    raise
+            await change
+
+
+def _check(job: Job, tokens: list[int], model: Model) -> None:
+    """The prompt has a length now, and its limits can be checked. Raises InferdError."""
+    check_fits(job.request, len(tokens), model)
+    check_tokens("tokens", job.request.tokens or (), model.facts.n_vocab)
+    check_bias_tokens(job.request.params.logit_bias, model.facts.n_vocab)
+    room = model.plan.n_ctx - len(tokens)
+    job.prompt = tokens
+    job.max_tokens = min(job.request.max_tokens or room, room)

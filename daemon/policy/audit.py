@@ -1,0 +1,37 @@
+"""What must hold between any two events, checked by tests and by whoever doubts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..domain.request import Job
+    from .lane import Lane
+    from .scheduler import Scheduler
+
+
+def check_integrity(scheduler: Scheduler) -> None:
+    """No job twice, no place over its slots, the books of the desk are those of the lanes. Raises AssertionError."""
+    seen: set[Job] = set()
+    for name, lane in scheduler.lanes.items():
+        jobs = [*lane.line, *(job for place in lane.places for job in place.running)]
+        assert len(set(jobs)) == len(jobs), f"{name}: a job twice"
+        assert not seen & set(jobs), f"{name}: a job in two lanes"
+        assert sorted(map(id, lane.waiting)) == sorted(map(id, lane.line)), f"{name}: somebody has no place"
+        _check_places(lane)
+        seen |= set(jobs)
+    places = {place.name: place for lane in scheduler.lanes.values() for place in lane.places}
+    assert places == scheduler.places, "a place that nobody has, or that two have"
+    n_waiting = sum(len(lane.line) for lane in scheduler.lanes.values())
+    desk = scheduler.desk
+    assert desk.total.n == n_waiting == sum(load.n for load in desk.by_tenant.values())
+
+
+def _check_places(lane: Lane) -> None:
+    for place in lane.places:
+        assert place.lane is lane
+        assert not place.slots or len(place.running) <= place.slots, f"{place.name}: more jobs than slots"
+        assert place.parking <= set(place.running), f"{place.name}: makes way without a slot"
+        assert not (place.slots and place.granted), f"{place.name}: ready, and others still make way for it"
+    n_up = sum(place.up for place in lane.places)
+    assert n_up <= lane.replicas, f"{lane.name}: {n_up} copies, and {lane.replicas} may be"

@@ -1,0 +1,63 @@
+"""One place where a model may be loaded: what a worker takes there, and while it is there, who has its slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..domain.request import Job
+    from .lane import Lane
+    from .line import Ticket
+
+HEADROOM_TOKENS = 32  # KV a job must find beyond its prompt, so that it is not parked at once
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """`name` owns the worker's memory in the ledger; `bytes_on`: what a load takes here."""
+
+    name: str
+    lane: Lane
+    bytes_on: Mapping[str, int]
+    slots: int = 0  # 0 while it is not ready
+    kv_cells: int = 0
+    loading: bool = False
+    closed_until_s: float = 0.0  # back-off after a failure, or draining, or its device is lost (infinity)
+    running: dict[Job, Ticket] = field(default_factory=dict)
+    parking: set[Job] = field(default_factory=set)  # of those, told to make way
+    granted: set[str] = field(default_factory=set)  # places that make way for it and are not gone yet
+    ready_s: float = 0.0
+    cold_s: float = 0.0  # since when it has not been loaded
+    idle_since_s: float | None = None
+
+    @property
+    def slots_free(self) -> int:
+        return max(0, self.slots - len(self.running))
+
+    @property
+    def up(self) -> bool:
+        """Loaded, or about to be."""
+        return self.slots > 0 or self.loading or bool(self.granted)
+
+    @property
+    def spare(self) -> bool:
+        """Its model would be served without it, too."""
+        return any(other.slots for other in self.lane.places if other is not self)
+
+    def idle_too_long(self, now_s: float) -> bool:
+        return self.idle_since_s is not None and 0 <= self.lane.keep_alive_s <= now_s - self.idle_since_s
+
+    def cells_free(self) -> int:
+        return self.kv_cells - sum(cells(job) for job in self.running)
+
+    def takes(self, job: Job) -> bool:
+        """Whether a prepared job finds its KV cells here; alone it always does, as its length was checked."""
+        return not self.running or cells(job) <= self.cells_free()
+
+
+def cells(job: Job) -> int:
+    """KV cells that a prepared job needs to get going."""
+    return len(job.prompt or ()) + len(job.generated) + min(HEADROOM_TOKENS, job.max_tokens)

@@ -1,0 +1,58 @@
+"""Prompts that are read while their requests wait, and the limits that are checked then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferd.backends.messages import ChatMessage
+from inferd.daemon.domain.errors import Code
+from inferd.tests.daemon.node.house import House, failure, finished, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Open = Callable[..., House]
+
+
+async def test_a_chat_and_a_plain_prompt_are_read_beside_the_engine(house: House) -> None:
+    chat = house.submit(None, messages=[ChatMessage("user", "fake:tokens=2 §")])
+    plain = house.submit(None, prompt="fake:tokens=4")
+    assert finished(await read(chat)).completion_tokens == 2
+    assert finished(await read(plain)).completion_tokens == 4
+    assert plain.job.prompt == list(b"fake:tokens=4")
+    assert await house.node.tokenize("alpha", prompt="§") == list("§".encode())
+
+
+@pytest.mark.parametrize(
+    ("said", "fields", "code", "field", "numbers"),
+    [
+        ("x" * 256, {}, Code.PROMPT_TOO_LONG, "prompt", {"prompt_tokens": 256, "context_tokens": 256}),
+        ("", {}, Code.INVALID, "prompt", {}),
+        ("x", {"max_tokens": 257}, Code.INVALID, "max_tokens", {"highest": 256}),
+        (None, {"tokens": [1, 512]}, Code.INVALID, "tokens[1]", {"highest": 511}),
+        ("x", {"params": {"logit_bias": {512: 1.0}}}, Code.INVALID, "logit_bias[512]", {"highest": 511}),
+    ],
+)
+async def test_what_does_not_fit_is_refused_with_its_numbers(
+    open_house: Open, said: str | None, fields: dict[str, Any], code: Code, field: str, numbers: dict[str, int]
+) -> None:
+    house = open_house(options={"context_tokens": 256})
+    error = await failure(read(house.submit(said, **fields)))
+    assert (error.code, error.field) == (code, field)
+    assert error.details == numbers
+    assert all(f"{number:,}" in error.message for number in numbers.values())
+    assert house.node.scheduler.lanes["alpha"].waiting == []
+
+
+async def test_a_prompt_that_cannot_be_read_for_want_of_memory_is_refused(open_house: Open) -> None:
+    house = open_house(host_bytes=64 << 20)
+    error = await failure(read(house.submit(None, prompt="hi")))
+    assert error.code is Code.NO_ROOM
+
+
+async def test_half_a_pair_of_surrogates_harms_nobody_else(house: House) -> None:
+    error = await failure(read(house.submit(None, messages=[ChatMessage("user", "\ud800")])))
+    assert error.code in (Code.INVALID, Code.INTERNAL)
+    assert await house.answer()

@@ -1,0 +1,220 @@
+"""One model in several places: a second copy is a luxury, and a place that is lost takes nothing with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferd.daemon.domain.decision import Evict, Load, Start, Unload
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.policy.audit import check_integrity
+from inferd.tests.daemon.policy.tools import (
+    BATCH,
+    CHAT,
+    FOREVER,
+    NORMAL,
+    add,
+    job,
+    preempted,
+    rejected,
+    reserve,
+    scheduler,
+    started,
+)
+
+if TYPE_CHECKING:
+    from inferd.daemon.domain.decision import Decision
+    from inferd.daemon.domain.request import Job
+    from inferd.daemon.policy.scheduler import Scheduler
+
+A, B = "m@gpu0", "m@gpu1"
+FAILED = InferdError(Code.MODEL_FAILED, "it is so")
+
+
+def two(replicas: int = 2, gpu_bytes: int = 60, **options: Any) -> Scheduler:
+    """`m` may be on either of two GPUs, whose room one copy takes; `rival` only on the second one."""
+    it = scheduler(**options)
+    for gpu in ("gpu0", "gpu1"):
+        it.rooms.ledger.add_pool(gpu, gpu_bytes, 0)
+    it.add_model("m", 10.0, replicas=replicas)
+    it.add_place("m", A, {"gpu0": 50})
+    it.add_place("m", B, {"gpu1": 50})
+    add(it, "rival", {"gpu1": 50})
+    return it
+
+
+def come(it: Scheduler, place: str, now_s: float = 1.0, slots: int = 1, kv_cells: int = 100_000) -> list[Decision]:
+    """What the Node does with a Load, up to the worker's word."""
+    reserve(it, place)
+    decisions = it.on_ready(place, slots, kv_cells, 0.1, now_s)
+    check_integrity(it)
+    return decisions
+
+
+def both(**options: Any) -> tuple[Scheduler, Job, Job]:
+    """A copy on each GPU, and one job in each."""
+    it, first, second = two(**options), job(BATCH), job(BATCH)
+    assert it.on_request(first, 0.0) == [Load(A)]
+    assert it.on_request(second, 0.0) == []
+    assert come(it, A) == [Start(first, A), Load(B)]
+    assert come(it, B) == [Start(second, B)]
+    return it, first, second
+
+
+def test_the_first_load_goes_to_the_preferred_place_and_a_second_one_comes_when_somebody_waits() -> None:
+    it, _, _ = both()
+    assert len(it.lanes["m"].running) == 2
+
+
+def test_without_replicas_there_is_one_copy() -> None:
+    it = two(replicas=1)
+    it.on_request(job(), 0.0)
+    it.on_request(job(), 0.0)
+    assert len(come(it, A)) == 1
+    assert it.on_tick(50.0) == []
+
+
+def test_while_a_slot_is_free_there_is_no_second_copy() -> None:
+    it = two()
+    it.on_request(job(), 0.0)
+    come(it, A, slots=2)
+    assert started(it.on_request(job(), 1.0))
+    assert it.on_request(job(), 1.0) == [Load(B)]
+
+
+def test_where_the_preferred_place_is_taken_the_other_one_is_loaded() -> None:
+    it = two(replicas=1)
+    it.rooms.ledger.reserve("foreign", {"gpu0": 30})
+    assert it.on_request(job(), 0.0) == [Load(B)]
+
+
+def test_nobody_makes_way_for_a_second_copy() -> None:
+    it = two()
+    assert it.on_load("rival", 0.0) == [Load("rival")]
+    come(it, "rival")
+    it.on_request(job(CHAT), 0.0)
+    it.on_request(job(CHAT), 0.0)
+    come(it, A)
+    assert it.on_tick(9.0) == []
+
+
+def test_a_second_copy_makes_way_at_once_even_when_it_works() -> None:
+    it, _, second = both()
+    assert it.on_request(job(BATCH, "rival", arrived_s=5.0), 5.0) == [Evict(B)]
+    it.on_closed(B, FOREVER)
+    assert it.on_parked(second, 5.1) == []
+    it.rooms.ledger.release(it.rooms.ledger.reservations[B])
+    assert it.on_cold(B, 5.2) == [Load("rival")]
+
+
+def test_the_only_copy_is_as_busy_as_ever() -> None:
+    it = two(replicas=1)
+    it.rooms.ledger.reserve("foreign", {"gpu0": 30})
+    it.on_request(job(BATCH), 0.0)
+    come(it, B)
+    assert it.on_request(job(BATCH, "rival", arrived_s=5.0), 5.0) == []
+
+
+def test_a_lease_holds_one_copy() -> None:
+    it, first, _ = both()
+    it.on_lease("m", "lease", 2.0)
+    assert it.on_request(job(CHAT, "rival", arrived_s=5.0), 5.0) == [Evict(B)]
+    it.on_released(first, 6.0)
+    assert it.places[A].idle_since_s is None
+
+
+def test_copies_share_one_line_and_the_less_busy_one_takes_the_next() -> None:
+    it = two()
+    jobs = [job() for _ in range(5)]
+    for one in jobs:
+        it.on_request(one, 0.0)
+    come(it, A, slots=2)
+    assert [decision for decision in come(it, B, slots=2) if isinstance(decision, Start)] == [
+        Start(jobs[2], B),
+        Start(jobs[3], B),
+    ]
+    it.on_released(jobs[2], 2.0)
+    assert it.lanes["m"].place_of(jobs[4]).name == B
+    it.on_released(jobs[0], 2.0)
+    assert it.on_request(late := job(), 3.0) == [Start(late, A)]
+    assert [r.answer for r in it.journal.about(late.id) if r.kind == "route"] == [A]
+
+
+def test_who_waits_for_cells_takes_the_copy_that_has_them() -> None:
+    it = two()
+    for _ in range(3):
+        it.on_request(job(n_prompt=60), 0.0)
+    come(it, A, slots=2, kv_cells=150)
+    come(it, B, slots=2, kv_cells=400)
+    assert [len(it.places[place].running) for place in (A, B)] == [1, 2]
+
+
+def test_an_urgent_request_parks_the_cheapest_of_both_copies() -> None:
+    it, first, second = both()
+    first.generated += [1] * 50
+    assert preempted(it.on_request(job(CHAT, arrived_s=2.0), 2.0)) == [second]
+    assert it.places[B].parking == {second}
+
+
+def test_an_idle_copy_goes_alone() -> None:
+    it, first, second = both()
+    it.on_released(second, 2.0)
+    assert it.on_tick(12.0) == [Unload(B)]
+    it.on_released(first, 13.0)
+    assert it.on_tick(23.0) == [Unload(A), Unload(B)]
+
+
+def test_what_ran_in_a_lost_place_goes_on_in_the_other_one() -> None:
+    it, first, second = both()
+    it.on_closed(A, FOREVER)
+    assert it.on_parked(first, 2.0) == []
+    it.rooms.ledger.release(it.rooms.ledger.reservations[A])
+    it.on_freed(A, 2.1)
+    it.remove_place(A)
+    check_integrity(it)
+    assert it.on_released(second, 3.0) == [Start(first, B)]
+
+
+def test_a_copy_that_cannot_be_loaded_sends_nobody_away() -> None:
+    it = two()
+    waits = [job(), job()]
+    for one in waits:
+        it.on_request(one, 0.0)
+    come(it, A)
+    it.on_closed(B, FOREVER)
+    assert it.on_load_failed(B, FAILED, 2.0) == []
+    assert it.on_released(waits[0], 3.0) == [Start(waits[1], A)]
+
+
+def test_a_load_that_failed_is_tried_in_the_next_place_and_then_all_are_told() -> None:
+    it, waits = two(), job()
+    it.on_request(waits, 0.0)
+    it.on_closed(A, FOREVER)
+    assert it.on_load_failed(A, FAILED, 1.0) == [Load(B)]
+    it.on_closed(B, FOREVER)
+    assert rejected(it.on_load_failed(B, FAILED, 2.0)) == [(waits, "model_failed")]
+
+
+def test_a_model_that_fits_nowhere_is_refused_with_the_figures_of_the_preferred_place() -> None:
+    it, waits = two(gpu_bytes=40), job()
+    (refusal, _) = it.on_request(waits, 0.0)
+    assert rejected([refusal]) == [(waits, "no_room")]
+    assert refusal.error.details["pool"] == "gpu0"  # type: ignore[union-attr]
+
+
+def test_a_model_that_fits_in_one_of_two_places_waits_for_that_one() -> None:
+    it, waits = two(), job(NORMAL)
+    it.rooms.ledger.add_pool("gpu0", 40, 0)
+    assert it.on_load("rival", 0.0) == [Load("rival")]
+    come(it, "rival")
+    it.on_lease("rival", "lease", 0.0)
+    assert it.on_request(waits, 1.0) == []
+    assert it.why(waits, 1.0) == "room"
+    assert it.on_lease_ended("rival", "lease", 2.0) == [Evict("rival")]
+
+
+def test_a_place_that_is_taken_away_must_be_empty() -> None:
+    it, _, _ = both()
+    with pytest.raises(AssertionError):
+        it.remove_place(A)
