@@ -111,20 +111,19 @@ class Job:
     decode_ms: float = 0.0
     finish_reason: FinishReason | None = None
     announced: bool = False  # the client has been told that it started
+    # Asked for with every token, so these are no properties.
+    id: str = field(init=False)
+    live: bool = field(init=False)  # not over yet
 
-    @property
-    def id(self) -> str:
-        return self.request.id
+    def __post_init__(self) -> None:
+        self.id, self.live = self.request.id, self.phase not in TERMINAL
 
     def move(self, to: Phase) -> None:
         """Take one step of NEXT; anything else is our bug."""
         if to not in NEXT[self.phase]:
             raise AssertionError(f"{self.id}: {self.phase.value} -> {to.value}")
         self.phase = to
-
-    @property
-    def live(self) -> bool:
-        return self.phase not in TERMINAL
+        self.live = to not in TERMINAL
 
 
 # Field -> (lowest, highest, lowest is excluded). The one table of ranges; see docs in protos/inferd.proto.

@@ -25,6 +25,7 @@ class Jobs:
         self.meter = meter
         self.on_over: Callable[[Job], None] | None = None
         self._jobs: dict[str, Job] = {}
+        self.get = self._jobs.get  # by id; asked for with every token, so it is not a method of ours
         self._streams: dict[str, Stream] = {}
         self._arrivals = itertools.count()
         self._read: set[Stream] = set()  # streams that somebody reads, also after the job is over
@@ -34,9 +35,6 @@ class Jobs:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
-
-    def get(self, job_id: str) -> Job | None:
-        return self._jobs.get(job_id)
 
     def add(self, request: Request, now_s: float) -> tuple[Job, Stream]:
         """Raises InferdError when the id is in use."""

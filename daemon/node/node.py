@@ -246,7 +246,16 @@ class Node:
         """What one step of a worker brought."""
         now_s = time.monotonic()
         for event in events:
-            self._on_event(resident, event, now_s)
+            job = self.jobs.get(event.job)
+            if job is None or job.attempt != event.attempt or job.phase is Phase.QUEUED:
+                continue  # of an attempt that is over
+            if type(event) is not Delta:
+                self._on_event(resident, job, event, now_s)
+            elif job.live:
+                if job.first_token_s is None:
+                    self.scheduler.on_first_token(job, now_s)
+                resident.model.produced = True
+                self.jobs.grown(job, event, now_s)
 
     def on_worker_gone(self, resident: Resident) -> None:
         """What ran in it goes on in another copy of its model, once, or fails; those that wait are not touched."""
@@ -260,17 +269,9 @@ class Node:
             job.moved = True
         self.move_away(resident, "worker_crashed")
 
-    def _on_event(self, resident: Resident, event: Event, now_s: float) -> None:
-        job = self.jobs.get(event.job)
-        if job is None or job.attempt != event.attempt or job.phase is Phase.QUEUED:
-            return  # of an attempt that is over
+    def _on_event(self, resident: Resident, job: Job, event: Event, now_s: float) -> None:
+        """Anything but a token."""
         match event:
-            case Delta():
-                if job.live:
-                    if job.first_token_s is None:
-                        self.scheduler.on_first_token(job, now_s)
-                    self.jobs.grown(job, event, now_s)
-                    resident.model.produced = True
             case Started():
                 resident.widest_prompt = max(resident.widest_prompt, event.prompt_tokens)
                 if job.live:
