@@ -185,48 +185,42 @@ class Desk:
 
 
 def _refused(reason: Refusal, q: AdmitQuestion, model: str) -> InferdError:
-    retry_ms = 1000
-    match reason:
-        case Refusal.REQUESTS | Refusal.TENANT_REQUESTS | Refusal.TOKENS | Refusal.TENANT_TOKENS:
-            whose = "this tenant's queue" if reason in (Refusal.TENANT_REQUESTS, Refusal.TENANT_TOKENS) else "the queue"
-            of_tokens = reason in (Refusal.TOKENS, Refusal.TENANT_TOKENS)
-            occupancy = {
-                Refusal.REQUESTS: q.requests,
-                Refusal.TENANT_REQUESTS: q.tenant_requests,
-                Refusal.TOKENS: q.queued_tokens,
-                Refusal.TENANT_TOKENS: q.tenant_tokens,
-            }[reason]
-            what = "tokens" if of_tokens else "requests"
-            message = f"{whose} is full: {occupancy.waiting:,} {what} wait and {occupancy.limit:,} may"
-            return InferdError(
-                Code.QUEUE_FULL,
-                message,
-                retry_after_ms=_soon(q.first_token_ms),
-                waiting=occupancy.waiting,
-                limit=occupancy.limit,
-                reason=reason.value,
-            )
-        case Refusal.PRESSURE | Refusal.SHED:
-            what = "batch requests are" if reason is Refusal.SHED else "every request is"
-            message, retry_ms = f"the machine is short of memory: {what} refused until it has recovered", 10_000
-        case Refusal.WAIT:
-            assert q.first_token_ms is not None
-            assert q.first_token_limit_ms is not None
-            message = (
-                f"{model} is busy: the first token is expected in {q.first_token_ms / 1e3:.1f} s, "
-                f"and this class waits at most {q.first_token_limit_ms / 1e3:g} s"
-            )
-            retry_ms = _soon(q.first_token_ms - q.first_token_limit_ms)
-        case Refusal.DEADLINE | Refusal.CROWDED:
-            assert q.deadline_ms is not None
-            finish_ms = q.finish_ms or 0.0
-            message = (
-                f"{model} is busy: it would finish in {finish_ms / 1e3:.1f} s, not within {q.deadline_ms / 1e3:g} s"
-            )
-            if reason is Refusal.CROWDED:
-                message = f"{model} is busy: another request would miss the deadline it was promised"
-            retry_ms = _soon(finish_ms - q.deadline_ms)
+    full = {
+        Refusal.REQUESTS: ("the queue", "requests", q.requests),
+        Refusal.TENANT_REQUESTS: ("this tenant's queue", "requests", q.tenant_requests),
+        Refusal.TOKENS: ("the queue", "tokens", q.queued_tokens),
+        Refusal.TENANT_TOKENS: ("this tenant's queue", "tokens", q.tenant_tokens),
+    }
+    if reason in full:
+        whose, what, occupancy = full[reason]
+        return InferdError(
+            Code.QUEUE_FULL,
+            f"{whose} is full: {occupancy.waiting:,} {what} wait and {occupancy.limit:,} may",
+            retry_after_ms=_soon(q.first_token_ms),
+            waiting=occupancy.waiting,
+            limit=occupancy.limit,
+            reason=reason.value,
+        )
+    message, retry_ms = _too_busy(reason, q, model)
     return InferdError(Code.OVERLOADED, message, retry_after_ms=retry_ms, reason=reason.value)
+
+
+def _too_busy(reason: Refusal, q: AdmitQuestion, model: str) -> tuple[str, int]:
+    """What to say, and after how many ms to try again."""
+    if reason in (Refusal.PRESSURE, Refusal.SHED):
+        what = "batch requests are" if reason is Refusal.SHED else "every request is"
+        return f"the machine is short of memory: {what} refused until it has recovered", 10_000
+    if reason is Refusal.WAIT:
+        first_ms, limit_ms = q.first_token_ms or 0.0, q.first_token_limit_ms or 0.0
+        expected = f"the first token is expected in {first_ms / 1e3:.1f} s"
+        return f"{model} is busy: {expected}, and this class waits at most {limit_ms / 1e3:g} s", _soon(
+            first_ms - limit_ms
+        )
+    finish_ms, deadline_ms = q.finish_ms or 0.0, q.deadline_ms or 0
+    retry_ms = _soon(finish_ms - deadline_ms)
+    if reason is Refusal.CROWDED:
+        return f"{model} is busy: another request would miss the deadline it was promised", retry_ms
+    return f"{model} is busy: it would finish in {finish_ms / 1e3:.1f} s, not within {deadline_ms / 1e3:g} s", retry_ms
 
 
 def _soon(expected_ms: float | None) -> int:

@@ -28,6 +28,14 @@ WAITS_FOR = {
     "turn": "others are served first",
 }
 
+PARKED = {
+    "preempted": "it made way for an interactive request",
+    "evicted": "its model made way for another one",
+    "kv_full": "there were no KV cells left for it",
+    "device_lost": "the device that it ran on was lost",
+    "worker_crashed": "the worker that it ran in ended",
+}
+
 
 def rejected(record: Record) -> list[dict[str, Any]]:
     """The alternatives that were not chosen, each with what spoke against it."""
@@ -64,7 +72,8 @@ def sentence(record: Record, request_id: str) -> str:
             return _admitted(record, question)
         case WaitQuestion() as question:
             others = f"; {question.ahead} others of its class and above wait" if question.ahead > 0 else ""
-            return f"waits: {WAITS_FOR[record.answer]}{others}"
+            again = f" again, as {PARKED[question.parked]}" if question.parked else ""
+            return f"waits{again}: {WAITS_FOR[record.answer]}{others}"
         case TurnQuestion() as question if record.answer == request_id:
             owed = " (as its class's floor share)" if any(c.rank in question.owed for c in question.candidates) else ""
             return f"got a slot{owed}; {len(question.candidates) + question.n_others - 1} others went on waiting"

@@ -272,6 +272,7 @@ class Scheduler:
             cells_needed=cells(job),
             cells_free=max((p.cells_free() if p.running else p.kv_cells for p in lane.places), default=0),
             ahead=lane.line.n_before(job),
+            parked=job.parked_why,
         )
         answer = wait(question)
         if answer != job.why:

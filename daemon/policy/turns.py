@@ -93,6 +93,7 @@ class WaitQuestion(msgspec.Struct, frozen=True):
     cells_needed: int
     cells_free: int
     ahead: int  # requests of its class and above that wait too
+    parked: str = ""  # why it lost the slot that it had: preempted, evicted, kv_full, device_lost, worker_crashed
 
 
 def wait(question: WaitQuestion) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from inferd.daemon.policy.admission import AdmitQuestion, Occupancy, Refusal
-from inferd.daemon.policy.explain import REFUSED, WAITS_FOR, rejected, sentence
+from inferd.daemon.policy.explain import PARKED, REFUSED, WAITS_FOR, rejected, sentence
 from inferd.daemon.policy.journal import RULES, Record
+from inferd.daemon.policy.placing import Copy, Option, PlaceQuestion, RouteQuestion
 from inferd.daemon.policy.residency import EvictQuestion, Holder
 from inferd.daemon.policy.turns import PreemptQuestion, Running, TurnQuestion, Waiting
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, job, ready
@@ -85,3 +86,46 @@ def test_everything_that_happens_to_a_request_can_be_said() -> None:
     said = [sentence(record, chat.id) for record in it.journal.about(chat.id)]
     assert [line.split()[0] for line in said] == ["taken", "found", "waits:", "got"]
     assert "slot" in WAITS_FOR
+
+
+def room(name: str, free: int, cost: float | None = None) -> EvictQuestion:
+    """Ten bytes are wanted; with a cost somebody there may make way for them."""
+    holders = () if cost is None else (Holder("old", {name: 10}, cost),)
+    return EvictQuestion(f"m@{name}", {name: 10}, {name: free}, holders)
+
+
+def test_a_place_that_was_not_chosen_has_a_reason() -> None:
+    options = (
+        Option("m@full", room("full", 0), fits_now=False),
+        Option("m@dear", room("dear", 0, 1.0), fits_now=False),
+        Option("m@soon", room("soon", 10), fits_now=False),
+        Option("m@free", room("free", 10), fits_now=True),
+        Option("m@last", room("last", 10), fits_now=True),
+    )
+    it = record("place", PlaceQuestion("m", options))
+    assert sentence(it, "r") == "m is loaded as m@free, where that costs least"
+    assert {row["place"]: row["why"] for row in rejected(it)} == {
+        "m@full": "too little memory, whoever may make way",
+        "m@dear": "old would have had to make way",
+        "m@soon": "a model that is on its way out still holds the memory",
+        "m@last": "not preferred",
+    }
+
+
+def test_a_copy_that_was_not_chosen_has_a_reason() -> None:
+    copies = (Copy("a", 1, 4, 900, True), Copy("b", 3, 4, 900, True), Copy("c", 4, 4, 1, False))
+    it = record("route", RouteQuestion("r", copies))
+    assert sentence(it, "r") == "runs on b, the least busy of those with room for it"
+    assert [row["why"] for row in rejected(it)] == ["1 of 4 slots free", "too few KV cells are free"]
+
+
+@pytest.mark.parametrize("why", PARKED)
+def test_who_lost_its_slot_is_told_why_it_waits_again(why: str) -> None:
+    it, lost, other = ready(), job(BATCH), job(CHAT)
+    it.on_request(lost, 0.0)
+    it.on_request(other, 0.0)
+    lost.parked_why = why
+    it.on_parked(lost, 1.0)
+    it.why(lost, 1.0)
+    again = sentence(it.journal.about(lost.id)[-1], lost.id)
+    assert again == f"waits again, as {PARKED[why]}: all slots of the model are taken"
