@@ -12,7 +12,7 @@ class Grade(IntEnum):
     """Each does what the ones before it do, and more."""
 
     NORMAL = 0
-    NO_PREFETCH = 1  # nothing is loaded that nobody waits for
+    NO_PREFETCH = 1  # nothing is loaded that one can do without, such as a second copy
     NO_LOADS = 2  # nothing is loaded
     SHED_BATCH = 3  # batch requests are refused, and those that wait are sent away
     REFUSE = 4  # all requests are

@@ -284,14 +284,12 @@ class Scheduler:
     def _settle(self, lane: Lane, now_s: float) -> list[Decision]:
         """Start what can start, have room made for what is wanted and cold; note idleness."""
         self.slots.charge(lane)
-        decisions: list[Decision] = []
-        if lane.slots:
-            starts = self.slots.fill(lane, now_s)
-            for start in starts:
-                self.desk.leave(start.job, self.places[start.place].running[start.job])
-                self.keys.start(start.job)
-            lane.note_idle(now_s)
-            decisions = [*starts, *self.slots.make_way(lane, now_s)]
+        starts = self.slots.fill(lane, now_s)
+        for start in starts:
+            self.desk.leave(start.job, self.places[start.place].running[start.job])
+            self.keys.start(start.job)
+        lane.note_idle(now_s)
+        decisions: list[Decision] = [*starts, *self.slots.make_way(lane, now_s)]
         if not self._claims(lane, now_s):
             return decisions
         if any(place.up for place in lane.places):
@@ -305,8 +303,9 @@ class Scheduler:
         """Whether the lane wants memory and may have it."""
         if lane.closed(now_s) or self.pressure.grade >= Grade.NO_LOADS:
             return False
-        up = any(place.slots or place.loading for place in lane.places)
-        return lane.wants_another() if up else lane.wanted_since_s() is not None
+        if any(place.slots or place.loading for place in lane.places):
+            return lane.wants_another() and self.pressure.grade < Grade.NO_PREFETCH
+        return lane.wanted_since_s() is not None
 
     def _others(self, lane: Lane | None, now_s: float) -> list[Decision]:
         """Something in `lane` has ended, and others may wait for just that; who waits longest is asked first."""

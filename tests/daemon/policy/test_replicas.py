@@ -99,6 +99,14 @@ def test_nobody_makes_way_for_a_second_copy() -> None:
     assert it.on_tick(9.0) == []
 
 
+def test_with_memory_under_pressure_there_is_no_second_copy() -> None:
+    it = two()
+    it.on_pressure(15.0, 0.0)
+    it.on_request(job(), 0.0)
+    it.on_request(job(), 0.0)
+    assert len(come(it, A)) == 1
+
+
 def test_a_second_copy_makes_way_at_once_even_when_it_works() -> None:
     it, _, second = both()
     assert it.on_request(job(BATCH, "rival", arrived_s=5.0), 5.0) == [Evict(B)]
