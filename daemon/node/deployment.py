@@ -36,13 +36,10 @@ class Deployment:
         self.askers = 0  # who wait for it to be loaded, without a request
 
     @property
-    def first(self) -> Resident:
-        return next(iter(self.residents.values()))
-
-    @property
     def speaker(self) -> Resident:
-        """The one that is most alive."""
-        return min(self.residents.values(), key=lambda resident: SPEAKS_FIRST.index(resident.model.state))
+        """The one that is most alive; one whose device is lost only where there is no other."""
+        present = [resident for resident in self.residents.values() if not resident.lost]
+        return min(present or self.residents.values(), key=lambda it: SPEAKS_FIRST.index(it.model.state))
 
     @property
     def model(self) -> Model:

@@ -155,6 +155,7 @@ class Fleet:
     def begin(self, resident: Resident) -> None:
         """Reserve and spawn, as the scheduler decided."""
         place, now_s = resident.place, time.monotonic()
+        self.deployments[resident.model.name].load_error = None
         try:
             resident.load(
                 now_s,
@@ -189,7 +190,7 @@ class Fleet:
         model, deployment = resident.model, self.deployments[resident.model.name]
         log.info("%s makes way for another model", resident.place)
         self.node.meter.total.evictions += 1
-        if resident is deployment.first:  # its bytes were counted with this one's
+        if self.node.scheduler.rooms.keeps_helper(self.node.scheduler.places[resident.place]):
             deployment.prompter.retire()
         if model.state is ModelState.READY:
             model.move(ModelState.DRAINING)
@@ -259,6 +260,8 @@ class Fleet:
     # what workers say
 
     def _on_message(self, resident: Resident, message: FromWorker) -> None:
+        if resident.lost:
+            return  # what it computed is computed again elsewhere
         match message:
             case Step(events=events):
                 self.node.on_events(resident, events)
@@ -308,10 +311,10 @@ class Fleet:
         return node.changes.notify()
 
     def _on_prompter_released(self, deployment: Deployment) -> None:
-        """Its helper's bytes are free; the worker's are told of in `_on_reaped`."""
-        first = deployment.first
-        if not self.closed and first.model.state is not ModelState.DRAINING:  # else on_cold follows
-            self.node.carry_out(self.node.scheduler.on_freed(first.place, time.monotonic()))
+        """Its helper's bytes are free; a worker's are told of in `_on_reaped`."""
+        for resident in list(deployment.residents.values()):
+            if not self.closed and resident.model.state is not ModelState.DRAINING:  # else on_cold follows
+                self.node.carry_out(self.node.scheduler.on_freed(resident.place, time.monotonic()))
 
     def _on_back_off_over(self, resident: Resident) -> None:
         if resident.lost:

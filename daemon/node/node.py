@@ -258,13 +258,14 @@ class Node:
                 self.jobs.grown(job, event, now_s)
 
     def on_worker_gone(self, resident: Resident) -> None:
-        """What ran in it goes on in another copy of its model, once, or fails; those that wait are not touched."""
+        """What ran in it goes on in another place of its model, once, or fails; who waits is not touched."""
         name = resident.model.name
         error = InferdError(
             Code.WORKER_CRASHED, f"the worker of {name} ended while this request ran", retry_after_ms=1000
         )
+        alone = len(self.scheduler.lanes[name].places) == 1
         for job in self.scheduler.places[resident.place].running:
-            if job.live and (job.moved or not self.scheduler.lanes[name].slots):
+            if job.live and (job.moved or alone):
                 self.jobs.failed(job, error)
             job.moved = True
         self.move_away(resident, "worker_crashed")

@@ -73,8 +73,12 @@ def outlook(scheduler: Scheduler, name: str, now_s: float) -> Outlook:
         return Outlook("waits", place, question, message=why)
     if scheduler.pressure.grade >= Grade.NO_LOADS:
         return Outlook("waits", place, question, message="the machine is short of memory, and nothing is loaded now")
-    if chosen is None:
+    if chosen is None and len(options.options) == len(lane.places):
         return _without_room(rooms, options, place, question)
+    if chosen is None:
+        return Outlook(
+            "waits", place, question, message="it is on its way out elsewhere, or pauses after a failed load"
+        )
     if victims := evict(question):
         return Outlook("evicts", place, question, victims)
     if rooms.fits_now(place):

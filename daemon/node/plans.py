@@ -87,7 +87,7 @@ def make_plan(
         kv_cells=max(kv_cells, n_ctx),
         n_threads=options.threads or default_threads,
         n_ubatch=options.ubatch_tokens or 512,
-        n_gpu_layers=gpu_layers,
+        n_gpu_layers=gpu_layers if gpus else 0,
         devices=gpus if gpu_layers else (),
         kv_type=options.kv_type or "f16",
         kv_layout=options.kv_layout or "unified",

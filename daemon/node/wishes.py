@@ -87,6 +87,7 @@ class Wishes:
         if not loaded:
             return False
         deployment.refused = InferdError(Code.CANCELLED, f"{name} was unloaded")
+        self.node.scheduler.on_given_up(name)
         for resident in loaded:
             fleet.drain(resident, force)
         while any(resident.model.state is ModelState.DRAINING for resident in loaded):
@@ -98,6 +99,6 @@ class Wishes:
         node.refuse_when_closing()
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(now_s)
-        if deployment.state is ModelState.COLD:
+        if deployment.state in (ModelState.COLD, ModelState.DRAINING):
             deployment.load_error = None
             node.carry_out(node.scheduler.on_load(deployment.name, now_s))

@@ -31,6 +31,7 @@ def _check_places(lane: Lane) -> None:
     for place in lane.places:
         assert place.lane is lane
         assert not place.slots or len(place.running) <= place.slots, f"{place.name}: more jobs than slots"
+        assert place.slots or not place.leaving, f"{place.name}: leaves, and is not there"
         assert place.parking <= set(place.running), f"{place.name}: makes way without a slot"
         assert not (place.slots and place.granted), f"{place.name}: ready, and others still make way for it"
     n_up = sum(place.up for place in lane.places)

@@ -88,7 +88,7 @@ class Desk:
             return [load_ms] * lane.planned_slots
         busy = [
             0.0 if self._gives_way(job, other, ticket) else lane.residual_ms(other, ticket, now_s)
-            for other, ticket in lane.running.items()
+            for other, ticket in lane.in_slots().items()
         ]
         return busy + [0.0] * (lane.slots - len(busy))
 
@@ -101,7 +101,7 @@ class Desk:
         """Prompts in slots whose first token has not come, and that do not make way."""
         return sum(
             ticket.prompt_tokens
-            for other, ticket in lane.running.items()
+            for other, ticket in lane.in_slots().items()
             if other.first_token_s is None and not self._gives_way(job, other, ticket)
         )
 

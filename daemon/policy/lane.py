@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from .forecast import Flow, Pace
 from .line import RANK
+from .place import cells
+from .turns import WaitQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..domain.request import Job, Priority
     from .line import Line, Ticket
@@ -47,6 +49,11 @@ class Lane:
         return sum(place.slots for place in self.places)
 
     @property
+    def served(self) -> bool:
+        """Loaded somewhere, or about to be."""
+        return any(place.slots or place.loading for place in self.places)
+
+    @property
     def n_slots(self) -> int:
         return self.slots or self.planned_slots
 
@@ -63,6 +70,12 @@ class Lane:
         if len(self.places) == 1:
             return self.places[0].running
         return {job: ticket for place in self.places for job, ticket in place.running.items()}
+
+    def in_slots(self) -> Mapping[Job, Ticket]:
+        """What runs, but for what a place on its way out still runs."""
+        if len(self.places) == 1:
+            return self.places[0].running
+        return {job: ticket for place in self.places if place.slots for job, ticket in place.running.items()}
 
     def place_of(self, job: Job) -> Place:
         """Where a job runs."""
@@ -87,13 +100,14 @@ class Lane:
         n_up = sum(place.up for place in self.places)
         return 0 < n_up < self.replicas and len(self.line) > 0 and not self.loading and not self.slots_free
 
-    def highest_rank(self, place: Place | None = None) -> int | None:
-        """Of those who wait or run, or run in one place; None when nobody does."""
-        if (self.leases or self.asked_s is not None) and not (place and place.spare):
-            return 0
+    def highest_rank(self) -> int | None:
+        """Of those who wait or run; None when nobody does."""
+        return 0 if self.leases or self.asked_s is not None else self.rank_of(self.running)
+
+    def rank_of(self, running: Iterable[Job]) -> int | None:
+        """The highest of those who wait and of these; None when there is nobody."""
         ranks = [RANK[priority] for priority, load in self.line.totals.items() if load.n]
-        ranks += [RANK[job.request.priority] for job in (place.running if place else self.running)]
-        return min(ranks, default=None)
+        return min([*ranks, *(RANK[job.request.priority] for job in running)], default=None)
 
     def note_idle(self, now_s: float) -> None:
         """Which places have had nothing to do since now."""
@@ -120,6 +134,23 @@ class Lane:
         """The part of the slots' time that higher classes asked for lately; above 1 they ask for more than there is."""
         above_ms = sum(flow.rate(now_s) for other, flow in self.flows.items() if RANK[other] < RANK[priority])
         return above_ms / 1e3 / self.n_slots
+
+    def wait_question(self, job: Job, now_s: float, *, superseding: bool, pressure: bool) -> WaitQuestion:
+        """What a waiting job finds here."""
+        return WaitQuestion(
+            request_id=job.id,
+            prompt_read=job.prompt is not None,
+            superseding=superseding,
+            ready=self.slots > 0,
+            loading=any(place.up for place in self.places),
+            closed=self.closed(now_s),
+            pressure=pressure,
+            slots_free=self.slots_free,
+            cells_needed=cells(job),
+            cells_free=max((p.cells_free() if p.running else p.kv_cells for p in self.places if p.slots), default=0),
+            ahead=self.line.n_before(job),
+            parked=job.parked_why,
+        )
 
     def eta_ms(self, ticket: Ticket, share: float = 0.8) -> tuple[float, float] | None:
         """Between which times after arrival `share` of such requests get their first token."""

@@ -84,14 +84,14 @@ class Ledger:
     def booked_bytes(self, name: str) -> int:
         return sum(r.bytes_on.get(name, 0) for r in self.reservations.values())
 
-    def bytes_of(self, model: str) -> dict[str, int]:
-        """What a model holds by pool: its worker and its prompt helper, whose owners are named after it."""
-        held: dict[str, int] = {}
-        for owner, reservation in self.reservations.items():
-            if owner == model or owner.startswith(f"{model}/"):
-                for pool, n_bytes in reservation.bytes_on.items():
-                    held[pool] = held.get(pool, 0) + n_bytes
-        return held
+    def bytes_of(self, owner: str) -> dict[str, int]:
+        """What an owner holds by pool."""
+        reservation = self.reservations.get(owner)
+        return dict(reservation.bytes_on) if reservation else {}
+
+    def helpers_of(self, model: str) -> list[str]:
+        """The owners that read a model's prompts; they are named after it."""
+        return [owner for owner in self.reservations if owner.startswith(f"{model}/")]
 
     def headroom_bytes(self, name: str) -> int:
         """What the pool can still give; negative when it is overdrawn."""

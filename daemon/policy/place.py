@@ -29,23 +29,26 @@ class Place:
     running: dict[Job, Ticket] = field(default_factory=dict)
     parking: set[Job] = field(default_factory=set)  # of those, told to make way
     granted: set[str] = field(default_factory=set)  # places that make way for it and are not gone yet
+    leaving: bool = False  # it is to make way, and has not been closed yet
+    failed: bool = False  # the last load here failed, and nobody has been told so yet
     ready_s: float = 0.0
     cold_s: float = 0.0  # since when it has not been loaded
     idle_since_s: float | None = None
 
     @property
     def slots_free(self) -> int:
-        return max(0, self.slots - len(self.running))
+        return 0 if self.leaving else max(0, self.slots - len(self.running))
 
     @property
     def up(self) -> bool:
         """Loaded, or about to be."""
         return self.slots > 0 or self.loading or bool(self.granted)
 
-    @property
-    def spare(self) -> bool:
-        """Its model would be served without it, too."""
-        return any(other.slots for other in self.lane.places if other is not self)
+    def close(self, until_s: float) -> None:
+        """It takes nothing new, and asks for no memory."""
+        self.loading, self.slots, self.idle_since_s, self.leaving = False, 0, None, False
+        self.closed_until_s = until_s
+        self.granted.clear()
 
     def idle_too_long(self, now_s: float) -> bool:
         return self.idle_since_s is not None and 0 <= self.lane.keep_alive_s <= now_s - self.idle_since_s

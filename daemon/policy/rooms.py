@@ -61,7 +61,8 @@ class Rooms:
         question = self.options_of(lane, now_s)
         place = self.choose(lane, question, now_s)
         if place is None:
-            self.check_possible(question)
+            if len(question.options) == len(lane.places):  # else a place that drains may do
+                self.check_possible(question)
             return []
         room = next(option.room for option in question.options if option.place == place.name)
         victims = evict(room) or ()
@@ -70,6 +71,8 @@ class Rooms:
         if victims or not self.fits_now(place):
             # What drains is promised to it, too, or the next one who asks would take it.
             place.granted = set(victims) | self._draining(place, now_s)
+            for victim in self.places():
+                victim.leaving = victim.leaving or (victim.name in victims and victim.slots > 0)
             return [Evict(name) for name in victims]
         place.loading = True
         return [Load(place.name)]
@@ -113,7 +116,7 @@ class Rooms:
     def _need(self, place: Place) -> dict[str, int]:
         """What a load takes, with the process that reads its prompts where that is still to come."""
         need, lane = dict(place.bytes_on), place.lane
-        if lane.line.unread and not any(owner.startswith(f"{lane.name}/") for owner in self.ledger.reservations):
+        if lane.line.unread and not self.ledger.helpers_of(lane.name):
             need[HOST] = need.get(HOST, 0) + lane.helper_bytes
         return need
 
@@ -148,14 +151,26 @@ class Rooms:
 
     def _holder(self, place: Place, other: Place, now_s: float) -> Holder:
         # A spare copy costs nobody anything but speed.
-        cost = 0.0 if other.spare else self.reload_s(other) * reuse_probability(other.lane.uses_per_s(now_s))
+        cost = 0.0 if self._spare(other) else self.reload_s(other) * reuse_probability(other.lane.uses_per_s(now_s))
         return Holder(other.name, self._held(other), cost, self._stays(place, other, now_s))
 
+    def _spare(self, place: Place) -> bool:
+        """Its model is loaded in a place before it, too, and stays there."""
+        before = place.lane.places[: place.lane.places.index(place)]
+        return any(other.slots and not other.leaving for other in before)
+
+    @staticmethod
+    def keeps_helper(place: Place) -> bool:
+        """Whether the helper that reads the model's prompts counts with this place, and goes with it."""
+        places = place.lane.places
+        return place is next((other for other in places if other.slots), places[0])
+
     def _held(self, place: Place) -> dict[str, int]:
-        """By pool; the helper that reads prompts, whose owner is named after the model, counts with the first place."""
-        held, lane = self.ledger.bytes_of(place.name), place.lane
-        if place is lane.places[0] and place.name != lane.name:
-            for pool, n_bytes in self.ledger.bytes_of(lane.name).items():
+        """By pool."""
+        helpers = self.ledger.helpers_of(place.lane.name) if self.keeps_helper(place) else []
+        held: dict[str, int] = {}
+        for owner in (place.name, *helpers):
+            for pool, n_bytes in self.ledger.bytes_of(owner).items():
                 held[pool] = held.get(pool, 0) + n_bytes
         return held
 
@@ -163,7 +178,8 @@ class Rooms:
         """Why `other` does not make way for `place` now, or ''."""
         if other.lane.pinned:
             return "pinned"
-        if other.lane.leases and not other.spare:
+        spare = self._spare(other)
+        if other.lane.leases and not spare:
             return "leased"
         if any(other.name in third.granted for third in self.places()):
             return "draining"
@@ -173,13 +189,14 @@ class Rooms:
             return "draining" if other.closed_until_s > now_s and other.name in self.ledger.reservations else ""
         if now_s < self._settled_s(other):
             return "young"
-        theirs = other.lane.highest_rank(other)
+        asked = other.lane.leases or other.lane.asked_s is not None
+        theirs = 0 if asked and not spare else other.lane.rank_of(other.running)
         if theirs is None:
             return ""
         mine = self._rank(place.lane, now_s)
         if mine < theirs:
             return ""
-        return "" if mine == theirs and (other.spare or self._waited_out(place.lane, now_s)) else "busy"
+        return "" if mine == theirs and (spare or self._waited_out(place.lane, now_s)) else "busy"
 
     def _settled_s(self, other: Place) -> float:
         """Until when a model stays at least: what it runs has computed its prompts again, and as long once more.
@@ -198,6 +215,8 @@ class Rooms:
         return 0 if rank is None or self._waited_out(lane, now_s) else rank
 
     def _waited_out(self, lane: Lane, now_s: float) -> bool:
+        if any(place.closed_until_s > now_s and place.name in self.ledger.reservations for place in lane.places):
+            return False  # the wait of a model that makes way begins when it has gone cold
         since_s = lane.wanted_since_s()
         return since_s is not None and now_s >= since_s + self._patience_s(lane)
 
@@ -218,11 +237,12 @@ class Rooms:
 
     def check_possible(self, question: PlaceQuestion) -> None:
         """Raises NoRoom unless it would fit somewhere if all made way who ever may."""
-        shorts = [self._short_for_ever(option) for option in question.options]
+        shorts = [self.short_for_ever(option) for option in question.options]
         if shorts and all(shorts):
             raise NoRoom(next(short for short in shorts if short))
 
-    def _short_for_ever(self, option: Option) -> Shortfall | None:
+    def short_for_ever(self, option: Option) -> Shortfall | None:
+        """What this place lacks even if all made way who ever may."""
         room = option.room
         (place,) = (place for place in self.places() if place.name == option.place)
         for pool, n_bytes in shortage(room.need, room.free).items():

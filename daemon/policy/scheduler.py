@@ -18,11 +18,11 @@ from .journal import Journal, Record
 from .keys import Keys
 from .lane import Lane
 from .line import Line
-from .place import Place, cells
+from .place import Place
 from .pressure import Grade, Pressure
 from .rooms import NoRoom, Rooms, no_room
 from .slots import Slots
-from .turns import EndQuestion, WaitQuestion, end, wait
+from .turns import EndQuestion, end, wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,10 +61,10 @@ class Scheduler:
         replicas: int = 1,
     ) -> None:
         """A model that was not known, or whose file is another one now; nothing waits for it or runs."""
-        if (known := self.lanes.get(name)) is not None:
-            assert not known.line
-            for place in list(known.places):
-                self.remove_place(place.name)
+        known = self.lanes.get(name)
+        assert known is None or not known.line
+        for place in list(known.places) if known else ():
+            self.remove_place(place.name)
         line = Line(self.slots.counters, fifo=self.fifo)
         self.lanes[name] = Lane(name, keep_alive_s, line, slots, context_tokens, pinned, helper_bytes, replicas)
 
@@ -77,8 +77,8 @@ class Scheduler:
     def remove_place(self, name: str) -> None:
         """Nothing is loaded there, and never will be."""
         place = self.places.pop(name)
-        assert not place.running
-        assert not place.up
+        assert not place.running, "somebody runs there"
+        assert not place.up, "it is loaded, or about to be"
         place.lane.places.remove(place)
 
     # what happens to requests
@@ -167,9 +167,8 @@ class Scheduler:
 
     def on_load_withdrawn(self, name: str, now_s: float) -> list[Decision]:
         """Nobody asks for it any more; a load that has begun goes on."""
-        lane = self.lanes[name]
-        lane.asked_s = None
-        return self._others(lane, now_s)
+        self.lanes[name].asked_s = None
+        return self._others(self.lanes[name], now_s)
 
     def on_lease(self, name: str, lease: str, now_s: float) -> list[Decision]:
         """Somebody wants the model loaded, and to stay so until `on_lease_ended`."""
@@ -183,20 +182,23 @@ class Scheduler:
         lane.leases.pop(lease, None)
         return self._settle(lane, now_s) + self._others(lane, now_s)
 
+    def on_given_up(self, name: str) -> None:
+        """Whoever wanted the model loaded is told that it is not: leases and asks are void."""
+        self.lanes[name].leases.clear()
+        self.lanes[name].asked_s = None
+
     def on_ready(self, name: str, slots: int, kv_cells: int, load_s: float, now_s: float) -> list[Decision]:
         """The worker in this place takes requests."""
         place = self.places[name]
         place.loading, place.slots, place.kv_cells, place.ready_s = False, slots, kv_cells, now_s
-        place.lane.asked_s = None
+        place.failed, place.lane.asked_s = False, None
         place.lane.pace.load_s.add(load_s)
         return self._settle(place.lane, now_s)
 
     def on_closed(self, name: str, until_s: float) -> None:
         """The place takes nothing new until then: it drains, is in back-off, or its device is lost."""
-        place = self.places[name]
-        place.loading, place.slots, place.idle_since_s, place.lane.asked_s = False, 0, None, None
-        place.closed_until_s = until_s
-        place.granted.clear()
+        self.places[name].close(until_s)
+        self.places[name].lane.asked_s = None
 
     def on_cold(self, name: str, now_s: float) -> list[Decision]:
         """Its process is gone and its bytes are free: for those it made way for, then for its own requests."""
@@ -205,11 +207,14 @@ class Scheduler:
         return self.on_freed(name, now_s) + self._settle(place.lane, now_s) + self._others(place.lane, now_s)
 
     def on_load_failed(self, name: str, error: InferdError, now_s: float) -> list[Decision]:
-        """Nobody who waits for the model can be served, unless it is loaded elsewhere, or can be."""
-        lane = self.places[name].lane
-        if any(place.up or place.closed_until_s <= now_s for place in lane.places if place.name != name):
-            return self._settle(lane, now_s) + self._others(lane, now_s)
-        return self._refuse(lane, error, now_s) + self._others(lane, now_s)
+        """Nobody who waits for the model can be served, unless it is loaded elsewhere, or can be tried there."""
+        place = self.places[name]
+        place.failed = True
+        options = self.rooms.options_of(place.lane, now_s).options
+        untried = [o for o in options if not self.places[o.place].failed and not self.rooms.short_for_ever(o)]
+        if untried or any(other.up for other in place.lane.places):
+            return self._settle(place.lane, now_s) + self._others(place.lane, now_s)
+        return self._refuse(place.lane, error, now_s) + self._others(place.lane, now_s)
 
     # time
 
@@ -236,8 +241,7 @@ class Scheduler:
         """Those who wait look again; what is idle beyond its keep-alive goes, unless it makes way for somebody."""
         decisions: list[Decision] = []
         for lane in self.lanes.values():
-            if lane.slots:
-                decisions += self._settle(lane, now_s)
+            decisions += self._serve(lane, now_s)
         decisions += self._others(None, now_s)
         leaving = set().union(*(place.granted for place in self.places.values()))
         idle = (place.name for place in self.places.values() if place.idle_too_long(now_s))
@@ -259,21 +263,8 @@ class Scheduler:
 
     def why(self, job: Job, now_s: float) -> str:
         """What a waiting job waits for; recorded when it is something else than before (`job.why`)."""
-        lane = self.lanes[job.request.model]
-        question = WaitQuestion(
-            request_id=job.id,
-            prompt_read=job.prompt is not None,
-            superseding=self.keys.blocked(job),
-            ready=lane.slots > 0,
-            loading=any(place.up for place in lane.places),
-            closed=lane.closed(now_s),
-            pressure=self.pressure.grade >= Grade.NO_LOADS,
-            slots_free=lane.slots_free,
-            cells_needed=cells(job),
-            cells_free=max((p.cells_free() if p.running else p.kv_cells for p in lane.places), default=0),
-            ahead=lane.line.n_before(job),
-            parked=job.parked_why,
-        )
+        lane, short = self.lanes[job.request.model], self.pressure.grade >= Grade.NO_LOADS
+        question = lane.wait_question(job, now_s, superseding=self.keys.blocked(job), pressure=short)
         answer = wait(question)
         if answer != job.why:
             self.journal.note(Record(now_s, "queue", (job.id,), lane.name, question, answer))
@@ -282,18 +273,25 @@ class Scheduler:
     # how it hangs together
 
     def _settle(self, lane: Lane, now_s: float) -> list[Decision]:
-        """Start what can start, have room made for what is wanted and cold; note idleness."""
+        """Start what can start, then have room made for what is wanted."""
+        return self._serve(lane, now_s) + self._claim(lane, now_s)
+
+    def _serve(self, lane: Lane, now_s: float) -> list[Decision]:
+        """Give turns, and note idleness."""
         self.slots.charge(lane)
         starts = self.slots.fill(lane, now_s)
         for start in starts:
             self.desk.leave(start.job, self.places[start.place].running[start.job])
             self.keys.start(start.job)
         lane.note_idle(now_s)
-        decisions: list[Decision] = [*starts, *self.slots.make_way(lane, now_s)]
+        return [*starts, *self.slots.make_way(lane, now_s)]
+
+    def _claim(self, lane: Lane, now_s: float) -> list[Decision]:
+        """Memory for the lane, if it wants any."""
         if not self._claims(lane, now_s):
-            return decisions
-        if any(place.up for place in lane.places):
-            return decisions + self.rooms.claim_another(lane, now_s)
+            return []
+        if lane.served:
+            return self.rooms.claim_another(lane, now_s)
         try:
             return self.rooms.claim(lane, now_s)
         except NoRoom as no:
@@ -303,15 +301,15 @@ class Scheduler:
         """Whether the lane wants memory and may have it."""
         if lane.closed(now_s) or self.pressure.grade >= Grade.NO_LOADS:
             return False
-        if any(place.slots or place.loading for place in lane.places):
+        if lane.served:
             return lane.wants_another() and self.pressure.grade < Grade.NO_PREFETCH
         return lane.wanted_since_s() is not None
 
     def _others(self, lane: Lane | None, now_s: float) -> list[Decision]:
-        """Something in `lane` has ended, and others may wait for just that; who waits longest is asked first."""
+        """Something in `lane` has ended, and others may wait for just that: who waits longest, and luxuries last."""
         waiting = [other for other in self.lanes.values() if other is not lane and self._claims(other, now_s)]
-        waiting.sort(key=lambda other: other.wanted_since_s() or math.inf)
-        return [decision for other in waiting for decision in self._settle(other, now_s)]
+        waiting.sort(key=lambda other: (other.served, other.wanted_since_s() or math.inf))
+        return [decision for other in waiting for decision in self._claim(other, now_s)]
 
     def _enter(self, lane: Lane, job: Job, ticket: Ticket) -> None:
         ticket.pickable = job.prompt is not None and not self.keys.blocked(job)
@@ -337,6 +335,8 @@ class Scheduler:
     def _refuse(self, lane: Lane, error: InferdError, now_s: float) -> list[Decision]:
         """Nobody who wants the model gets it."""
         lane.asked_s = None
+        for place in lane.places:
+            place.failed = False  # the next one who asks has every place tried again
         return [*(self._reject(lane, job, error, now_s) for job in lane.waiting), Refuse(lane.name, error)]
 
     def _reject(self, lane: Lane, job: Job, error: InferdError, now_s: float) -> Reject:

@@ -67,7 +67,7 @@ class Slots:
         decisions: list[Decision] = []
         if not self.max_parks or not waiting:
             return []
-        ready = [place for place in lane.places if place.slots]
+        ready = [place for place in lane.places if place.slots and not place.leaving]
         for _ in range(min(waiting, lane.slots) - sum(len(place.parking) for place in ready)):
             running = [(job, ticket) for p in ready for job, ticket in p.running.items() if job not in p.parking]
             if all(job.request.priority is Priority.INTERACTIVE for job, _ in running):

@@ -143,6 +143,7 @@ def test_of_a_model_that_is_too_large_as_many_layers_go_to_the_gpu_as_fit(size_g
 
 def test_what_the_operator_says_of_layers_is_done() -> None:
     assert where([24, 24], ModelOptions(gpu_layers=0)) == [((), 0)]
+    assert where([], ModelOptions(gpu_layers=20)) == [((), 0)]  # and no GPU that nobody has accounted for
     assert where([24], ModelOptions(gpu_layers=3)) == [(("gpu0",), 3)]
     assert where([2], ModelOptions(gpu_layers=3)) == [(("gpu0",), 3)]  # the refusal will name both numbers
 

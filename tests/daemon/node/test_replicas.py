@@ -128,3 +128,13 @@ async def test_unloading_ends_every_copy(open_house: Open) -> None:
     for stream in streams:
         with pytest.raises(InferdError, match="alpha was unloaded"):
             await read(stream)
+
+
+async def test_a_crash_is_survived_where_there_is_another_place_to_go(open_house: Open) -> None:
+    house = open_house(gpus=2, tokens_per_s=SLOW, options={"slots": 1})
+    stream = house.submit("fake:tokens=100")
+    events = await first_text(stream)
+    os.kill(house.resident().model.pid or 0, signal.SIGKILL)
+    events += await read(stream)
+    assert tokens(events) == what_the_fake_says(stream.job)
+    assert resumed(events) == ["worker_crashed"]

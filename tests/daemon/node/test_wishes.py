@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from inferd.backends import process
 from inferd.daemon.domain.config import Turns
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
+from inferd.daemon.node import resident as residents
 from inferd.tests.daemon.node.house import ENDLESS, SLOW, House, finished, first_text, load_failure, read
 
 if TYPE_CHECKING:
@@ -165,4 +167,52 @@ async def test_a_load_asked_for_while_the_model_drains_comes_after_that(slow_hou
     await house.until(lambda: house.resident().model.state is ModelState.DRAINING)
     await house.load()
     assert finished(await read(runs)).completion_tokens == 30
+    assert await unloading
+
+
+async def test_a_load_does_not_wait_for_a_place_that_drains_while_another_one_is_free(open_house: Open) -> None:
+    house = open_house(gpus=2, tokens_per_s=SLOW, options={"slots": 1})
+    await house.load()
+    runs = house.submit(ENDLESS)
+    await first_text(runs)
+    unloading = asyncio.create_task(house.node.wishes.unload("alpha", force=False))
+    await house.until(lambda: house.state() is ModelState.DRAINING)
+    assert (await house.load()).model.plan.devices == ("gpu1",)
+    assert runs.job.live
+    house.node.cancel(runs.job.id)
+    assert await unloading
+
+
+async def test_a_forced_unload_does_not_load_the_model_elsewhere(open_house: Open) -> None:
+    house = open_house(gpus=2, tokens_per_s=SLOW, options={"slots": 1})
+    lease = house.node.wishes.lease("alpha")
+    await anext(lease)
+    held = asyncio.create_task(anext(lease))
+    runs = house.submit(ENDLESS, request_id="root")
+    await first_text(runs)
+    waits = house.submit(ENDLESS, request_id="root.1", parent_id="root", choice=1)
+    assert await house.node.wishes.unload("alpha", force=True)
+    for ending in (read(runs), read(waits), held):
+        with pytest.raises(InferdError):
+            await ending
+    assert house.node.ledger.reservations == {}
+
+
+async def test_an_error_of_long_ago_is_nothing_to_the_next_load(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = open_house(tokens_per_s=SLOW)
+    monkeypatch.setattr(residents, "BACK_OFF_S", (0.01,))
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    await load_failure(house)
+    monkeypatch.undo()
+    await house.until(lambda: house.state() is ModelState.COLD)
+    runs = house.submit(ENDLESS)
+    await first_text(runs)
+    unloading = asyncio.create_task(house.node.wishes.unload("alpha", force=False))
+    await house.until(lambda: house.state() is ModelState.DRAINING)
+    loading = asyncio.create_task(house.load())
+    await asyncio.sleep(0)
+    house.node.cancel(runs.job.id)
+    assert (await loading).model.state is ModelState.READY
     assert await unloading

@@ -20,14 +20,6 @@ def test_a_short_answer_needs_no_headroom_beyond_itself() -> None:
     assert cells(job(n_prompt=10, max_tokens=3)) == 13
 
 
-def test_a_place_is_spare_while_another_one_is_ready() -> None:
-    it = scheduler()
-    it.add_place("m", "m@gpu1", {"gpu1": 5})
-    assert [place.spare for place in it.lanes["m"].places] == [False, False]
-    load(it, "m")
-    assert [place.spare for place in it.lanes["m"].places] == [False, True]
-
-
 def test_a_place_is_up_from_the_decision_to_load_it_on() -> None:
     it = scheduler(host_bytes=60)
     place = it.places["m"]

@@ -16,6 +16,7 @@ from inferd.tests.daemon.policy.tools import (
     NORMAL,
     add,
     job,
+    pace,
     preempted,
     rejected,
     reserve,
@@ -226,3 +227,140 @@ def test_a_place_that_is_taken_away_must_be_empty() -> None:
     it, _, _ = both()
     with pytest.raises(AssertionError):
         it.remove_place(A)
+
+
+# what places have to do with each other
+
+
+def many(*models: str, gpus: int = 2, replicas: int = 1, **options: Any) -> Scheduler:
+    """Models that may be on any one of the GPUs, each of which has room for one."""
+    it = scheduler(**options)
+    for i in range(gpus):
+        it.rooms.ledger.add_pool(f"gpu{i}", 60, 0)
+    for model in models:
+        it.add_model(model, -1.0, replicas=replicas)
+        for i in range(gpus):
+            it.add_place(model, f"{model}@gpu{i}", {f"gpu{i}": 50})
+    return it
+
+
+def test_of_a_leased_model_with_two_copies_one_stays_whoever_asks() -> None:
+    it, _, _ = both()
+    add(it, "large", {"gpu0": 50, "gpu1": 50})
+    it.on_lease("m", "lease", 2.0)
+    assert it.on_request(job(CHAT, "large", arrived_s=5.0), 5.0) == []
+    assert it.why(next(iter(it.lanes["large"].line)), 5.0) == "room"
+
+
+def test_two_who_ask_at_once_do_not_take_both_copies() -> None:
+    it, _, _ = both()
+    add(it, "left", {"gpu0": 50})
+    it.on_lease("m", "lease", 2.0)
+    it.on_pressure(25.0, 2.0)
+    for model in ("left", "rival"):
+        assert it.on_request(job(CHAT, model, arrived_s=3.0), 3.0) == []
+    for second in range(4, 200):
+        it.on_pressure(0.0, float(second))
+    assert it.on_tick(200.0) == [Evict(B)]
+
+
+def test_a_model_that_makes_way_waits_its_time_before_another_makes_way_for_it() -> None:
+    it = many("a", "b", "c", "d", gpus=3)
+    runs = {model: job(BATCH if model == "a" else CHAT, model) for model in "abc"}
+    for i, (model, one) in enumerate(runs.items()):
+        it.on_request(one, 0.0)
+        come(it, f"{model}@gpu{i}")
+    assert it.on_request(job(CHAT, "d", arrived_s=100.0), 100.0) == [Evict("a@gpu0")]
+    it.on_closed("a@gpu0", FOREVER)
+    assert it.on_parked(runs["a"], 100.1) == []
+    assert it.on_tick(103.0) == []
+
+
+def test_who_makes_way_is_not_refused_for_the_places_that_can_never_be() -> None:
+    it = many("a", "p")
+    it.lanes["p"].pinned = True
+    it.on_load("p", 0.0)
+    come(it, "p@gpu0")
+    it.on_request(runs := job(BATCH, "a"), 0.0)
+    come(it, "a@gpu1")
+    add(it, "x", {"gpu1": 50})
+    assert it.on_request(job(CHAT, "x", arrived_s=5.0), 5.0) == [Evict("a@gpu1")]
+    it.on_closed("a@gpu1", FOREVER)
+    assert it.on_parked(runs, 5.1) == []
+    assert runs in it.lanes["a"].line
+
+
+def test_while_others_make_way_for_one_place_no_other_one_is_loaded() -> None:
+    it = many("a")
+    for i, name in enumerate(("x", "y")):
+        add(it, name, {f"gpu{i}": 50}, -1.0)
+        it.on_load(name, 0.0)
+        come(it, name)
+    it.on_lease("y", "lease", 1.0)
+    assert it.on_request(job(model="a", arrived_s=5.0), 5.0) == [Evict("x")]
+    it.on_closed("x", FOREVER)
+    it.on_closed("y", FOREVER)
+    it.on_lease_ended("y", "lease", 5.1)
+    it.rooms.ledger.release(it.rooms.ledger.reservations["y"])
+    assert it.on_cold("y", 5.2) == []
+    check_integrity(it)
+
+
+def test_a_place_that_failed_is_not_tried_again_before_somebody_was_told() -> None:
+    it, waits = two(), job()
+    it.on_request(waits, 0.0)
+    it.on_closed(A, FOREVER)
+    assert it.on_load_failed(A, FAILED, 1.0) == [Load(B)]
+    assert it.on_cold(A, 2.0) == []  # its back-off is over
+    it.on_closed(B, FOREVER)
+    assert rejected(it.on_load_failed(B, FAILED, 3.0)) == [(waits, "model_failed")]
+    assert it.on_request(job(), 4.0) == [Load(A)]
+
+
+def test_the_helper_that_reads_prompts_stays_with_the_copy_that_needs_it() -> None:
+    it = two()
+    it.rooms.ledger.reserve("foreign", {"gpu0": 30})
+    it.rooms.ledger.reserve("m/prompt-1", {"host": 30})
+    it.on_request(job(CHAT), 0.0)
+    come(it, B)
+    it.on_lease("m", "lease", 1.0)
+    add(it, "x", {"host": 80})
+    assert it.on_request(job(BATCH, "x", arrived_s=5.0), 5.0) == []
+    (holder,) = it.rooms.question(it.places["x"], 5.0).holders
+    assert (holder.model, holder.stays, holder.bytes_on) == (B, "leased", {"gpu1": 50, "host": 30})
+
+
+def test_a_forecast_does_not_count_on_a_copy_that_is_on_its_way_out() -> None:
+    it, _, _ = both()
+    it.on_closed(B, FOREVER)
+    pace(it, decode_ms=10.0)
+    forecasts = []
+    for _ in range(2):
+        late = job(BATCH, arrived_s=2.0)
+        it.on_request(late, 2.0)
+        forecasts.append(it.lanes["m"].line.tickets[late].forecast_ms or 0.0)
+    assert forecasts[1] == pytest.approx(2 * forecasts[0], rel=0.02)
+
+
+def test_a_model_that_has_no_copy_comes_before_the_second_one_of_another() -> None:
+    it = two()
+    it.rooms.ledger.observe("gpu1", 30)
+    it.on_request(job(), 1.0)
+    it.on_request(job(), 1.0)
+    assert len(come(it, A)) == 1
+    it.rooms.ledger.add_pool("gpu1", 80, 0)
+    it.rooms.ledger.observe("gpu1", 31)
+    it.on_pressure(25.0, 1.5)
+    it.on_request(job(model="rival", arrived_s=2.0), 2.0)
+    for second in range(3, 60):
+        it.on_pressure(0.0, float(second))
+    it.rooms.ledger.observe("gpu1", 0)
+    assert it.on_tick(60.0) == [Load("rival")]
+
+
+def test_whoever_gives_a_model_up_ends_its_leases() -> None:
+    it, _, _ = both()
+    it.on_lease("m", "lease", 2.0)
+    it.on_given_up("m")
+    assert not it.lanes["m"].leases
+    assert it.on_lease_ended("m", "lease", 3.0) == []

@@ -77,7 +77,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.state[name] = "loading"
             case Evict(place=name):
                 assert self.state[name] == "ready"
-                assert not self.it.places[name].lane.leases or self.it.places[name].spare
+                others = [other for other in self.loaded(name.partition("@")[0]) if other != name]
+                assert not self.it.places[name].lane.leases or others
                 self.evict(name)
             case Unload(place=name):
                 assert self.state[name] == "ready"
