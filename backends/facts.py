@@ -53,6 +53,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_ubatch: int = 512
     n_gpu_layers: int = 0
     devices: tuple[str, ...] = ()  # device ids this worker may use; empty means CPU only
+    tensor_split: tuple[float, ...] = ()  # what each device has of the offloaded layers, of 1; empty: as much as any
     device_names: tuple[str, ...] = ()  # the same as the engine calls them ("CUDA0"); empty: all that it finds
     kv_type: KvType = "f16"
     kv_layout: KvLayout = "unified"

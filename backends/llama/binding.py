@@ -66,7 +66,8 @@ _log_callback = c.llama_log_callback(_on_log)  # C keeps a bare pointer to it
 class Model:
     """Weights (or, with `vocab_only`, just vocabulary and metadata) of one file. Raises BindingError, or LookupError.
 
-    `devices` have the layers that are offloaded, by llama.cpp's names; without any, all that it finds.
+    `devices` have the layers that are offloaded, by llama.cpp's names; without any, all that it finds. `tensor_split`:
+    their shares.
     With `plain_kernels` a row's products do not depend on how many rows, from two on, are computed with it.
     """
 
@@ -77,6 +78,7 @@ class Model:
         vocab_only: bool = False,
         n_gpu_layers: int = 0,
         devices: Sequence[str] = (),
+        tensor_split: Sequence[float] = (),
         use_mmap: bool = True,
         plain_kernels: bool = False,
         progress: Callable[[float], None] | None = None,
@@ -94,8 +96,8 @@ class Model:
         pointers = (ctypes.c_void_p * (len(chosen) + 1))(*chosen, None)
         if chosen or n_gpu_layers == 0:
             params.devices = ctypes.addressof(pointers)
-        if len(chosen) > 1:  # as many layers on each, which is what the footprint counts with
-            params.tensor_split = (ctypes.c_float * c.llama_max_devices())(*[1.0] * len(chosen))
+        if len(chosen) > 1:  # without a word from us llama.cpp would go by what is free, and no estimate could follow
+            params.tensor_split = (ctypes.c_float * c.llama_max_devices())(*(tensor_split or [1.0] * len(chosen)))
         failure: list[BaseException] = []
 
         def on_progress(fraction: float, _: object) -> bool:

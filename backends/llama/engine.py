@@ -310,6 +310,7 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
             plan.path,
             n_gpu_layers=plan.n_gpu_layers,
             devices=plan.device_names,
+            tensor_split=plan.tensor_split,
             use_mmap=plan.use_mmap,
             plain_kernels=exact,
             progress=progress,

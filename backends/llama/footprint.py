@@ -10,6 +10,8 @@ batch, but for masks and scores, which do as far as cells are used; all are pric
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -98,7 +100,9 @@ def _pools(n_layers: int, plan: LoadPlan) -> list[str]:
     wanted = n_parts if plan.n_gpu_layers < 0 else min(plan.n_gpu_layers, n_parts)
     on_device = wanted if plan.devices else 0
     pools = [HOST] * (n_parts - on_device)
-    return pools + [plan.devices[i * len(plan.devices) // on_device] for i in range(on_device)]
+    ends = list(accumulate(plan.tensor_split or [1 / len(plan.devices)] * len(plan.devices))) if on_device else []
+    # llama.cpp takes the first device whose share ends beyond the layer (llama_model::load_tensors).
+    return pools + [plan.devices[bisect_right(ends[:-1], i / on_device)] for i in range(on_device)]
 
 
 # weights

@@ -68,7 +68,7 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     policy: Literal["fair", "fifo"] = "fair"
     preempt: bool = True  # an interactive request that finds no slot parks one of a lower class
     max_parks: Annotated[int, Meta(ge=0, le=100)] = 3  # of one request
-    min_resident_s: Seconds = 1.0  # a model that was loaded stays at least this long
+    min_resident_s: Seconds = 0.5  # a model that was loaded stays at least this long
     interactive: ClassOptions = ClassOptions()
     normal: ClassOptions = ClassOptions(floor_share=0.10, max_wait_s=10.0)
     batch: ClassOptions = ClassOptions(floor_share=0.05, max_wait_s=60.0)

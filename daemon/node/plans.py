@@ -51,9 +51,14 @@ def make_plans(
 
     def over(devices: Sequence[str], n_layers: int | None = None) -> LoadPlan:
         plan = make_plan(name, facts, config, default_threads, tuple(devices))
-        names = tuple(gpus[device].name for device in plan.devices)
-        n_gpu_layers = plan.n_gpu_layers if n_layers is None else n_layers
-        return msgspec.structs.replace(plan, n_gpu_layers=n_gpu_layers, device_names=names)
+        on = [gpus[device] for device in plan.devices]
+        shares = [gpu.n_bytes / sum(gpu.n_bytes for gpu in on) for gpu in on] if len(on) > 1 else []
+        return msgspec.structs.replace(
+            plan,
+            n_gpu_layers=plan.n_gpu_layers if n_layers is None else n_layers,
+            tensor_split=tuple(shares),
+            device_names=tuple(gpu.name for gpu in on),
+        )
 
     def fits(plan: LoadPlan) -> bool:
         return all(n <= gpus[pool].n_bytes for pool, n in kinds.footprint(facts, plan).bytes_on.items() if pool in gpus)

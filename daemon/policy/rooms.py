@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .place import Place
 
-BYTES_PER_S = 500e6  # of a load nobody has measured yet
+START_S = 0.4  # of a load nobody has measured yet: a process and its libraries
+BYTES_PER_S = 500e6  # and then its weights
 LEAD_S = 1.0  # a swap begins so much before the wait is over, beside the load: parking, the end of a process
 PREFILL_MS = 5.0  # of a prompt token nobody has measured yet
 NEVER = ("pinned",)
@@ -233,7 +234,7 @@ class Rooms:
     def reload_s(self, place: Place) -> float:
         """How long a load takes: as measured, else by its size."""
         measured = place.lane.pace.load_s.value
-        return sum(place.bytes_on.values()) / BYTES_PER_S if measured is None else measured
+        return START_S + sum(place.bytes_on.values()) / BYTES_PER_S if measured is None else measured
 
     def check_possible(self, question: PlaceQuestion) -> None:
         """Raises NoRoom unless it would fit somewhere if all made way who ever may."""

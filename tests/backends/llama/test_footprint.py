@@ -114,10 +114,10 @@ def test_tied_output_is_a_copy_only_where_it_is_kept_differently() -> None:
     assert on_device.weights_bytes == 2121
 
 
-def weights_on(n_gpu_layers: int, *devices: str) -> dict[str, int]:
+def weights_on(n_gpu_layers: int, *devices: str, tensor_split: tuple[float, ...] = ()) -> dict[str, int]:
     """Weights alone, by pool: a layer is 10, the input 1,000, the output 7."""
     facts = shape(weights=Weights((10,) * 12, 1000, 7, 0, ""))
-    load = plan(n_gpu_layers=n_gpu_layers, devices=devices)
+    load = plan(n_gpu_layers=n_gpu_layers, devices=devices, tensor_split=tensor_split)
     return footprint._weights(facts, load, footprint._pools(12, load))
 
 
@@ -137,6 +137,20 @@ def test_layers_go_to_devices_from_the_end(
     n_gpu_layers: int, devices: tuple[str, ...], expected: dict[str, int]
 ) -> None:
     assert weights_on(n_gpu_layers, *devices) == expected
+
+
+@pytest.mark.parametrize(
+    ("tensor_split", "expected"),
+    [
+        ((0.5, 0.5), {HOST: 1000, "gpu0": 70, "gpu1": 57}),
+        ((0.25, 0.75), {HOST: 1000, "gpu0": 40, "gpu1": 87}),  # layer 3 of 13 begins before a quarter
+        ((0.9, 0.1), {HOST: 1000, "gpu0": 120, "gpu1": 7}),
+        ((0.1, 0.2, 0.7), {HOST: 1000, "gpu0": 20, "gpu1": 20, "gpu2": 87}),
+    ],
+)
+def test_devices_have_their_shares_of_the_layers(tensor_split: tuple[float, ...], expected: dict[str, int]) -> None:
+    devices = ("gpu0", "gpu1", "gpu2")[: len(tensor_split)]
+    assert weights_on(-1, *devices, tensor_split=tensor_split) == expected
 
 
 def test_kv_lives_beside_its_layer() -> None:

@@ -119,6 +119,7 @@ def where(sizes_gib: list[float], options: ModelOptions | None = None) -> list[t
         ([24, 24], [(("gpu0",), -1), (("gpu1",), -1)]),
         ([4, 24], [(("gpu1",), -1)]),  # the one that takes it whole
         ([8, 8], [(("gpu0", "gpu1"), -1)]),  # only both together do
+        ([5, 9], [(("gpu0", "gpu1"), -1)]),  # the larger one has more of it: halves would not fit
         ([1], [((), 0)]),  # not even a layer fits
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from inferd.daemon.domain.decision import Evict, Load
 from inferd.daemon.policy.ledger import Ledger
-from inferd.daemon.policy.rooms import LEAD_S, NoRoom
+from inferd.daemon.policy.rooms import LEAD_S, START_S, NoRoom
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, FOREVER, NORMAL, add, job, load, pace, ready, scheduler
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_classes_decide_before_the_wait_is_over(theirs, mine, why) -> None:  # t
 
 def test_a_load_that_was_measured_counts_and_else_its_size() -> None:
     it = scheduler()
-    assert it.rooms.reload_s(it.places["m"]) == pytest.approx(50 / 500e6)
+    assert it.rooms.reload_s(it.places["m"]) == pytest.approx(START_S + 50 / 500e6)
     it.lanes["m"].pace.load_s.add(3.0)
     assert it.rooms.reload_s(it.places["m"]) == 3.0
 
