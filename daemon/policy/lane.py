@@ -92,8 +92,17 @@ class Lane:
 
     def wanted_since_s(self) -> float | None:
         """Since when somebody waits for it to be loaded; None when nobody does."""
-        since = [s for s in (self.line.oldest_s(), self.asked_s, *self.leases.values()) if s is not None]
-        return max([min(since), *(place.cold_s for place in self.places)]) if since else None
+        first_s = self._first_s()
+        return None if first_s is None else max([first_s, *(place.cold_s for place in self.places)])
+
+    def had_its_turn(self) -> bool:
+        """Who waits longest waited already when the model was loaded last."""
+        first_s = self._first_s()
+        return first_s is not None and any(place.cold_s > first_s for place in self.places)
+
+    def _first_s(self) -> float | None:
+        since = (self.line.oldest_s(), self.asked_s, *self.leases.values())
+        return min((s for s in since if s is not None), default=None)
 
     def wants_another(self) -> bool:
         """All slots of what is loaded are taken, somebody waits, and one more copy may be loaded."""

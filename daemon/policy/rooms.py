@@ -135,7 +135,7 @@ class Rooms:
         if since_s is None or any(place.up for place in lane.places):
             return None
         times = [since_s + self._patience_s(lane)]
-        times += [self._settled_s(other) for other in self.places() if other.slots]
+        times += [at_s(other) for other in self.places() if other.slots for at_s in (self._settled_s, self._earned_s)]
         return min((time_s for time_s in times if time_s > now_s), default=None)
 
     def _free_bytes(self, place: Place, pool: str) -> int:
@@ -194,10 +194,12 @@ class Rooms:
         theirs = 0 if asked and not spare else other.lane.rank_of(other.running)
         if theirs is None:
             return ""
-        mine = self._rank(place.lane, now_s)
-        if mine < theirs:
+        mine = place.lane.highest_rank() or 0
+        if mine < theirs or (spare and mine == theirs):
             return ""
-        return "" if mine == theirs and (spare or self._waited_out(place.lane, now_s)) else "busy"
+        # Who has waited out its patience asks in the highest class; who had its turn lets the others have theirs.
+        turn_is_over = now_s >= self._earned_s(other) or not place.lane.had_its_turn()
+        return "" if self._waited_out(place.lane, now_s) and turn_is_over else "busy"
 
     def _settled_s(self, other: Place) -> float:
         """Until when a model stays at least: what it runs has computed its prompts again, and as long once more.
@@ -210,10 +212,9 @@ class Rooms:
         longest = max((ticket.start_tokens for ticket in other.running.values()), default=0)
         return other.ready_s + max(self.options.min_resident_s, 2 * longest * prefill_ms / 1e3)
 
-    def _rank(self, lane: Lane, now_s: float) -> int:
-        """The class that a lane asks in; one that has waited out its patience asks in the highest."""
-        rank = lane.highest_rank()
-        return 0 if rank is None or self._waited_out(lane, now_s) else rank
+    def _earned_s(self, other: Place) -> float:
+        """Until when a busy model keeps its memory from its equals: it works at least as long as its load took."""
+        return other.ready_s + self.reload_s(other)
 
     def _waited_out(self, lane: Lane, now_s: float) -> bool:
         if any(place.closed_until_s > now_s and place.name in self.ledger.reservations for place in lane.places):

@@ -9,15 +9,27 @@ import pytest
 from inferd.daemon.domain.decision import Evict, Load
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.policy.rooms import LEAD_S, START_S, NoRoom
-from inferd.tests.daemon.policy.tools import BATCH, CHAT, FOREVER, NORMAL, add, job, load, pace, ready, scheduler
+from inferd.tests.daemon.policy.tools import (
+    BATCH,
+    CHAT,
+    FOREVER,
+    NORMAL,
+    add,
+    job,
+    load,
+    pace,
+    ready,
+    reserve,
+    scheduler,
+)
 
 if TYPE_CHECKING:
     from inferd.daemon.policy.scheduler import Scheduler
 
 
-def stays(it: Scheduler, model: str = "m", now_s: float = 100.0) -> str:
-    """Why `m` does not make way for `other`."""
-    question = it.rooms.question(it.places["other"], now_s)
+def stays(it: Scheduler, model: str = "m", now_s: float = 100.0, asks: str = "other") -> str:
+    """Why one does not make way for another."""
+    question = it.rooms.question(it.places[asks], now_s)
     return next(holder.stays for holder in question.holders if holder.model == model)
 
 
@@ -116,3 +128,20 @@ def test_a_device_that_is_no_pool_has_no_room() -> None:
     assert isinstance(it.rooms.ledger, Ledger)
     with pytest.raises(NoRoom):
         it.rooms.claim(it.lanes["other"], 0.0)
+
+
+def test_a_model_that_was_swapped_out_lets_the_other_one_work_as_long_as_its_load_took() -> None:
+    it, runs, wants = ready(host_bytes=60), job(NORMAL), job(NORMAL, "other", arrived_s=1.0)
+    it.lanes["m"].pace.load_s.value = it.lanes["other"].pace.load_s.value = 5.0
+    it.on_request(runs, 0.0)
+    it.on_request(wants, 1.0)
+    assert it.on_tick(20.0) == [Evict("m")]  # it never had a turn before
+    it.on_closed("m", FOREVER)
+    it.on_parked(runs, 20.0)
+    it.rooms.ledger.release(it.rooms.ledger.reservations["m"])
+    assert it.on_cold("m", 21.0) == [Load("other")]
+    reserve(it, "other")
+    it.on_ready("other", 1, 1000, 5.0, 26.0)
+    assert stays(it, "other", 30.9, asks="m") == "busy"  # its patience of 5 s is over, the other's 5 s are not
+    assert it.wake_s(30.0) == pytest.approx(31.0)
+    assert it.on_tick(31.0) == [Evict("other")]
