@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp.llama_cpp as c
 import numpy as np
 
-from .devices import handles
+from .devices import offload
 from .log import CONT, INFO, LlamaLog
 
 if TYPE_CHECKING:
@@ -92,12 +92,7 @@ class Model:
         if plain_kernels:
             os.environ["GGML_CPU_TILED_MM"] = "0"  # read once, at the first computation of this process
         params.load_mode = c.LLAMA_LOAD_MODE_MMAP if use_mmap else c.LLAMA_LOAD_MODE_NONE
-        chosen = handles(devices) if n_gpu_layers else []
-        pointers = (ctypes.c_void_p * (len(chosen) + 1))(*chosen, None)
-        if chosen or n_gpu_layers == 0:
-            params.devices = ctypes.addressof(pointers)
-        if len(chosen) > 1:  # without a word from us llama.cpp would go by what is free, and no estimate could follow
-            params.tensor_split = (ctypes.c_float * c.llama_max_devices())(*(tensor_split or [1.0] * len(chosen)))
+        kept = offload(params, devices, tensor_split)
         failure: list[BaseException] = []
 
         def on_progress(fraction: float, _: object) -> bool:
@@ -112,6 +107,7 @@ class Model:
         params.progress_callback = callback
         log.errors.clear()
         self._model = c.llama_model_load_from_file(os.fsencode(path), params)
+        del kept  # C has read it
         if failure:
             raise failure[0]
         if not self._model:

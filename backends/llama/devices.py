@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as c
 
@@ -37,6 +37,17 @@ def handles(names: Sequence[str]) -> list[int]:
         if not handle:
             raise LookupError(f"this build of llama.cpp finds no device {name}")
     return list(found.values())
+
+
+def offload(params: Any, devices: Sequence[str], tensor_split: Sequence[float]) -> Any:
+    """Say in llama_model_params where the offloaded layers go; returns what C points to. Raises LookupError."""
+    chosen = handles(devices) if params.n_gpu_layers else []
+    pointers = (ctypes.c_void_p * (len(chosen) + 1))(*chosen, None)
+    if chosen or params.n_gpu_layers == 0:
+        params.devices = ctypes.addressof(pointers)
+    if len(chosen) > 1:  # without a word from us llama.cpp would go by what is free, and no estimate could follow
+        params.tensor_split = (ctypes.c_float * c.llama_max_devices())(*(tensor_split or [1.0] * len(chosen)))
+    return pointers
 
 
 def backend_devices() -> list[dict[str, object]]:

@@ -48,7 +48,7 @@ class Wishes:
             await change
             deployment = self.node.fleet.deployments[name]  # another one, if its file was replaced meanwhile
             if deployment.state is ModelState.COLD and deployment.load_error is None:
-                self._ask(deployment)  # it was still draining when we asked first
+                self._ask(deployment)  # a place that was closed meanwhile took the first ask with it
         yield deployment.model
 
     async def lease(self, name: str) -> AsyncGenerator[Model, None]:
