@@ -21,6 +21,14 @@ class LoadError(Exception):
         self.code = code
 
 
+class GrammarError(Exception):
+    """Nothing can be made of the form that an answer is to have; the message is fit for a client."""
+
+    def __init__(self, message: str, code: Literal["grammar", "unsupported"] = "grammar") -> None:
+        super().__init__(message)
+        self.code: Literal["grammar", "unsupported"] = code
+
+
 class Engine(Protocol):
     """A loaded model that computes requests side by side.
 

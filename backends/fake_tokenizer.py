@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .engine import GrammarError
 from .fake import N_VOCAB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .facts import LoadPlan
-    from .messages import ChatMessage
+    from .messages import ChatMessage, FormatKind
 
 
 class FakeTokenizer:
@@ -22,6 +23,9 @@ class FakeTokenizer:
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return list(prompt.encode(errors="replace"))
+
+    def compile(self, kind: FormatKind, text: str) -> str:
+        raise GrammarError("the fake engine follows no grammar", "unsupported")
 
 
 def load(plan: LoadPlan) -> FakeTokenizer:

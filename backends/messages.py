@@ -24,6 +24,9 @@ class FinishReason(Enum):
     ERROR = "error"
 
 
+FormatKind = Literal["json_object", "json_schema", "grammar"]
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How tokens are drawn. Ranges are checked in the daemon (daemon/domain/request.py) before they come here."""
 
@@ -41,6 +44,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
+    grammar: str = ""  # what Compiled said; ""  lets every token come
 
 
 # daemon -> worker
@@ -63,6 +67,10 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     params: SamplingParams
     rank: int = 0  # when KV is short the lowest rank is parked first
     sent_bytes: int = 0
+    itl_target_ms: float = (
+        0.0  # the gap between two tokens that prompts beside it may cause; 0: the engine's own choice
+    )
+    cache_salt: str = ""  # computed prompts are shared between requests with the same one
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -100,6 +108,19 @@ class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
     parse_special: bool = True  # "<|im_end|>" in the text becomes that control token
 
 
+class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
+    """Make of a form that answers are to have what the worker understands."""
+
+    id: str
+    kind: FormatKind
+    text: str  # a JSON schema, or GBNF
+
+
+class Compiled(msgspec.Struct, frozen=True, array_like=True, tag="compiled"):
+    id: str
+    grammar: str
+
+
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
     id: str
     tokens: list[int]
@@ -107,7 +128,7 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
 
 class PrepareFailed(msgspec.Struct, frozen=True, array_like=True, tag="prepare_failed"):
     id: str
-    code: Literal["template", "no_template", "limit", "tokenize"]
+    code: Literal["template", "no_template", "limit", "tokenize", "grammar", "unsupported"]
     message: str
 
 
@@ -126,6 +147,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     device: str  # "CPU", or what llama.cpp calls the device
     load_ms: float
     buffers: dict[str, int]  # llama.cpp's own buffer-size lines: "CPU model" -> bytes
+    shares_prefixes: bool = False  # what requests with one cache_salt begin with is computed and kept once
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load_failed"):
@@ -146,7 +168,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
     job: str
     attempt: int
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int  # of the prompt and what was generated before, those that were computed already
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
@@ -172,6 +194,8 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     decode_ms: float
     error: str = ""  # with reason ERROR: one sentence for the client
     n_computed: int = 0  # tokens that this attempt has put through the model
+    draft_n: int = 0  # guessed tokens that were computed before it was their turn
+    draft_n_accepted: int = 0  # of those, the ones that came
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
@@ -182,6 +206,8 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     n_tokens: int  # completion tokens computed so far in this attempt and before
     parked: bool = False
     n_computed: int = 0  # tokens that this attempt has put through the model
+    draft_n: int = 0
+    draft_n_accepted: int = 0
 
 
 class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
@@ -189,12 +215,14 @@ class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
 
     running: int
     waiting: int
-    kv_cells_used: int
+    kv_cells_used: int  # that requests run on, each counted once
     prefill_tokens: int  # since the start
     decode_tokens: int
     steps: int
     step_ms: float  # of the last step
     rss_bytes: int
+    kv_cells_kept: int = 0  # of ended requests, for those that begin alike
+    cached_tokens: int = 0  # since the start: that were to be computed and were known
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
@@ -203,8 +231,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     events: list[Started | Delta | Finished | Stopped]
 
 
-ToWorker = Load | Submit | Cancel | Cores | Stop | Prepare
-FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | PrepareFailed
+ToWorker = Load | Submit | Cancel | Cores | Stop | Prepare | Compile
+FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | Compiled | PrepareFailed
 Event = Started | Delta | Finished | Stopped
 
 encode = msgspec.msgpack.Encoder().encode

@@ -14,15 +14,27 @@ from typing import TYPE_CHECKING, Protocol
 
 from .channel import SyncChannel
 from .child import settle
-from .engine import LoadError
-from .messages import Load, LoadFailed, Prepare, Prepared, PrepareFailed, Ready, Stop, decode_to_worker, encode
+from .engine import GrammarError, LoadError
+from .messages import (
+    Compile,
+    Compiled,
+    Load,
+    LoadFailed,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    Stop,
+    decode_to_worker,
+    encode,
+)
 from .template import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .facts import LoadPlan
-    from .messages import ChatMessage
+    from .messages import ChatMessage, FormatKind
 
 PROMPT_BYTES = 4 * 2**20
 HEADROOM_BYTES = 768 * 2**20  # address space beyond what the loaded vocabulary takes
@@ -38,6 +50,9 @@ class Tokenizer(Protocol):
         """None when the model has no chat template. Raises TemplateError."""
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def compile(self, kind: FormatKind, text: str) -> str:
+        """What the worker understands of a form. Raises GrammarError."""
 
 
 TOKENIZERS = {"llama": ".llama.tokenizer", "fake": ".fake_tokenizer"}
@@ -105,6 +120,9 @@ def serve(channel: SyncChannel, tokenizer: Tokenizer) -> None:
             case Prepare() as request:
                 limit_cpu()
                 channel.send(encode(prepare(tokenizer, request)))
+            case Compile() as request:
+                limit_cpu()
+                channel.send(encode(compile_form(tokenizer, request)))
             case Stop():
                 return
             case other:
@@ -133,6 +151,16 @@ def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
     if not tokens:
         return PrepareFailed(request.id, "tokenize", "the prompt is empty")
     return Prepared(request.id, tokens)
+
+
+def compile_form(tokenizer: Tokenizer, request: Compile) -> Compiled | PrepareFailed:
+    """A form for the worker, or why there is none."""
+    try:
+        return Compiled(request.id, tokenizer.compile(request.kind, request.text))
+    except GrammarError as error:
+        return PrepareFailed(request.id, error.code, str(error))
+    except MemoryError:
+        return PrepareFailed(request.id, "limit", "the form needs too much memory to compile")
 
 
 if __name__ == "__main__":

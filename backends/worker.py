@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STATS_EVERY_S = 1.0
 PROGRESS_STEP = 0.01
-ENGINES = {"llama": ".llama.engine", "fake": ".fake"}  # a new backend: one folder, one row here, one in kinds
+ENGINES = {"llama": ".llama.loading", "fake": ".fake"}  # a new backend: one folder, one row here, one in kinds
 
 
 class _Stopped(Exception):

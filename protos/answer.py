@@ -47,6 +47,8 @@ class Timings:
     itl_max_ms: float
     prefill_ms: float
     decode_ms: float
+    draft_n: int = 0  # tokens that were guessed and computed before it was their turn
+    draft_n_accepted: int = 0  # of those, the ones that came
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,17 @@ class Answer:
         self.endings[finished.choice] = Ending(
             FINISH_REASONS.get(finished.finish_reason, "stop"),
             Usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
-            Timings(t.queue_ms, t.ttft_ms, t.e2e_ms, t.tpot_ms, t.itl_max_ms, t.prefill_ms, t.decode_ms),
+            Timings(
+                t.queue_ms,
+                t.ttft_ms,
+                t.e2e_ms,
+                t.tpot_ms,
+                t.itl_max_ms,
+                t.prefill_ms,
+                t.decode_ms,
+                t.draft_n,
+                t.draft_n_accepted,
+            ),
         )
 
     def _first_ending(self) -> Ending | None:

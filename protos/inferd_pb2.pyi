@@ -508,7 +508,7 @@ class Resumed(google.protobuf.message.Message):
 
     WHY_FIELD_NUMBER: builtins.int
     why: builtins.str
-    """preempted, evicted, kv_full"""
+    """preempted, evicted, kv_full, device_lost, worker_crashed"""
     def __init__(
         self,
         *,
@@ -550,6 +550,8 @@ class Timings(google.protobuf.message.Message):
     E2E_MS_FIELD_NUMBER: builtins.int
     PREFILL_MS_FIELD_NUMBER: builtins.int
     DECODE_MS_FIELD_NUMBER: builtins.int
+    DRAFT_N_FIELD_NUMBER: builtins.int
+    DRAFT_N_ACCEPTED_FIELD_NUMBER: builtins.int
     queue_ms: builtins.float
     """arrival to start in the worker"""
     ttft_ms: builtins.float
@@ -562,6 +564,10 @@ class Timings(google.protobuf.message.Message):
     """arrival to finish"""
     prefill_ms: builtins.float
     decode_ms: builtins.float
+    draft_n: builtins.int
+    """guessed tokens that were computed before it was their turn"""
+    draft_n_accepted: builtins.int
+    """of those, the ones that came"""
     def __init__(
         self,
         *,
@@ -572,8 +578,10 @@ class Timings(google.protobuf.message.Message):
         e2e_ms: builtins.float = ...,
         prefill_ms: builtins.float = ...,
         decode_ms: builtins.float = ...,
+        draft_n: builtins.int = ...,
+        draft_n_accepted: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["decode_ms", b"decode_ms", "e2e_ms", b"e2e_ms", "itl_max_ms", b"itl_max_ms", "prefill_ms", b"prefill_ms", "queue_ms", b"queue_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decode_ms", b"decode_ms", "draft_n", b"draft_n", "draft_n_accepted", b"draft_n_accepted", "e2e_ms", b"e2e_ms", "itl_max_ms", b"itl_max_ms", "prefill_ms", b"prefill_ms", "queue_ms", b"queue_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]) -> None: ...
 
 Global___Timings: typing_extensions.TypeAlias = Timings
 
@@ -1149,6 +1157,7 @@ class ModelState(google.protobuf.message.Message):
     TOKENS_PER_S_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     ESTIMATE_ERROR_FIELD_NUMBER: builtins.int
+    KV_CELLS_KEPT_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     backend: builtins.str
@@ -1170,6 +1179,8 @@ class ModelState(google.protobuf.message.Message):
     error: builtins.str
     estimate_error: builtins.float
     """(estimated - observed) / observed bytes at the last load, in the pool where it was worst"""
+    kv_cells_kept: builtins.int
+    """of ended requests, for those that begin alike"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1194,9 +1205,10 @@ class ModelState(google.protobuf.message.Message):
         tokens_per_s: builtins.float = ...,
         error: builtins.str = ...,
         estimate_error: builtins.float | None = ...,
+        kv_cells_kept: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "pid", b"pid", "rss_bytes", b"rss_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_kept", b"kv_cells_kept", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_estimate_error", b"_estimate_error"]) -> typing.Literal["estimate_error"] | None: ...
     @typing.overload
@@ -1384,6 +1396,7 @@ class Rates(google.protobuf.message.Message):
     COMPUTED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
     DELIVERED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
     WASTED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_CACHED_TOTAL_FIELD_NUMBER: builtins.int
     prompt_tokens_per_s: builtins.float
     generation_tokens_per_s: builtins.float
     num_requests_running: builtins.int
@@ -1402,6 +1415,8 @@ class Rates(google.protobuf.message.Message):
     """put through a model, in attempts that are over"""
     delivered_tokens_total: builtins.int
     """of those, what answers were made of"""
+    prompt_tokens_cached_total: builtins.int
+    """of the prompts' tokens, those that had been computed before"""
     @property
     def wasted_tokens_total(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """And the rest, by why: preempted, evicted, kv_full, or the code of the error that ended the request. An attempt that
@@ -1427,9 +1442,10 @@ class Rates(google.protobuf.message.Message):
         computed_tokens_total: builtins.int = ...,
         delivered_tokens_total: builtins.int = ...,
         wasted_tokens_total: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        prompt_tokens_cached_total: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "computed_tokens_total", b"computed_tokens_total", "delivered_tokens_total", b"delivered_tokens_total", "evictions_total", b"evictions_total", "generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "num_requests_running", b"num_requests_running", "num_requests_waiting", b"num_requests_waiting", "preemptions_total", b"preemptions_total", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms", "wasted_tokens_total", b"wasted_tokens_total"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "computed_tokens_total", b"computed_tokens_total", "delivered_tokens_total", b"delivered_tokens_total", "evictions_total", b"evictions_total", "generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "num_requests_running", b"num_requests_running", "num_requests_waiting", b"num_requests_waiting", "preemptions_total", b"preemptions_total", "prompt_tokens_cached_total", b"prompt_tokens_cached_total", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms", "wasted_tokens_total", b"wasted_tokens_total"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms"]) -> typing.Literal["ttft_p50_ms"] | None: ...
     @typing.overload

@@ -10,22 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .pace import BLOCK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence as Many
 
     from .sequence import Sequence
 
-BLOCK = 64  # rows from which kernels for many rows are used
-CHUNKS = (512, 256, 128, BLOCK)
-ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a new request joins
-BESIDE_MS = 150.0  # and beside answers that flow: the gap between two of their tokens
-LONG_MS = 100.0  # a call that takes longer can be broken off
 FLOWS_FROM = 4  # tokens; an answer that has just begun belongs to the burst it came with, and waits for the rest of it
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next `n_rows` tokens of a sequence."""
+    """The next `n_rows` tokens of a sequence; its draft comes on top."""
 
     sequence: Sequence
     n_rows: int
@@ -40,49 +37,67 @@ class Call:
 
     @property
     def n_rows(self) -> int:
-        return sum(piece.n_rows for piece in self.pieces) + self.padded
+        return sum(piece.n_rows + len(piece.sequence.draft) for piece in self.pieces) + self.padded
+
+    def drop_drafts(self) -> bool:
+        """Compute no guesses; False when there are none."""
+        drafts = [piece.sequence.draft for piece in self.pieces if piece.sequence.draft]
+        for draft in drafts:
+            draft.clear()
+        return bool(drafts)
 
 
-def chunk_rows(n_ubatch: int, row_ms: float | None, *, beside: bool) -> int:
-    """Prompt rows for one step, by the measured time of a row (None: not measured yet)."""
-    largest = min(n_ubatch, 128 if beside else CHUNKS[0])
-    budget_ms = BESIDE_MS if beside else ALONE_MS
-    for rows in CHUNKS:
-        if rows <= largest and (row_ms is None or rows * row_ms <= budget_ms):
-            return rows
-    return min(largest, BLOCK)
+def flowing(sequences: Many[Sequence]) -> list[Sequence]:
+    """Those whose answers somebody is reading, and a long step would interrupt."""
+    return [s for s in sequences if s.decoding and s.n_completion >= FLOWS_FROM]
 
 
-def is_long(n_rows: int, row_ms: float | None) -> bool:
-    """Whether a call is worth the asking in between; tokens of running answers are not."""
-    return n_rows >= BLOCK and (row_ms is None or n_rows * row_ms >= LONG_MS)
+def in_turn(running: Many[Sequence]) -> list[Sequence]:
+    """Those that do not wait for another, the highest rank first, of equals the oldest.
 
-
-def anything_flows(sequences: Many[Sequence]) -> bool:
-    """Somebody is reading an answer that a long step would interrupt."""
-    return any(s.decoding and s.n_completion >= FLOWS_FROM for s in sequences)
+    Who computes what others wait for has the rank of the highest of them.
+    """
+    ranks = {s: s.submit.rank for s in running}
+    for s in reversed(running):  # who waits came after whom it waits for
+        if s.leader is not None:
+            ranks[s.leader] = max(ranks[s.leader], ranks[s])
+    return sorted((s for s in running if s.leader is None), key=lambda s: -ranks[s])
 
 
 def plan_fast(sequences: Many[Sequence], chunk: int, n_ubatch: int) -> list[Call]:
-    """One call: every decoding row, then prompts, first come first served, up to `chunk` rows in all.
+    """One call: every decoding row, then prompts, first come first served, about `chunk` rows in all.
 
-    Kernels take rows by four and a row left over costs as much as four, so the call is filled to the row. Where prompts
-    are cut does not matter: the rows of the whole call decide its kernels.
+    Where prompts are cut does not matter: the rows of the whole call decide its kernels.
     """
     call = Call([Piece(s, 1) for s in sequences if s.decoding])
     prompts = [s for s in sequences if not s.decoding]
-    n_left = sum(s.n_left for s in prompts)
-    if call.n_rows > chunk // 2:
-        chunk += BLOCK
-    n_rows = min(n_left, min(chunk, n_ubatch) - call.n_rows)
-    if n_left - n_rows < BLOCK and call.n_rows + n_left <= n_ubatch:
-        n_rows = n_left  # what would be left is a short call, and those are dear
+    n_rows = _share(sum(s.n_left for s in prompts), call.n_rows, min(chunk, n_ubatch), n_ubatch)
     for s in prompts:
         if n_rows:
             piece = Piece(s, min(s.n_left, n_rows))
             call.pieces.append(piece)
             n_rows -= piece.n_rows
     return [call] if call.pieces else []
+
+
+def _share(n_left: int, n_decoding: int, chunk: int, n_ubatch: int) -> int:
+    """What of `n_left` rows of prompts joins the call: in equal parts, as a short one left for the end would be dear.
+
+    Kernels take rows by four and a row left over costs as much as four, so the call has a multiple of that, where
+    it may.
+    """
+    if not n_left or n_decoding >= n_ubatch:
+        return 0
+    if n_decoding > chunk // 2:
+        chunk = min(chunk + BLOCK, n_ubatch)
+    n_steps = -(-n_left // (chunk - n_decoding))
+    if n_decoding + n_left // n_steps < BLOCK and n_steps > 1:
+        n_steps -= 1
+    n_rows = -(-n_left // n_steps)
+    by_four = n_rows - (n_decoding + n_rows) % -4
+    if n_steps == 1 or n_decoding + (n_left - by_four) // (n_steps - 1) >= BLOCK:
+        n_rows = by_four
+    return min(n_rows, n_left, n_ubatch - n_decoding)
 
 
 def plan_exact(sequences: Many[Sequence], chunk: int) -> list[Call]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as c
@@ -13,6 +12,7 @@ import numpy as np
 
 from .devices import offload
 from .log import CONT, INFO, LlamaLog
+from .vocab import Vocab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,64 +132,6 @@ class Model:
         c.llama_model_free(self._model)
 
 
-class Vocab:
-    """Tokens and their bytes."""
-
-    def __init__(self, vocab: Any) -> None:
-        self._vocab = vocab
-        self.n_tokens: int = c.llama_vocab_n_tokens(vocab)
-        self.bos = _token_or_none(c.llama_vocab_bos(vocab))
-        self.eos = _token_or_none(c.llama_vocab_eos(vocab))
-        self._piece_buffer = ctypes.create_string_buffer(256)
-        self._pieces: dict[int, bytes] = {}
-
-    @cached_property
-    def eog(self) -> frozenset[int]:
-        """Tokens that end a generation."""
-        return frozenset(t for t in range(self.n_tokens) if c.llama_vocab_is_eog(self._vocab, t))
-
-    @cached_property
-    def suppressed(self) -> tuple[int, ...]:
-        """Tokens the model's file says must never be drawn."""
-        n = ctypes.c_int32(0)
-        tokens = c.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n))
-        return tuple(tokens[i] for i in range(n.value)) if tokens else ()
-
-    @property
-    def add_bos(self) -> bool:
-        return bool(c.llama_vocab_get_add_bos(self._vocab))
-
-    def text(self, token: int | None) -> str:
-        """How the vocabulary spells a token: "<|im_end|>"."""
-        raw = None if token is None else c.llama_vocab_get_text(self._vocab, token)
-        return raw.decode(errors="replace") if raw else ""
-
-    def piece(self, token: int) -> bytes:
-        """What a token adds to a text; control tokens add nothing."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            n = c.llama_token_to_piece(self._vocab, token, self._piece_buffer, len(self._piece_buffer), 0, False)
-            if n < 0:
-                self._piece_buffer = ctypes.create_string_buffer(-n)
-                n = c.llama_token_to_piece(self._vocab, token, self._piece_buffer, -n, 0, False)
-            piece = self._pieces[token] = self._piece_buffer.raw[:n]
-        return piece
-
-    def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
-        n_max = len(text) + 8
-        for _ in range(2):
-            tokens = (c.llama_token * n_max)()
-            n = c.llama_tokenize(self._vocab, text, len(text), tokens, n_max, add_special, parse_special)
-            if n >= 0:
-                return list(tokens[:n])
-            n_max = -n
-        raise AssertionError("llama_tokenize asked for more room twice")
-
-
-def _token_or_none(token: int) -> int | None:
-    return None if token == c.LLAMA_TOKEN_NULL else token
-
-
 class Batch:
     """Rows of one llama_decode in arrays that are allocated once; slices are filled, not single tokens."""
 
@@ -216,16 +158,16 @@ class Batch:
         self.raw.n_tokens = 0
         self.n_wanted = 0
 
-    def add(self, seq: int, pos: int, tokens: Sequence[int], *, want_last: bool) -> None:
-        """Append rows of one sequence; with `want_last` the last one's logits are kept."""
+    def add(self, seq: int, pos: int, tokens: Sequence[int], *, n_wanted: int) -> None:
+        """Append rows of one sequence; the logits of the last `n_wanted` are kept."""
         start, stop = self.raw.n_tokens, self.raw.n_tokens + len(tokens)
         self._token[start:stop] = tokens
         self._pos[start:stop] = range(pos, pos + len(tokens)) if len(tokens) > 1 else pos
         self._seq[start:stop] = seq
         self._wanted[start:stop] = 0
-        if want_last:
-            self._wanted[stop - 1] = 1
-            self.n_wanted += 1
+        if n_wanted:
+            self._wanted[stop - n_wanted : stop] = 1
+            self.n_wanted += n_wanted
         self.raw.n_tokens = stop
 
 
@@ -239,6 +181,7 @@ class ContextShape:
 
     n_cells: int
     n_seqs: int
+    n_outputs: int  # rows of a batch whose logits can be wanted
     n_ubatch: int
     n_threads: int
     kv_type: str
@@ -253,8 +196,8 @@ class Context:
         params = c.llama_context_default_params()
         params.n_ctx = shape.n_cells
         params.n_batch = params.n_ubatch = shape.n_ubatch
-        # One row of logits per sequence: by default room for a whole batch of them would be reserved.
-        params.n_seq_max = params.n_outputs_max = shape.n_seqs
+        params.n_seq_max = shape.n_seqs
+        params.n_outputs_max = shape.n_outputs  # by default room for a whole batch of logits would be reserved
         params.n_threads = params.n_threads_batch = shape.n_threads
         params.type_k = params.type_v = KV_TYPES[shape.kv_type]
         params.kv_unified = shape.unified
@@ -321,9 +264,9 @@ class Context:
         """Free the cells of a sequence from `pos` on."""
         c.llama_memory_seq_rm(self._memory, seq, pos, -1)
 
-    def seq_cp(self, source: int, target: int) -> None:
-        """Let `target` share every cell of `source`; only with a unified cache."""
-        c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+    def seq_cp(self, source: int, target: int, start: int = 0, end: int = -1) -> None:
+        """Let `target` share the cells of `source` in [start, end), or from `start` on; only with a unified cache."""
+        c.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def state_get(self, seq: int) -> npt.NDArray[np.uint8]:
         """The KV of one sequence as bytes."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .batch import BLOCK
 from .binding import LAST_SEQ
+from .pace import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,10 @@ class Cells:
         """A request gives up its cells."""
         self._context.seq_rm(seq)
 
+    def cut(self, seq: int, pos: int, n_cells: int) -> None:
+        """A request gives up its last cells, those from `pos` on."""
+        self._context.seq_rm(seq, pos)
+
     def tidy(self, live: Live) -> bool:
         """Try to win room when there is none; False when nothing was won."""
         return False
@@ -56,7 +60,7 @@ class ExactCells(Cells):
         self.end = 0  # cells below are occupied, cells from here on are free
         self.n_dead = 0
         context.batch.clear()
-        context.batch.add(0, 0, [0] * N_FILLER, want_last=True)
+        context.batch.add(0, 0, [0] * N_FILLER, n_wanted=1)
         context.decode()
         self._filler = context.state_get(0)
         context.clear()
@@ -75,6 +79,9 @@ class ExactCells(Cells):
         self._bury(seq, n_cells)
         if self.n_dead > max(TIDY_CELLS, self.end - self.n_dead):
             self.tidy(live)
+
+    def cut(self, seq: int, pos: int, n_cells: int) -> None:
+        self._bury(seq, n_cells, pos)  # a hole here might be filled by others' rows
 
     def tidy(self, live: Live) -> bool:
         live = [(seq, n_cells) for seq, n_cells in live if n_cells]
@@ -101,9 +108,9 @@ class ExactCells(Cells):
             self.end += n_gap
         return True
 
-    def _bury(self, seq: int, n_cells: int) -> None:
-        self._context.seq_cp(seq, DEAD)
-        self._context.seq_rm(seq)
+    def _bury(self, seq: int, n_cells: int, pos: int = 0) -> None:
+        self._context.seq_cp(seq, DEAD, pos)
+        self._context.seq_rm(seq, pos)
         self.n_dead += n_cells
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..engine import LoadError
-from ..messages import Delta, Finished, FinishReason, Ready, Started, Stopped, WorkerStats
-from .batch import BLOCK, anything_flows, chunk_rows, is_long, plan_exact, plan_fast
-from .binding import Aborted, BindingError, Context, ContextShape, Model, log
-from .cells import Cells, ExactCells
-from .sampling import InvalidLogits, Sampler, logprob
+from ..engine import GrammarError
+from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerStats
+from .batch import flowing, in_turn, plan_exact, plan_fast
+from .binding import Aborted, log
+from .draw import draw, over
+from .grammar import Grammars
+from .lookup import Lookup
+from .pace import BLOCK, Pace
+from .sampling import Sampler
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -19,27 +22,30 @@ if TYPE_CHECKING:
     from ..facts import LoadPlan
     from ..messages import Event, Submit
     from .batch import Call
-    from .binding import Logits
+    from .binding import Context, Model
+    from .memory import Memory
 
 LISTEN_S = 0.02  # how often a long call looks for cancels
+GRAMMAR_S = 0.02  # how long an idle engine waits for a grammar before it listens again
 
 
 class LlamaEngine:
     """One model, one context, one thread; keeps the promise of ../engine.py."""
 
-    def __init__(self, plan: LoadPlan, model: Model, context: Context, load_ms: float) -> None:
+    def __init__(self, plan: LoadPlan, model: Model, context: Context, memory: Memory, load_ms: float) -> None:
         self._plan = plan
         self._model = model
         self._vocab = model.vocab
         self._context = context
         self._n_ctx = min(plan.n_ctx, context.n_ctx_seq)
-        self._cells = ExactCells(context) if plan.numerics == "exact" else Cells(context)
+        self._memory = memory
         self._running: list[Sequence] = []  # in order of arrival
         self._waiting: list[Submit] = []
         self._free = list(range(plan.n_slots))
         self._scratch = plan.n_slots
         self._events: list[Event] = []
-        self._row_ms: float | None = None  # of a prompt, measured
+        self._pace = Pace()
+        self._grammars = Grammars(model.vocab)
         self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
         self._prefill_tokens = self._decode_tokens = self._steps = 0
         self._step_ms = 0.0
@@ -51,6 +57,7 @@ class LlamaEngine:
             device=", ".join(log.devices) if plan.n_gpu_layers and log.devices else "CPU",
             load_ms=load_ms,
             buffers=dict(log.buffers),
+            shares_prefixes=memory.shares,
         )
 
     # the promise
@@ -98,15 +105,18 @@ class LlamaEngine:
         return WorkerStats(
             running=len(self._running),
             waiting=len(self._waiting),
-            kv_cells_used=self._cells_used(),
+            kv_cells_used=self._memory.n_used(self._running),
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
             steps=self._steps,
             step_ms=self._step_ms,
             rss_bytes=0,  # the worker loop knows
+            kv_cells_kept=self._memory.n_idle,
+            cached_tokens=self._memory.cached_tokens,
         )
 
     def close(self) -> None:
+        self._grammars.close()
         self._context.close()
         self._model.close()
 
@@ -123,60 +133,85 @@ class LlamaEngine:
         return "" if wrong is None else f"token {wrong} is not one of the model's {n_vocab} tokens"
 
     def _admit(self) -> None:
-        """Move what waits into free slots, unless it would only push out what runs."""
-        while self._waiting and self._free:
-            submit = self._waiting[0]
-            if self._running and len(submit.tokens) > self._context.n_cells - self._cells_booked():
+        """Move what waits into free slots, unless it would only push out what runs, or its grammar is not compiled."""
+        for submit in list(self._waiting):
+            if not self._free or not self._memory.room_for(submit, self._running):
                 return
-            self._waiting.pop(0)
-            sampler = Sampler(submit.params, self._vocab.eog, self._vocab.suppressed, self._vocab.n_tokens)
-            s = Sequence(submit, self._free.pop(0), sampler)
-            s.replay([self._vocab.piece(t) for t in submit.tokens[submit.n_prompt :]])
-            self._running.append(s)
-            if s.n_completion >= submit.params.max_tokens or len(s.tokens) >= self._n_ctx:
-                self._finish(s, FinishReason.LENGTH)
-            elif s.text.stopped:
-                self._finish(s, FinishReason.STOP)
+            grammar, idle = submit.params.grammar, not self._running
+            if not grammar or self._grammars.ready(grammar, GRAMMAR_S if idle else 0.0):
+                self._waiting.remove(submit)
+                self._begin(submit)
 
-    def _cells_used(self) -> int:
-        return sum(s.n_computed for s in self._running)
-
-    def _cells_booked(self) -> int:
-        return sum(len(s.tokens) for s in self._running)
-
-    def _live(self) -> list[tuple[int, int]]:
-        return [(s.seq, s.n_computed) for s in self._running]
+    def _begin(self, submit: Submit) -> None:
+        sampler = Sampler(submit.params, self._vocab.eog, self._vocab.suppressed, self._vocab.n_tokens)
+        s = Sequence(submit, self._free.pop(0), sampler, Lookup() if self._plan.n_draft else None)
+        generated = submit.tokens[submit.n_prompt :]
+        s.replay([self._vocab.piece(t) for t in generated])
+        self._memory.join(s, self._running)
+        self._running.append(s)
+        try:
+            if submit.params.grammar:
+                s.grammar = self._grammars.begin(submit.params.grammar)
+                s.grammar.accept(*generated)
+        except GrammarError as error:
+            return self._finish(s, FinishReason.ERROR, f"the grammar: {error}")
+        if (end := over(s, self._n_ctx)) is not None:
+            self._finish(s, *end)
+        return None
 
     def _release(self, s: Sequence) -> None:
-        """The request no longer runs. A later prefix tree takes the computed cells over here."""
         self._running.remove(s)
-        self._cells.release(s.seq, s.n_computed, self._live())
+        self._memory.end(s, self._running)
         self._free.append(s.seq)
 
     def _stop(self, s: Sequence, *, parked: bool) -> None:
         self._release(s)
-        self._events.append(Stopped(*s.name, s.n_completion, parked, s.n_computed))
+        self._events.append(Stopped(*s.name, s.n_completion, parked, s.n_own, s.n_drafted, s.n_accepted))
 
     def _start(self, s: Sequence, now_s: float) -> None:
         if s.started_s is None:
             s.started_s = now_s
-            self._events.append(Started(*s.name, s.n_prompt, cached_tokens=0))
+            self._events.append(Started(*s.name, s.n_prompt, s.n_cached))
 
     def _finish(self, s: Sequence, reason: FinishReason, error: str = "") -> None:
         self._start(s, time.perf_counter())
         self._release(s)
         tail = s.tail()
         times_ms = s.timings_ms(time.perf_counter())
-        self._events.append(Finished(*s.name, reason, tail, s.n_completion, *times_ms, error, s.n_computed))
+        drafts = s.n_drafted, s.n_accepted
+        self._events.append(Finished(*s.name, reason, tail, s.n_completion, *times_ms, error, s.n_own, *drafts))
 
     # one step
 
     def _next_calls(self) -> list[Call]:
-        chunk = chunk_rows(self._context.batch.n_rows_max, self._row_ms, beside=anything_flows(self._running))
-        by_rank = sorted(self._running, key=lambda s: -s.submit.rank)  # of equals the oldest first
+        chunk = self._pace.chunk(self._context.batch.n_rows_max, self._budget_ms())
+        for i, s in enumerate(self._running):
+            if s.leader is not None and (s.leader.n_computed >= s.n_shared or s.leader not in self._running):
+                self._memory.join(s, self._running[:i])
+        by_rank = in_turn(self._running)
+        self._guess(by_rank)
         if self._plan.numerics == "exact":
             return plan_exact(by_rank, chunk)
         return plan_fast(by_rank, chunk, self._context.batch.n_rows_max)
+
+    def _guess(self, sequences: list[Sequence]) -> None:
+        """What may follow is computed, too, where no prompt waits and it pays."""
+        if not self._plan.n_draft or not all(s.decoding for s in sequences):
+            return
+        n_rows = len(sequences)
+        n_left = self._plan.n_draft if self._plan.numerics == "fast" else min(self._plan.n_draft, BLOCK - 1 - n_rows)
+        for s in sequences:
+            if s.lookup is not None:
+                n_most = min(n_left, self._n_ctx - len(s.tokens), s.submit.params.max_tokens - s.n_completion - 1)
+                s.draft = s.lookup.draft(s.tokens, n_rows, n_most, self._pace.flow_rows_ms)
+                if s.grammar is not None and len(forced := s.grammar.forced()[: max(0, n_most)]) > len(s.draft):
+                    s.draft = forced
+                n_rows, n_left = n_rows + len(s.draft), n_left - len(s.draft)
+
+    def _budget_ms(self) -> float | None:
+        """What a step may take for the sake of the answers that flow; None when none does."""
+        limits_ms = [s.submit.itl_target_ms for s in flowing(self._running)]
+        return min(limit_ms or self._pace.stall_ms() for limit_ms in limits_ms) if limits_ms else None
 
     def _run(self, call: Call, listen: Callable[[], bool] | None) -> None:
         """Compute one call and draw a token for each sequence that is complete."""
@@ -184,7 +219,7 @@ class LlamaEngine:
         while self._fill(call):
             start_s = time.perf_counter()
             try:
-                computed = self._cells.ready_for(call.n_rows) and self._compute(call, listen)
+                computed = self._memory.ready_for(call.n_rows) and self._compute(call, listen)
             except Aborted:
                 self._undo(call)
                 if not self._cancel_late():
@@ -197,15 +232,15 @@ class LlamaEngine:
                 self._draw(call)
                 self._cancel_late()
                 return
-            if self._cancel_late():
-                continue  # that made room
-            tidied = not tidied and self._cells.tidy(self._live())
+            if self._cancel_late() or call.drop_drafts() or self._memory.make_room(call.n_rows):
+                continue
+            tidied = not tidied and self._memory.tidy(self._running)
             if not tidied:
                 self._make_room()
 
     def _compute(self, call: Call, listen: Callable[[], bool] | None) -> bool:
         """False without room. A long call is broken off (Aborted) when one of its requests is cancelled meanwhile."""
-        if listen is None or not is_long(call.n_rows, self._row_ms):
+        if listen is None or not self._pace.is_long(call.n_rows):
             return self._context.decode()
         late = self._late = []
         names = {piece.sequence.name for piece in call.pieces}
@@ -241,11 +276,12 @@ class LlamaEngine:
         for piece in call.pieces:
             s, start = piece.sequence, piece.sequence.n_computed
             stop = start + piece.n_rows
-            batch.add(s.seq, start, s.tokens[start:stop], want_last=stop == len(s.tokens))
+            n_wanted = len(s.draft) + 1 if stop >= len(s.tokens) else 0
+            batch.add(s.seq, start, s.tokens[start:stop] + s.draft, n_wanted=n_wanted)
         if self._plan.numerics == "exact":
             call.padded = call.n_rows - call.padded == 1
         if call.padded:
-            batch.add(self._scratch, 0, [0], want_last=False)
+            batch.add(self._scratch, 0, [0], n_wanted=0)
         return bool(call.pieces)
 
     def _make_room(self) -> None:
@@ -261,88 +297,26 @@ class LlamaEngine:
         for piece in call.pieces:
             s = piece.sequence
             self._start(s, start_s)
-            n_prompt_rows += 0 if s.decoding else piece.n_rows
+            decoding = s.decoding
             s.n_computed += piece.n_rows
-        self._cells.took(call.n_rows - call.padded)
+            if not decoding:
+                n_prompt_rows += piece.n_rows
+                self._memory.keep(s)
+        self._memory.took(call.n_rows - call.padded)
         self._prefill_tokens += n_prompt_rows
-        if n_prompt_rows >= BLOCK:
-            row_ms = (time.perf_counter() - start_s) * 1e3 / call.n_rows
-            self._row_ms = row_ms if self._row_ms is None else 0.7 * self._row_ms + 0.3 * row_ms
+        self._pace.note(call.n_rows, n_prompt_rows, (time.perf_counter() - start_s) * 1e3)
 
     def _draw(self, call: Call) -> None:
         complete = [piece.sequence for piece in call.pieces if not piece.sequence.n_left]
-        if complete:
-            rows = self._context.logits()
-            for i, s in enumerate(complete):
-                self._draw_one(s, rows[i])
-
-    def _draw_one(self, s: Sequence, row: Logits) -> None:
-        index, n_top = s.n_completion, s.submit.params.logprobs
-        raw = None if n_top is None else row.copy()  # drawing changes the row
-        try:
-            token = s.sampler.sample(row, s.tokens, index)
-            logprobs = None if raw is None else [logprob(raw, token, n_top or 0, self._vocab.piece)]
-        except InvalidLogits:
-            return self._finish(s, FinishReason.ERROR, "the model produced invalid numbers")
-        if s.first_s is None:
-            s.first_s = time.perf_counter()
-        if token in self._vocab.eog:
-            return self._finish(s, FinishReason.STOP)
-        self._decode_tokens += 1
-        text = s.add(token, self._vocab.piece(token))
-        self._events.append(Delta(*s.name, index, [token], text, logprobs))
-        if s.text.stopped:
-            return self._finish(s, FinishReason.STOP)
-        if s.n_completion >= s.submit.params.max_tokens or len(s.tokens) >= self._n_ctx:
-            return self._finish(s, FinishReason.LENGTH)
-        return None
-
-
-def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
-    """Raises LoadError."""
-    start_s = time.perf_counter()
-    exact = plan.numerics == "exact"
-    if exact and (plan.kv_layout != "unified" or plan.flash_attention is False):
-        raise LoadError("unsupported", "numerics = exact needs kv_layout = unified and flash attention")
-    unified = plan.kv_layout == "unified"
-    try:
-        model = Model(
-            plan.path,
-            n_gpu_layers=plan.n_gpu_layers,
-            devices=plan.device_names,
-            tensor_split=plan.tensor_split,
-            use_mmap=plan.use_mmap,
-            plain_kernels=exact,
-            progress=progress,
-        )
-        if not model.is_generative:
-            raise LoadError("unsupported", "only models that generate text are served")
-        if exact and not model.keeps_all_cells:
-            raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
-        context = Context(
-            model,
-            ContextShape(
-                n_cells=plan.kv_cells,
-                n_seqs=plan.n_slots + unified,  # a split cache has no cells to spare for a scratch sequence
-                n_ubatch=max(plan.n_ubatch, BLOCK, plan.n_slots),
-                n_threads=max(1, plan.n_threads // 4),
-                kv_type=plan.kv_type,
-                unified=unified,
-                flash_attention=True if exact else plan.flash_attention,
-            ),
-        )
-    except BindingError as error:
-        raise LoadError(error.fault, str(error)) from error
-    except LookupError as error:
-        raise LoadError("unsupported", str(error)) from error
-    _warm_up(context)
-    context.use_threads(plan.n_threads)
-    return LlamaEngine(plan, model, context, (time.perf_counter() - start_s) * 1e3)
-
-
-def _warm_up(context: Context) -> None:
-    """Touch every weight once, so that the first request does not wait for the disk; others may want the cores now."""
-    context.batch.clear()
-    context.batch.add(0, 0, [0], want_last=True)
-    context.decode()
-    context.seq_rm(0)
+        if not complete:
+            return
+        rows, at = self._context.logits(), 0
+        for s in complete:
+            n_rows, n_before = len(s.draft) + 1, len(s.tokens)
+            end = draw(s, rows[at : at + n_rows], self._vocab, self._n_ctx, self._events)
+            at += n_rows
+            self._decode_tokens += len(s.tokens) - n_before
+            if end is not None:
+                self._finish(s, *end)
+            elif s.n_guessed:
+                self._memory.drop_guess(s)

@@ -183,8 +183,7 @@ def _n_seqs(plan: LoadPlan) -> int:
 
 def _compute(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, int]:
     """The worker itself, the logits it keeps, and one graph's buffers on every pool that computes."""
-    n_seqs = _n_seqs(plan)
-    logits_bytes = 4 * n_seqs * facts.n_vocab
+    logits_bytes = 4 * (_n_seqs(plan) + plan.n_draft) * facts.n_vocab
     process_bytes = PROCESS_BYTES + LIBRARY_BYTES + TOKEN_BYTES * facts.n_vocab + LAYER_BYTES * facts.n_layers
     parts = [(HOST, process_bytes + logits_bytes)]
     graph_bytes = max(_layer_bytes(facts, plan), logits_bytes + 8 * plan.n_ubatch * facts.n_embd)

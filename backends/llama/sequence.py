@@ -9,6 +9,9 @@ from ..text import TextStream
 
 if TYPE_CHECKING:
     from ..messages import Submit
+    from .grammar import Grammar
+    from .lookup import Lookup
+    from .prefix import Node
     from .sampling import Sampler
 
 
@@ -19,10 +22,20 @@ class Sequence:
     submit: Submit
     seq: int
     sampler: Sampler
+    lookup: Lookup | None = None
     tokens: list[int] = field(init=False)
     text: TextStream = field(init=False)
     unsent: str = ""  # text of a replay that the daemon has not seen
     n_computed: int = 0
+    grammar: Grammar | None = None
+    draft: list[int] = field(default_factory=list)  # guesses at what follows `tokens`, in the call that is due
+    n_guessed: int = 0  # cells it has beyond the computed ones, for guesses that were not right so far
+    n_drafted: int = 0
+    n_accepted: int = 0
+    held: Node | None = None  # where its cells that the tree keeps end
+    n_cached: int = 0  # of the computed ones, those that others had computed
+    leader: Sequence | None = None  # who computes what it needs next, so that it waits
+    n_shared: int = 0  # its first tokens up to here need no cells of its own, or will not
     started_s: float | None = None  # the first prompt row was computed
     first_s: float | None = None  # the first token of this attempt was drawn
 
@@ -41,6 +54,11 @@ class Sequence:
     @property
     def n_completion(self) -> int:
         return len(self.tokens) - self.submit.n_prompt
+
+    @property
+    def n_own(self) -> int:
+        """Rows that were computed for it."""
+        return self.n_computed - self.n_cached
 
     @property
     def n_left(self) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from ..engine import LoadError
 from ..template import ChatTemplate
 from .binding import BindingError, Model
+from .grammar import translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..facts import LoadPlan
-    from ..messages import ChatMessage
+    from ..messages import ChatMessage, FormatKind
 
 
 class LlamaTokenizer:
@@ -38,6 +39,9 @@ class LlamaTokenizer:
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         raw = prompt.encode(errors="replace")
         return self._vocab.tokenize(raw, add_special=add_special, parse_special=parse_special)
+
+    def compile(self, kind: FormatKind, text: str) -> str:
+        return translate(kind, text)
 
 
 def load(plan: LoadPlan) -> LlamaTokenizer:

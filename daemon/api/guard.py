@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ..domain.errors import Code, InferdError
-from .wire import to_status
+from .status import to_status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

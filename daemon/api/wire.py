@@ -6,16 +6,12 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import msgspec
-from google.protobuf import any_pb2
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from ...backends.messages import ChatMessage, FinishReason, SamplingParams
 from ...protos import inferd_pb2 as pb
 from ..domain.errors import Code, InferdError
+from ..domain.form import Form, check_form
 from ..domain.request import (
     MAX_ID_CHARS,
     MAX_MESSAGES,
@@ -37,26 +33,6 @@ if TYPE_CHECKING:
     from ..policy.journal import Record
     from ..system.catalog import Entry
 
-# Code -> (status, google.rpc code); tests hold it complete.
-STATUS: dict[Code, grpc.StatusCode] = {
-    Code.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Code.PROMPT_TOO_LONG: grpc.StatusCode.INVALID_ARGUMENT,
-    Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
-    Code.TEMPLATE_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
-    Code.MODEL_CORRUPT: grpc.StatusCode.FAILED_PRECONDITION,
-    Code.MODEL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
-    Code.NO_ROOM: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Code.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Code.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Code.SUPERSEDED: grpc.StatusCode.CANCELLED,
-    Code.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Code.CANCELLED: grpc.StatusCode.CANCELLED,
-    Code.SLOW_CONSUMER: grpc.StatusCode.ABORTED,
-    Code.WORKER_CRASHED: grpc.StatusCode.UNAVAILABLE,
-    Code.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
-    Code.INTERNAL: grpc.StatusCode.INTERNAL,
-}
 PRIORITY = {
     pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
     pb.INTERACTIVE: Priority.INTERACTIVE,
@@ -69,8 +45,6 @@ FINISH_REASON = {
     FinishReason.CANCELLED: pb.CANCELLED,
 }
 ROLES = ("system", "user", "assistant", "tool", "developer")
-DOMAIN = "inferd"
-MAX_MESSAGE_CHARS = 512  # it goes out twice, percent-encoded and in base64, and clients take 8 KiB of trailers
 
 
 # requests
@@ -101,6 +75,7 @@ def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
         session_id=_key(wire, "session_id"),
         run_id=_key(wire, "run_id"),
         supersede_key=_key(wire, "supersede_key"),
+        form=_form(wire.response_format),
     )
     n = wire.sampling.n if wire.sampling.HasField("n") else 1
     return [request] if n == 1 else [_choice(request, i) for i in range(n)]
@@ -115,11 +90,20 @@ def _choice(request: Request, i: int) -> Request:
 
 
 def _refuse_unsupported(wire: pb.GenerateRequest) -> None:
-    kind = wire.response_format.WhichOneof("format")
-    if kind not in (None, "text"):
-        raise InferdError(Code.UNSUPPORTED, f"response_format.{kind} is not supported yet", field="response_format")
     if wire.tools:
         raise InferdError(Code.UNSUPPORTED, "tools are not supported yet", field="tools")
+
+
+def _form(wire: pb.ResponseFormat) -> Form | None:
+    match wire.WhichOneof("format"):
+        case "json_object" if wire.json_object:
+            return Form("json_object")
+        case "json_schema":
+            return check_form(Form("json_schema", wire.json_schema))
+        case "grammar":
+            return check_form(Form("grammar", wire.grammar))
+        case _:
+            return None
 
 
 def _params(wire: pb.GenerateRequest) -> SamplingParams:
@@ -243,6 +227,8 @@ def _finished(event: words.Finished, choice: int) -> pb.Finished:
         e2e_ms=event.e2e_ms,
         prefill_ms=event.prefill_ms,
         decode_ms=event.decode_ms,
+        draft_n=event.draft_n,
+        draft_n_accepted=event.draft_n_accepted,
     )
     return pb.Finished(finish_reason=FINISH_REASON[event.reason], usage=usage, timings=timings, choice=choice)
 
@@ -315,27 +301,3 @@ def to_snapshot(snapshot: Snapshot) -> pb.Snapshot:
 def _present(row: Any) -> dict[str, Any]:
     names = type(row).__slots__
     return {name: value for name in names if (value := getattr(row, name)) is not None}
-
-
-# errors
-
-
-def to_status(error: InferdError) -> grpc.Status:
-    """A status with google.rpc.ErrorInfo (reason = the Code) and, where it helps to come back, RetryInfo."""
-    status = STATUS[error.code]
-    metadata = {name: str(value) for name, value in error.details.items()}
-    if error.field is not None:
-        metadata["field"] = error.field
-    details = [error_details_pb2.ErrorInfo(reason=error.code.value, domain=DOMAIN, metadata=metadata)]
-    packed = [any_pb2.Any(), any_pb2.Any()]
-    packed[0].Pack(details[0])
-    if error.retry_after_ms is not None:
-        delay = Duration()
-        delay.FromMilliseconds(error.retry_after_ms)
-        packed[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    else:
-        packed.pop()
-    code = code_pb2.Code.Value(status.name)
-    text = error.message if len(error.message) <= MAX_MESSAGE_CHARS else f"{error.message[: MAX_MESSAGE_CHARS - 1]}…"
-    rich: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=text, details=packed))
-    return rich

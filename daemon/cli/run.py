@@ -30,6 +30,13 @@ PriorityOption = Annotated[Priority, typer.Option(help="Who goes first when othe
 Session = Annotated[str | None, typer.Option(metavar="ID", help="Name the conversation that this is a turn of.")]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
+JsonObject = Annotated[bool, typer.Option("--json-object", help="Have the answer be a JSON object.")]
+Schema = Annotated[
+    typer.FileText | None, typer.Option("--schema", metavar="FILE", help="Have the answer be JSON of this schema.")
+]
+Grammar = Annotated[
+    typer.FileText | None, typer.Option("--grammar", metavar="FILE", help="Have the answer follow this GBNF grammar.")
+]
 Deadline = Annotated[int | None, typer.Option(metavar="MS", help="Give up after so many milliseconds.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")]
 
@@ -49,6 +56,9 @@ def run(
     session: Session = None,
     system: System = None,
     raw: Raw = False,
+    json_object: JsonObject = False,
+    schema: Schema = None,
+    grammar: Grammar = None,
     deadline_ms: Deadline = None,
     stats: Stats = False,
     address: Address = None,
@@ -58,7 +68,7 @@ def run(
     options: GenerateOptions = {
         "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "seed": seed, "stop": stop, "priority": priority, "session_id": session, "deadline_ms": deadline_ms,
-        "raw": raw, "system": system,
+        "raw": raw, "system": system, "response_format": response_format(json_object, schema, grammar),
     }  # fmt: skip
     text = read_prompt(prompt, sys.stdin, as_json=as_json)
     with connect(address) as client:
@@ -68,6 +78,17 @@ def run(
             Chat(client, model, options, stats=stats).loop()
         else:
             one_shot(client, model, text, options, stats=stats, as_json=as_json)
+
+
+def response_format(json_object: bool, schema: TextIO | None, grammar: TextIO | None) -> "str | dict[str, str] | None":
+    """What the options say of the answer's form; None lets it be any text."""
+    if json_object + (schema is not None) + (grammar is not None) > 1:
+        end(USAGE, "only one of --json-object, --schema and --grammar can be given")
+    if schema is not None:
+        return {"json_schema": schema.read()}
+    if grammar is not None:
+        return {"grammar": grammar.read()}
+    return "json_object" if json_object else None
 
 
 def read_prompt(prompt: str | None, stdin: TextIO, *, as_json: bool) -> str | None:
@@ -138,6 +159,8 @@ def print_stats(answer: "Answer") -> None:
         parts.append(f"{1000 / timings.tpot_ms:.1f} tokens/s")
     parts.append(f"first after {timings.ttft_ms:.0f} ms")
     parts.append(f"{usage.cached_tokens} of {usage.prompt_tokens} prompt tokens cached")
+    if timings.draft_n:
+        parts.append(f"{timings.draft_n_accepted} of {timings.draft_n} guessed tokens right")
     if answer.resumed:
         parts.append(f"resumed {answer.resumed} times")
     line = ", ".join(parts)

@@ -31,6 +31,8 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kv_type: KvType | None = None
     kv_layout: KvLayout | None = None
     numerics: Numerics | None = None
+    prefix_caching: bool | None = None  # requests that begin alike share what is computed
+    spec_type: Literal["none", "ngram-simple"] | None = None  # what guesses at tokens ahead, llama.cpp's names
     flash_attention: bool | None = None
     threads: Positive | None = None  # default: the physical cores this process may use
     ubatch_tokens: Annotated[int, Meta(ge=64, le=4096)] | None = None
@@ -60,6 +62,7 @@ class ClassOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     floor_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0  # of the tokens served, while it waits
     max_wait_s: Seconds = 2.0  # then a model makes way for the one it needs, and the class gets a slot
     first_token_limit_s: Annotated[float, Meta(gt=0)] | None = None  # refused when the forecast is later
+    itl_target_ms: Annotated[float, Meta(gt=0)] | None = None  # between two tokens, while prompts are computed beside
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +74,7 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_resident_s: Seconds = 0.5  # a model that was loaded stays at least this long
     interactive: ClassOptions = ClassOptions()
     normal: ClassOptions = ClassOptions(floor_share=0.10, max_wait_s=10.0)
-    batch: ClassOptions = ClassOptions(floor_share=0.05, max_wait_s=60.0)
+    batch: ClassOptions = ClassOptions(floor_share=0.05, max_wait_s=60.0, itl_target_ms=1000.0)
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +84,12 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device_budget_bytes: Annotated[int, Meta(ge=0)] | None = None  # of each device
     # PSI, `some avg10` of memory in per cent: no prefetching, no loads, batch is shed, everything is refused
     pressure: tuple[Percent, Percent, Percent, Percent] = (10.0, 20.0, 40.0, 60.0)
+
+
+class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has been computed, kept for requests that begin alike."""
+
+    share_between_tenants: bool = False  # who has the same prompt can tell from the time it takes that another had it
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +114,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     queue: Queue = Queue()
     scheduler: Turns = Turns()
     memory: Memory = Memory()
+    cache: Cache = Cache()
     records: Records = Records()
     fake: Fake = Fake()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

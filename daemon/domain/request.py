@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...backends.messages import ChatMessage, FinishReason, SamplingParams
+    from .form import Form
 
 
 # Columns of a recording of arrivals, which a replay reads: seconds since 1970, tokens, milliseconds.
@@ -64,6 +65,7 @@ class Request:
     session_id: str = ""
     run_id: str = ""
     supersede_key: str = ""
+    form: Form | None = None  # None: any text
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
 
@@ -95,20 +97,26 @@ class Job:
     why: str = ""  # what it waits for, in the words of policy/turns.py: wait
     parked_why: str = ""  # why it lost its slot last: preempted, evicted, kv_full, device_lost, worker_crashed
     place: str = ""  # where it runs, or ran last
-    moved: bool = False  # a worker ended under it, and another one took it over: that is done once
+    crashes: int = 0  # of workers under it, since it last got a token
     ended_why: str = ""  # the code of the error that ended it
     attempt: int = 0
+    cache_salt: str = ""  # what it has computed is shared with requests of the same salt
     prompt: list[int] | None = None  # tokens, once prepared
+    grammar: str = ""  # its form as the worker understands it
     max_tokens: int = 0  # resolved against the context when prepared
     generated: list[int] = field(default_factory=list)
     sent_bytes: int = 0
     cached_tokens: int = 0
+    known_tokens: int = 0  # from its first one on: computed in an attempt that is over, by it or before it
+    own_tokens: int = 0  # of those, at their end, what its attempts computed and nobody counted yet
     started_s: float | None = None  # first start in a worker
     first_token_s: float | None = None
     last_token_s: float | None = None
     itl_max_s: float = 0.0
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
+    draft_n: int = 0
+    draft_n_accepted: int = 0
     finish_reason: FinishReason | None = None
     announced: bool = False  # the client has been told that it started
     # Asked for with every token, so these are no properties.

@@ -23,6 +23,7 @@ class ModelRow:
     context_tokens: int
     kv_cells: int
     kv_cells_used: int
+    kv_cells_kept: int
     tokens_per_s: float
     error: str
     estimate_error: float | None  # of the footprint at the last load: 0.1 is a tenth too high
@@ -75,6 +76,7 @@ class RatesRow:
     ttft_p50_ms: float | None
     ttft_p95_ms: float | None
     prompt_tokens_total: int
+    prompt_tokens_cached_total: int
     generation_tokens_total: int
     requests_finished_total: int
     requests_failed_total: int

@@ -284,7 +284,16 @@ class Fleet:
         model.ready, model.load_progress = ready, 1.0
         model.load_ms = (now_s - model.load_started_s) * 1e3
         load_s = now_s - model.load_started_s
-        node.carry_out(node.scheduler.on_ready(resident.place, ready.n_slots, ready.kv_cells, load_s, now_s))
+        node.carry_out(
+            node.scheduler.on_ready(
+                resident.place,
+                ready.n_slots,
+                ready.kv_cells,
+                load_s,
+                now_s,
+                shares_prefixes=ready.shares_prefixes,
+            )
+        )
         node.changes.notify()
 
     def _on_gone(self, resident: Resident) -> None:

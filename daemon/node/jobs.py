@@ -11,11 +11,15 @@ from ..domain.request import Job, Phase
 from .stream import Finished, Queued, Resumed, Started, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from ...backends import messages
     from ..domain.request import Request
+    from ..policy.line import Ticket
     from ..policy.meter import Meter
+
+
+MAX_CRASHES = 2  # of workers under a request that got no token in between
 
 
 class Jobs:
@@ -49,6 +53,7 @@ class Jobs:
     def forget(self, job: Job) -> None:
         """The job is over and holds no slot."""
         if self._jobs.get(job.id) is job:
+            self._settle(job)
             del self._jobs[job.id], self._streams[job.id]
             if self.on_over is not None:
                 self.on_over(job)
@@ -68,11 +73,14 @@ class Jobs:
 
     def started(self, job: Job, event: messages.Started, device: str) -> None:
         stream = self._streams[job.id]
+        self._lose(job, event.cached_tokens, job.parked_why)
+        job.known_tokens = event.cached_tokens
         if job.announced:
             return stream.push(Resumed(job.parked_why))
         job.announced = True
         job.cached_tokens = event.cached_tokens
         self.meter.total.prompt_tokens += event.prompt_tokens
+        self.meter.total.prompt_tokens_cached += event.cached_tokens
         request = job.request
         seed = request.params.seed
         news = Started(job.id, request.model, event.prompt_tokens, event.cached_tokens, device, seed)
@@ -107,20 +115,49 @@ class Jobs:
         return stream.close()
 
     def attempt_over(self, job: Job, n_computed: int) -> None:
-        """The worker has let go of it: what it computed was delivered, or is wasted, by why the attempt ended."""
-        if job.live:  # parked: the next attempt computes it all again
-            return self.meter.on_attempt(n_computed, 0, job.parked_why)
-        if job.phase is Phase.DONE:
-            return self.meter.on_attempt(n_computed, n_computed, "")
-        # The last token that was delivered has been drawn, not computed.
-        delivered = len(job.prompt or ()) + len(job.generated) - 1 if job.generated else 0
-        return self.meter.on_attempt(n_computed, min(n_computed, delivered), job.ended_why)
+        """The worker has let go of it; whether the next attempt computes all that again is seen when it starts."""
+        self.meter.total.computed_tokens += n_computed
+        job.known_tokens += n_computed
+        job.own_tokens += n_computed
+
+    def drafts(self, job: Job, draft_n: int, accepted_n: int) -> None:
+        """What an attempt computed ahead of its turn."""
+        job.draft_n += draft_n
+        job.draft_n_accepted += accepted_n
+        if wrong := draft_n - accepted_n:
+            self.meter.total.computed_tokens += wrong
+            self.meter.on_wasted(wrong, "draft")
 
     def attempt_lost(self, job: Job, start_tokens: int) -> None:
         """Its worker is gone and tells nothing: what has led to the tokens of this attempt was surely computed."""
         n_tokens = len(job.prompt or ()) + len(job.generated)
         if n_tokens > start_tokens:
-            self.attempt_over(job, n_tokens - 1)
+            self.attempt_over(job, n_tokens - 1 - job.known_tokens)
+
+    def on_crash(self, running: Mapping[Job, Ticket]) -> list[Job]:
+        """Their worker ended by itself. Returns those that it may have died of: they are not tried again.
+
+        These got no token between two such ends; and where some of them never got any, it is only those.
+        """
+        for job, ticket in running.items():
+            progressed = len(job.prompt or ()) + len(job.generated) > ticket.start_tokens
+            job.crashes = 1 if progressed else job.crashes + 1
+        suspects = [job for job in running if job.live and job.crashes >= MAX_CRASHES]
+        return [job for job in suspects if not job.generated] or suspects
+
+    def _settle(self, job: Job) -> None:
+        """It is over: what it computed was delivered, or is wasted."""
+        if job.phase is not Phase.DONE:
+            # The last token that was delivered has been drawn, not computed.
+            self._lose(job, len(job.prompt or ()) + len(job.generated) - 1 if job.generated else 0, job.ended_why)
+        self.meter.total.delivered_tokens += job.own_tokens
+
+    def _lose(self, job: Job, n_kept: int, why: str) -> None:
+        """Of what it computed so far, only what is among its first `n_kept` tokens is of use."""
+        n_lost = min(job.own_tokens, job.known_tokens - n_kept)
+        if n_lost > 0:
+            job.own_tokens -= n_lost
+            self.meter.on_wasted(n_lost, why)
 
     def failed(self, job: Job, error: InferdError) -> None:
         job.move(Phase.FAILED)
@@ -154,4 +191,6 @@ def summary(job: Job, completion_tokens: int, now_s: float) -> Finished:
         e2e_ms=(now_s - job.arrived_s) * 1e3,
         prefill_ms=job.prefill_ms,
         decode_ms=job.decode_ms,
+        draft_n=job.draft_n,
+        draft_n_accepted=job.draft_n_accepted,
     )

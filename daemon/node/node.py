@@ -73,6 +73,7 @@ class Node:
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(now_s)
         job, stream = self.jobs.add(request, now_s)
+        job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
         self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
             if not self.scheduler.lanes[request.model].slots_free:
@@ -233,10 +234,19 @@ class Node:
         job.why, job.place = "", place
         if job.started_s is None:
             job.started_s = time.monotonic()
-        params = msgspec.structs.replace(job.request.params, max_tokens=job.max_tokens)
+        params = msgspec.structs.replace(job.request.params, max_tokens=job.max_tokens, grammar=job.grammar)
         tokens = job.prompt + job.generated
+        priority = job.request.priority
         submit = Submit(
-            job.id, job.attempt, tokens, len(job.prompt), params, RANK[job.request.priority], job.sent_bytes
+            job.id,
+            job.attempt,
+            tokens,
+            len(job.prompt),
+            params,
+            RANK[priority],
+            job.sent_bytes,
+            self.scheduler.slots.classes[priority].itl_target_ms or 0.0,
+            job.cache_salt,
         )
         self.fleet.residents[place].send(submit)
 
@@ -258,16 +268,11 @@ class Node:
                 self.jobs.grown(job, event, now_s)
 
     def on_worker_gone(self, resident: Resident) -> None:
-        """What ran in it goes on in another place of its model, once, or fails; who waits is not touched."""
+        """What ran in it goes on in the next worker, but for what it may die of."""
         name = resident.model.name
-        error = InferdError(
-            Code.WORKER_CRASHED, f"the worker of {name} ended while this request ran", retry_after_ms=1000
-        )
-        alone = len(self.scheduler.lanes[name].places) == 1
-        for job in self.scheduler.places[resident.place].running:
-            if job.live and (job.moved or alone):
-                self.jobs.failed(job, error)
-            job.moved = True
+        for job in self.jobs.on_crash(self.scheduler.places[resident.place].running):
+            message = f"the worker of {name} ended {job.crashes} times while this request ran"
+            self.jobs.failed(job, InferdError(Code.WORKER_CRASHED, message, retry_after_ms=1000))
         self.move_away(resident, "worker_crashed")
 
     def _on_event(self, resident: Resident, job: Job, event: Event, now_s: float) -> None:
@@ -276,15 +281,19 @@ class Node:
             case Started():
                 resident.widest_prompt = max(resident.widest_prompt, event.prompt_tokens)
                 if job.live:
+                    if not job.announced:
+                        self.scheduler.on_started(job, event.cached_tokens)
                     device = resident.model.ready.device if resident.model.ready else ""
                     self.jobs.started(job, event, device)
             case Finished():
+                self.jobs.drafts(job, event.draft_n, event.draft_n_accepted)
                 if job.live:
                     self.scheduler.on_finished(job, event.prefill_ms, event.decode_ms, now_s)
                     self.jobs.finished(job, event, now_s)
                 self.jobs.attempt_over(job, event.n_computed)
                 self._release(resident, job, now_s)
             case Stopped(parked=parked):
+                self.jobs.drafts(job, event.draft_n, event.draft_n_accepted)
                 if job.live and parked and job.phase is Phase.RUNNING:
                     job.move(Phase.PARKING)
                     job.parked_why = "kv_full"

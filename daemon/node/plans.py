@@ -21,6 +21,7 @@ DEFAULT_SLOTS = 8
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
 DEFAULT_KEEP_ALIVE_S = 300.0
 MAX_FULL_CONTEXTS = 4  # KV held by default, in full contexts; slots share it, and the junior parks when it is short
+N_DRAFT = 15  # guessed tokens of one step; with the one that is due four times four rows
 CELL_STEP = 256  # llama.cpp pads its contexts to this
 
 BUNDLED = {"demo": ModelOptions(numerics="exact", keep_alive_s=DEFAULT_KEEP_ALIVE_S)}
@@ -98,6 +99,8 @@ def make_plan(
         kv_layout=options.kv_layout or "unified",
         flash_attention=options.flash_attention,
         numerics=options.numerics or "fast",
+        n_draft=0 if options.spec_type == "none" else N_DRAFT,
+        prefix_caching=options.prefix_caching is not False,
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
         fake_prefill_tokens_per_s=config.fake.prefill_tokens_per_s,

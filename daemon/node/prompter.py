@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...backends.messages import LoadFailed, Prepare, Prepared, PrepareFailed, Ready
+from ...backends.messages import Compile, Compiled, LoadFailed, Prepare, Prepared, PrepareFailed, Ready
 from ...backends.process import prompt_helper
 from ..domain.errors import Code, InferdError
+from ..domain.form import FIELD as FORM_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ...backends.facts import LoadPlan
-    from ...backends.messages import ChatMessage, FromWorker
+    from ...backends.messages import ChatMessage, FromWorker, ToWorker
     from ...backends.process import Exit, Process
+    from ..domain.form import Form
     from ..policy.ledger import Ledger, Reservation
 
 PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
@@ -28,6 +30,8 @@ CODES = {
     "no_template": Code.TEMPLATE_FAILED,
     "limit": Code.INVALID,
     "tokenize": Code.INVALID,
+    "grammar": Code.INVALID,
+    "unsupported": Code.UNSUPPORTED,
 }
 
 
@@ -43,7 +47,7 @@ class Prompter:
         self._process: Process | None = None
         self._opened: asyncio.Future[None] | None = None
         self._reservation: Reservation | None = None
-        self._pending: dict[str, asyncio.Future[list[int]]] = {}
+        self._pending: dict[str, asyncio.Future[Prepared | Compiled]] = {}
         self._ids = itertools.count()
         self._n_users = 0
         self._retiring = False
@@ -51,23 +55,33 @@ class Prompter:
 
     async def prepare(self, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None) -> list[int]:
         """Token ids of a chat (through the model's template) or a plain prompt. Raises InferdError."""
+        chat = None if messages is None else list(messages)
+        prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt))
+        return prepared.tokens
+
+    async def compile(self, form: Form) -> str:
+        """A form as the worker understands it. Raises InferdError."""
+        compiled: Compiled = await self._ask(lambda ticket: Compile(ticket, form.kind, form.text))
+        return compiled.grammar
+
+    async def _ask(self, message: Callable[[str], ToWorker]) -> Any:
         self._n_users += 1
         try:
-            return await self._prepare(messages, prompt)
+            return await self._answer(message)
         finally:
             self._n_users -= 1
             if self._retiring and not self.busy:
                 self.close()
 
-    async def _prepare(self, messages: Sequence[ChatMessage] | None, prompt: str | None) -> list[int]:
+    async def _answer(self, message: Callable[[str], ToWorker]) -> Prepared | Compiled:
         self.used_s = asyncio.get_running_loop().time()
         await self._open()
         assert self._process is not None
         ticket = str(next(self._ids))
-        answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Prepared | Compiled] = asyncio.get_running_loop().create_future()
         self._pending[ticket] = answer
         try:
-            self._process.send(Prepare(ticket, None if messages is None else list(messages), prompt))
+            self._process.send(message(ticket))
             return await asyncio.wait_for(answer, TIMEOUT_S)
         except TimeoutError:
             self._process.kill()
@@ -148,12 +162,13 @@ class Prompter:
                 self._ready.set_result(None)
             case LoadFailed(message=text):
                 self._fail(InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}"))
-            case Prepared(id=ticket, tokens=tokens):
+            case Prepared(id=ticket) | Compiled(id=ticket):
                 if (answer := self._pending.get(ticket)) is not None and not answer.done():
-                    answer.set_result(tokens)
+                    answer.set_result(message)
             case PrepareFailed(id=ticket, code=code, message=text):
                 if (answer := self._pending.get(ticket)) is not None and not answer.done():
-                    answer.set_exception(InferdError(CODES[code], f"{self.name}: {text}", field="messages"))
+                    field = FORM_FIELD if code in ("grammar", "unsupported") else "messages"
+                    answer.set_exception(InferdError(CODES[code], f"{self.name}: {text}", field=field))
             case other:
                 raise AssertionError(f"not from a prompt helper: {other}")
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from ..domain.errors import Code, InferdError
 from ..domain.model import check_fits
 from ..domain.request import check_bias_tokens, check_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ..domain.model import Model
     from ..domain.request import Job
     from .deployment import Deployment
     from .node import Node
-    from .prompter import Prompter
+
+    T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +39,14 @@ class Reader:
     async def _prepare(self, job: Job, deployment: Deployment) -> None:
         request = job.request
         try:
+            prompter, form = deployment.prompter, request.form
             if request.tokens is not None:
                 tokens = list(request.tokens)
             else:
-                tokens = await self._read(job, deployment.prompter)
+                ask = partial(prompter.prepare, messages=request.messages, prompt=request.prompt)
+                tokens = await self._read(job, ask)
+            if form is not None:
+                job.grammar = await self._read(job, partial(prompter.compile, form))
             if job.live:
                 _check(job, tokens, deployment.model)
                 self.node.on_prepared(job)
@@ -48,15 +56,15 @@ class Reader:
             log.exception("%s: preparing the prompt failed", job.id)
             self.node.fail_queued(job, InferdError(Code.INTERNAL, "the prompt could not be prepared"))
 
-    async def _read(self, job: Job, prompter: Prompter) -> list[int]:
-        """Its text as tokens; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""
-        request, node = job.request, self.node
+    async def _read(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the helper says; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""
+        node = self.node
         while True:
             change = node.changes.next()
             try:
-                return await prompter.prepare(messages=request.messages, prompt=request.prompt)
+                return await ask()
             except InferdError as error:
-                waits = job.live and not node.scheduler.lanes[request.model].slots
+                waits = job.live and not node.scheduler.lanes[job.request.model].slots
                 if error.code is not Code.NO_ROOM or not waits:
                     raise
             await change

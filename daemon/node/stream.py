@@ -71,6 +71,8 @@ class Finished:
     e2e_ms: float
     prefill_ms: float
     decode_ms: float
+    draft_n: int = 0
+    draft_n_accepted: int = 0
 
 
 StreamEvent = Queued | Started | Text | Resumed | Finished

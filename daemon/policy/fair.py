@@ -22,6 +22,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
+        self._credit: dict[str, float] = {}  # charged and not taken up
         self._waiting: dict[str, int] = {}  # requests
         self._left = 0.0  # the counter of the tenant that stopped waiting last
         self._lowest: list[tuple[float, str]] = []  # of those who wait, at least; counters only grow
@@ -47,8 +48,18 @@ class Counters:
             del self._waiting[tenant]
             self._left = self.served(tenant)
 
-    def charge(self, tenant: str, weighted_tokens: float) -> None:
+    def charge(self, tenant: str, weighted_tokens: float) -> float:
+        """Returns what is left to pay beyond the tenant's credit."""
+        if credit := self._credit.pop(tenant, 0.0):
+            if credit > weighted_tokens:
+                self._credit[tenant] = credit - weighted_tokens
+            weighted_tokens = max(0.0, weighted_tokens - credit)
         self._served[tenant] = self.served(tenant) + weighted_tokens
+        return weighted_tokens
+
+    def credit(self, tenant: str, weighted_tokens: float) -> None:
+        """It was charged for more than it took: later charges are less by that, as counters never go back."""
+        self._credit[tenant] = self._credit.get(tenant, 0.0) + weighted_tokens
 
     def _lowest_waiting(self) -> float:
         """What a tenant that comes back is lifted to."""
@@ -71,3 +82,4 @@ class Counters:
         for tenant in [t for t in kept if t not in self._waiting][: max(0, len(kept) - MAX_TENANTS)]:
             del kept[tenant]
         self._served = kept
+        self._credit = {t: c for t, c in self._credit.items() if t in kept}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .line import Line, Ticket
     from .place import Place
 
+MIN_LEARNT_TOKENS = 64  # the few that follow a known beginning cost as much as many: they say nothing about each
 USE_MEMORY_S = 600.0  # after this long a use counts half for the chance of the next one
 
 
@@ -138,6 +139,24 @@ class Lane:
         """A request was let in."""
         work_ms = self.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
         self.flows.setdefault(priority, Flow(now_s)).add(work_ms, now_s)
+
+    def note_first_token(self, job: Job, now_s: float) -> None:
+        """How good was the forecast of it?"""
+        ticket = self.running.get(job)
+        if ticket is not None and ticket.forecast_ms is not None and not ticket.resumed:
+            self.pace.first_token[ticket.at_once].add(ticket.forecast_ms, (now_s - job.arrived_s) * 1e3)
+
+    def note_end(self, job: Job, prefill_ms: float, decode_ms: float, now_s: float) -> None:
+        """How long it took, of which a parked job's last attempt says nothing."""
+        ticket = self.running.get(job)
+        if ticket is None or ticket.resumed:
+            return
+        computed = len(job.prompt or ()) - job.cached_tokens
+        if job.cached_tokens and computed < MIN_LEARNT_TOKENS:
+            computed = 0
+        self.pace.on_finished(computed, len(job.generated), prefill_ms, decode_ms, job.request.max_tokens)
+        if ticket.forecast_end_ms is not None:
+            self.pace.finish.add(ticket.forecast_end_ms, (now_s - job.arrived_s) * 1e3)
 
     def load_above(self, priority: Priority, now_s: float) -> float:
         """The part of the slots' time that higher classes asked for lately; above 1 they ask for more than there is."""

@@ -15,6 +15,7 @@ class Counters:
     """Totals since the start."""
 
     prompt_tokens: int = 0
+    prompt_tokens_cached: int = 0  # of those: had been computed for an earlier request
     generation_tokens: int = 0
     requests_finished: int = 0
     requests_failed: int = 0
@@ -39,13 +40,9 @@ class Meter:
         self.total.generation_tokens += n
         self.by_place[place] = self.by_place.get(place, 0) + n
 
-    def on_attempt(self, computed_tokens: int, delivered_tokens: int, why: str) -> None:
-        """An attempt is over; what it computed and did not deliver is wasted for the reason given."""
-        total = self.total
-        total.computed_tokens += computed_tokens
-        total.delivered_tokens += delivered_tokens
-        if computed_tokens > delivered_tokens:
-            total.wasted_tokens[why] = total.wasted_tokens.get(why, 0) + computed_tokens - delivered_tokens
+    def on_wasted(self, n_tokens: int, why: str) -> None:
+        """So many tokens were computed and not delivered, for this reason."""
+        self.total.wasted_tokens[why] = self.total.wasted_tokens.get(why, 0) + n_tokens
 
     def on_tick(self, now_s: float) -> None:
         self._marks.append((now_s, self.total.prompt_tokens, self.total.generation_tokens, dict(self.by_place)))

@@ -122,24 +122,19 @@ class Scheduler:
         self._leave(lane, job)
         return self._settle(lane, now_s) + self._others(lane, now_s)
 
+    def on_started(self, job: Job, cached_tokens: int) -> None:
+        """Its worker has it; so many tokens of its prompt need not be computed."""
+        lane = self.lanes[job.request.model]
+        if cached_tokens and job in lane.running:
+            self.slots.refund(lane, job, cached_tokens)
+
     def on_first_token(self, job: Job, now_s: float) -> None:
         """How good was the forecast?"""
-        ticket = self.lanes[job.request.model].running.get(job)
-        if ticket is not None and ticket.forecast_ms is not None and not ticket.resumed:
-            self.lanes[job.request.model].pace.first_token[ticket.at_once].add(
-                ticket.forecast_ms, (now_s - job.arrived_s) * 1e3
-            )
+        self.lanes[job.request.model].note_first_token(job, now_s)
 
     def on_finished(self, job: Job, prefill_ms: float, decode_ms: float, now_s: float) -> None:
         """It came to its end; the times are those of its last attempt, in its slot."""
-        lane = self.lanes[job.request.model]
-        ticket = lane.running.get(job)
-        if ticket is None or ticket.resumed:
-            return
-        computed = len(job.prompt or ()) - job.cached_tokens
-        lane.pace.on_finished(computed, len(job.generated), prefill_ms, decode_ms, job.request.max_tokens)
-        if ticket.forecast_end_ms is not None:
-            lane.pace.finish.add(ticket.forecast_end_ms, (now_s - job.arrived_s) * 1e3)
+        self.lanes[job.request.model].note_end(job, prefill_ms, decode_ms, now_s)
 
     def on_released(self, job: Job, now_s: float) -> list[Decision]:
         """The worker has let go of the job's slot, and the job is over."""
@@ -187,10 +182,13 @@ class Scheduler:
         self.lanes[name].leases.clear()
         self.lanes[name].asked_s = None
 
-    def on_ready(self, name: str, slots: int, kv_cells: int, load_s: float, now_s: float) -> list[Decision]:
+    def on_ready(
+        self, name: str, slots: int, kv_cells: int, load_s: float, now_s: float, *, shares_prefixes: bool = False
+    ) -> list[Decision]:
         """The worker in this place takes requests."""
         place = self.places[name]
         place.loading, place.slots, place.kv_cells, place.ready_s = False, slots, kv_cells, now_s
+        place.shares_prefixes = shares_prefixes
         place.failed, place.lane.asked_s = False, None
         place.lane.pace.load_s.add(load_s)
         return self._settle(place.lane, now_s)

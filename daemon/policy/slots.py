@@ -91,6 +91,11 @@ class Slots:
                 ticket.charged_tokens += n
                 self._serve(lane, job, service(0, n))
 
+    def refund(self, lane: Lane, job: Job, cached_tokens: int) -> None:
+        """Tokens of its prompt had been computed before."""
+        priority, tenant = lane.line.where(job)
+        self.counters[priority].credit(tenant, service(cached_tokens, 0))
+
     def _start(self, place: Place, job: Job, owed: list[Priority], now_s: float) -> None:
         lane = place.lane
         priority, _ = lane.line.where(job)
@@ -105,7 +110,7 @@ class Slots:
 
     def _serve(self, lane: Lane, job: Job, weighted_tokens: float) -> None:
         priority, tenant = lane.line.where(job)
-        self.counters[priority].charge(tenant, weighted_tokens)
+        weighted_tokens = self.counters[priority].charge(tenant, weighted_tokens)
         for lower in LOWER:
             if lane.line.totals[lower].n:
                 share = self.classes[lower].floor_share * weighted_tokens

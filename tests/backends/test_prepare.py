@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.channel import SyncChannel
+from inferd.backends.engine import GrammarError
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import (
     ChatMessage,
+    Compile,
+    Compiled,
+    FormatKind,
     FromWorker,
     Load,
     LoadFailed,
@@ -28,7 +32,7 @@ from inferd.backends.messages import (
     decode_from_worker,
     encode,
 )
-from inferd.backends.prepare import PROMPT_BYTES, TOKENIZERS, open_tokenizer, prepare
+from inferd.backends.prepare import PROMPT_BYTES, TOKENIZERS, compile_form, open_tokenizer, prepare
 from inferd.backends.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -54,6 +58,13 @@ class Templated:
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return [len(word) for word in prompt.split()]
 
+    def compile(self, kind: FormatKind, text: str) -> str:
+        if text == "huge":
+            raise MemoryError
+        if text == "bad":
+            raise GrammarError("it is bad")
+        return f"{kind}: {text}"
+
 
 def chat(source: str | None, content: str = "hi") -> Prepared | PrepareFailed:
     return prepare(Templated(source), Prepare("id", [ChatMessage("user", content)]))
@@ -65,6 +76,18 @@ def test_messages_become_tokens() -> None:
 
 def test_a_plain_prompt_becomes_tokens() -> None:
     assert prepare(Templated(None), Prepare("id", prompt="a bb")) == Prepared("id", [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("good", Compiled("id", "grammar: good")),
+        ("bad", PrepareFailed("id", "grammar", "it is bad")),
+        ("huge", PrepareFailed("id", "limit", "the form needs too much memory to compile")),
+    ],
+)
+def test_a_form_is_compiled_or_refused(text: str, answer: Compiled | PrepareFailed) -> None:
+    assert compile_form(Templated(None), Compile("id", "grammar", text)) == answer
 
 
 def test_without_a_template_chat_is_refused() -> None:

@@ -11,13 +11,34 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fanout, footprint, machine, replay, report, rules, startup, throughput, ttft, turns
+from . import (
+    crash,
+    fanout,
+    footprint,
+    machine,
+    overhead,
+    prefix,
+    replay,
+    report,
+    rules,
+    speculation,
+    stall,
+    startup,
+    throughput,
+    ttft,
+    turns,
+)
 
 if TYPE_CHECKING:
     from .figures import Outcome
 
 PROBES = {
     "throughput": throughput.measure,
+    "prefix": prefix.measure,
+    "speculation": speculation.measure,
+    "stall": stall.measure,
+    "overhead": overhead.measure,
+    "crash": crash.measure,
     "ttft": ttft.measure,
     "fanout": fanout.measure,
     "startup": startup.measure,

@@ -1,4 +1,4 @@
-"""The two servers of the throughput probe in all their settings, each as a way to have one prompt answered."""
+"""The two servers in all their settings, each as a way to have one prompt answered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from inferd import Client
 
@@ -17,11 +17,27 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    Generate = Callable[[list[int], int], float]  # (prompt, tokens to make) -> when the answer was complete
 
-SLOTS = 8
-CELLS = SLOTS * 256
+class Generate(Protocol):
+    """Have one prompt answered."""
+
+    def __call__(self, prompt: list[int], n_tokens: int, *, on_token: Callable[[], object] | None = None) -> float:
+        """When the answer was complete; `on_token` is called as each token comes."""
+
+
 THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What both have alike."""
+
+    slots: int
+    context_tokens: int  # of one request
+
+    @property
+    def cells(self) -> int:
+        return self.slots * self.context_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,43 +48,57 @@ class Contender:
     open: Callable[[], AbstractContextManager[Generate]]
 
 
-def inferds(model: Path) -> list[Contender]:
+def inferds(model: Path, room: Room) -> list[Contender]:
     """All defaults but for what both must have alike; the KV layout is the operator's choice per model."""
-    return [Contender(f"kv_layout = {layout}", partial(_inferd, model, layout)) for layout in ("unified", "split")]
+    return [inferd(model, room, layout) for layout in ("unified", "split")]
 
 
-def rivals(binary: Path, model: Path) -> list[Contender]:
-    return [Contender(str(settings), partial(_rival, binary, model, settings)) for settings in rival.SWEEP]
+def inferd(model: Path, room: Room, kv_layout: str = "unified", more: str = "") -> Contender:
+    """`more`: of the config."""
+    return Contender(f"kv_layout = {kv_layout}", partial(_inferd, model, room, kv_layout, more))
+
+
+def rivals(binary: Path, model: Path, room: Room, *, caches: bool = False) -> list[Contender]:
+    """With `caches` each may use what it computed before."""
+    return [
+        Contender(str(settings), partial(_rival, binary, model, room, settings, caches=caches))
+        for settings in rival.SWEEP
+    ]
 
 
 @contextlib.contextmanager
-def _inferd(model: Path, kv_layout: str) -> Iterator[Generate]:
+def _inferd(model: Path, room: Room, kv_layout: str, more: str) -> Iterator[Generate]:
     config = f"""
 [models]
 folders = ["{model.parent}"]
 [models.defaults]
-slots = {SLOTS}
-context_tokens = {CELLS // SLOTS}
-kv_cells = {CELLS}
+slots = {room.slots}
+context_tokens = {room.context_tokens}
+kv_cells = {room.cells}
 threads = {THREADS}
 kv_layout = "{kv_layout}"
 keep_alive_s = -1
+{more}
 """
     with daemon.running(config) as one, Client(one.address) as client:
         client.load(model.stem).wait()
         yield partial(_generate, client, model.stem)
 
 
-def _generate(client: Client, model: str, prompt: list[int], n_tokens: int) -> float:
+def _generate(
+    client: Client, model: str, prompt: list[int], n_tokens: int, *, on_token: Callable[[], object] | None = None
+) -> float:
     n_seen = 0
     for delta in client.generate(model, prompt, max_tokens=n_tokens, temperature=0.0, ignore_eos=True):
         n_seen += len(delta.tokens)
+        if on_token is not None and delta.tokens:
+            on_token()
     if n_seen != n_tokens:
         raise RuntimeError(f"inferd sent {n_seen} tokens, not {n_tokens}")
     return time.monotonic()
 
 
 @contextlib.contextmanager
-def _rival(binary: Path, model: Path, settings: rival.Settings) -> Iterator[Generate]:
-    with rival.running(binary, model, settings, slots=SLOTS, cells=CELLS, threads=THREADS) as server:
-        yield partial(rival.generate, server)
+def _rival(binary: Path, model: Path, room: Room, settings: rival.Settings, *, caches: bool) -> Iterator[Generate]:
+    with rival.running(binary, model, settings, slots=room.slots, cells=room.cells, threads=THREADS) as server:
+        yield partial(rival.generate, server, caches=caches)

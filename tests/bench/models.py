@@ -26,6 +26,11 @@ def half_billion() -> Path:
     return _made("qwen2-0.5b", "q4_k_m")
 
 
+def half_billion_that_copies() -> Path:
+    """The same size, but every token is followed by the next one of its ring of 32: it repeats what it has read."""
+    return _made("ring-0.5b", "q4_k_m")
+
+
 def _made(shape: str, quant: str) -> Path:
     path = CACHE / f"{shape}-{quant}" / f"{shape}-{quant}.gguf"
     if not path.exists():

@@ -22,7 +22,7 @@ from . import daemon
 from .models import CACHE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 READY_MADE = "INFERD_BENCH_LLAMA_SERVER"  # the path of a binary that is built already
 BUILD_OPTIONS = (
@@ -61,7 +61,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(binary: Path, model: Path, settings: Settings, *, slots: int, cells: int, threads: int) -> Iterator[Server]:
-    """Run llama-server until the end of the block. Its cache of past prompts is off, as none comes twice."""
+    """Run llama-server until the end of the block. Its cache of past prompts in RAM is off, as none comes twice."""
     port = _free_port()
     command = [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "--cache-ram", "0"]
     command += ["-np", str(slots), "-c", str(cells), "-t", str(threads), *settings.flags()]
@@ -115,13 +115,21 @@ def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
     raise RuntimeError(f"llama-server is not ready after {START_LIMIT_S:g} s")
 
 
-def generate(server: Server, prompt: list[int], n_tokens: int, model: str | None = None) -> float:
+def generate(
+    server: Server,
+    prompt: list[int],
+    n_tokens: int,
+    model: str | None = None,
+    *,
+    caches: bool = False,
+    on_token: Callable[[], object] | None = None,
+) -> float:
     """One streamed, greedy completion of exactly `n_tokens`; when it was complete. A router needs the model's name."""
     body = {
         "prompt": prompt,
         "n_predict": n_tokens,
         "ignore_eos": True,
-        "cache_prompt": False,
+        "cache_prompt": caches,
         "samplers": ["top_k"],  # greedy by its cheapest chain: temperature 0 would still weigh the whole vocabulary
         "top_k": 1,
         "stream": True,
@@ -143,6 +151,8 @@ def generate(server: Server, prompt: list[int], n_tokens: int, model: str | None
         while line := answer.readline():
             if line.startswith(b"data: "):
                 event = json.loads(line[6:])
+                if on_token is not None and not event["stop"]:
+                    on_token()
                 if event["stop"]:
                     n_told = event["tokens_predicted"]  # some may not have been sent: half a UTF-8 sequence at the end
                     break

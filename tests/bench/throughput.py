@@ -17,7 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from . import models, rival
-from .contenders import CELLS, SLOTS, THREADS, inferds, rivals
+from .contenders import THREADS, Room, inferds, rivals
 from .figures import Figure, Outcome, spread
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Swept = dict[Contender, dict[int, list[float]]]  # tokens/s of each run, by number of streams
 
 N_IN, N_OUT = 128, 64
+SLOTS = 8
+ROOM = Room(SLOTS, 256)
 ORDINARY = range(1000, 150_000)  # token ids that are neither bytes nor control tokens
 
 
@@ -44,7 +46,7 @@ DUELS = (Duel(SLOTS, 9, 1.0), Duel(1, 15, 0.97))
 def measure(*, quick: bool) -> Outcome:
     model, binary = models.half_billion(), rival.binary()
     n_sweep = 1 if quick else 2
-    ours, theirs = (_sweep(side, n_sweep) for side in (inferds(model), rivals(binary, model)))
+    ours, theirs = (_sweep(side, n_sweep) for side in (inferds(model, ROOM), rivals(binary, model, ROOM)))
     outcome = Outcome([], [*_table(ours, theirs), "", f"llama-server: {rival.describe(binary)}."])
     for duel in DUELS:
         pair = best(ours, duel.n_streams), best(theirs, duel.n_streams)
@@ -89,7 +91,7 @@ def _sweep(contenders: Sequence[Contender], n_runs: int) -> Swept:
 
 def _table(ours: Swept, theirs: Swept) -> list[str]:
     lines = [
-        f"{N_IN} tokens in, {N_OUT} out, {SLOTS} slots, {CELLS} KV cells, {THREADS} threads; output tokens/s:",
+        f"{N_IN} tokens in, {N_OUT} out, {SLOTS} slots, {ROOM.cells} KV cells, {THREADS} threads; output tokens/s:",
         "",
         "| server | settings | 8 streams | 1 stream |",
         "|---|---|---|---|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inferd import InferdError
+from inferd import Client, InferdError
 from inferd.tests.e2e.daemons import until
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
 
@@ -63,6 +64,30 @@ def test_more_requests_than_slots_are_all_served(real: Daemon) -> None:
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(ask, range(6))) == [20] * 6
     until(real.idle)
+
+
+def test_what_was_asked_before_is_not_computed_again(real: Daemon) -> None:
+    prompt = [random.Random(1).randrange(500) for _ in range(300)]
+    for salt, cached in (("one", 0), ("one", 299), ("two", 0)):
+        with Client(real.address, tenant=salt) as client:
+            answer = client.generate("tiny", prompt, max_tokens=2, ignore_eos=True)
+            answer.text()
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.cached_tokens) == (300, cached)
+    until(lambda: real.snapshot().rates.prompt_tokens_cached_total >= 299)
+
+
+def test_an_answer_has_the_form_that_it_was_asked_to_have(real: Daemon) -> None:
+    properties = {"ok": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "required": ["ok"], "additionalProperties": False}
+    answer = real.client.generate("tiny", "is it?", response_format={"json_schema": schema}, max_tokens=100)
+    assert set(json.loads(answer.text())) == {"ok"}
+    assert answer.finish_reason == "stop"
+    chosen = real.client.generate("tiny", "which?", response_format={"grammar": 'root ::= "a" | "b"'})
+    assert chosen.text() in ("a", "b")
+    with pytest.raises(InferdError) as caught:
+        real.client.generate("tiny", "x", response_format={"grammar": "root ::= missing"}).text()
+    assert (caught.value.code, caught.value.field) == ("invalid", "response_format")
 
 
 def test_text_never_splits_a_character(real: Daemon) -> None:

@@ -59,6 +59,7 @@ def test_every_sampling_field_out_of_range_is_named(daemon: Daemon, name: str) -
         assert {"lowest", "highest"} <= set(error.details)
 
 
+DEEP = "root ::= " + "(" * 60_000
 BAD: list[tuple[pb.GenerateRequest, str, str | None]] = [
     (ask("x", max_tokens=0), "invalid", "max_tokens"),
     (ask("x", max_tokens=2**32 - 1), "invalid", "max_tokens"),
@@ -81,6 +82,8 @@ BAD: list[tuple[pb.GenerateRequest, str, str | None]] = [
     (ask("x", "../../etc/passwd"), "not_found", "model"),
     (ask("x", "a\0b\nc" + "é" * 4000), "not_found", "model"),
     (ask("x", response_format=pb.ResponseFormat(json_object=True)), "unsupported", "response_format"),
+    (ask("x", response_format=pb.ResponseFormat(json_schema="{")), "invalid", "response_format.json_schema"),
+    (ask("x", response_format=pb.ResponseFormat(grammar=DEEP)), "invalid", "response_format.grammar"),
     (ask("x", tools=[pb.Tool(name="t")]), "unsupported", "tools"),
 ]
 

@@ -50,6 +50,7 @@ class Shape:
     rope_base: float = 10_000.0
     tied: bool = True
     sliding_window: int | None = None
+    ring: int = 0  # not 0: a token is followed by the next one of its ring of so many, whatever came before
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -61,6 +62,8 @@ class Shape:
             raise ValueError("n_embd and n_ff must be multiples of 32")
         if (self.sliding_window is not None) != (self.arch == "gemma3"):
             raise ValueError("sliding_window belongs to gemma3, and gemma3 needs one")
+        if self.ring and self.tied:
+            raise ValueError("a ring needs an output matrix of its own: tied = False")
         if not 256 + len(CONTROL) <= self.n_vocab <= 400_000:
             raise ValueError("n_vocab must be from 259 to 400000")
 
@@ -75,6 +78,7 @@ SHAPES = {
     "tiny-gemma3": Shape(arch="gemma3", n_layer=6, sliding_window=64),
     "60m": Shape(n_vocab=151_936, n_embd=256, n_layer=6, n_head=8, n_head_kv=2, n_ff=1024, n_ctx_train=8192),
     "qwen2-0.5b": Shape("qwen2", 151_936, 896, 24, 14, 2, 4864, 32_768, 1_000_000.0),
+    "ring-0.5b": Shape("qwen2", 151_936, 896, 24, 14, 2, 4864, 32_768, 1_000_000.0, tied=False, ring=32),
     "llama-300m": Shape(n_vocab=32_000, n_embd=1024, n_layer=20, n_head=16, n_head_kv=4, n_ff=3072, n_ctx_train=8192),
     "llama-1b": Shape("llama", 128_256, 2048, 16, 32, 8, 8192, 131_072, 500_000.0),
 }
@@ -212,17 +216,26 @@ def _stored(dims: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> tuple[tup
 
 def _values(shape: Shape, name: str, dims: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> Array:
     """The same values for the same seed and name, whatever comes before them in the file."""
-    draw = np.random.default_rng([shape.seed, zlib.crc32(name.encode())])
+    rings = shape.ring and name == "output.weight"  # what follows a token looks like it
+    draw = np.random.default_rng([shape.seed, zlib.crc32(b"token_embd.weight" if rings else name.encode())])
     if len(dims) == 1:
         middle, spread = (1.0, 0.05) if name.endswith("norm.weight") else (0.0, 0.1)
         middle = LOGIT_SPREAD / EMBEDDING_SPREAD if name == "output_norm.weight" else middle
         return (middle + spread * draw.standard_normal(dims, dtype=np.float32)).astype(np.float32)
+    if shape.ring and name.endswith(("attn_output.weight", "ffn_down.weight")):
+        zeros: Array = quantize(np.zeros(dims, np.float32), kind)
+        return zeros
     scale = (EMBEDDING_SPREAD if name in ("token_embd.weight", "output.weight") else 1.0) / np.sqrt(dims[1])
     stored, dtype = _stored(dims, kind)
     finished = np.empty(stored, dtype)
     n_rows = max(1, VALUES_AT_ONCE // dims[1])
+    if rings:
+        n_rows = max(1, n_rows // shape.ring) * shape.ring
     for row in range(0, dims[0], n_rows):
         part = draw.standard_normal((min(n_rows, dims[0] - row), dims[1]), dtype=np.float32) * np.float32(scale)
+        if rings:
+            whole = len(part) // shape.ring * shape.ring
+            part[:whole] = np.roll(part[:whole].reshape(-1, shape.ring, dims[1]), 1, axis=1).reshape(-1, dims[1])
         finished[row : row + n_rows] = quantize(part, kind)
     return finished
 

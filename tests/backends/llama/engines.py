@@ -86,6 +86,7 @@ class Client:
     parked: list[Job] = field(default_factory=list)
     finished: list[Job] = field(default_factory=list)
     n_made: int = 0
+    prompts: list[list[int]] = field(default_factory=list)  # what requests begin with
 
     def turn(self) -> None:
         """Perhaps give something, perhaps cancel something, then step."""
@@ -120,6 +121,10 @@ class Client:
         self.n_made += 1
         n_prompt = self.draw.choice([1, 3, 63, 64, 65, 100, 128, 200, 300])
         tokens = [self.draw.randrange(500) for _ in range(n_prompt)]
+        if self.prompts:
+            prompt = self.draw.choice(self.prompts)
+            tokens = (prompt[: self.draw.randrange(len(prompt))] + tokens)[: max(n_prompt, 200)]
+            n_prompt = len(tokens)
         params = SamplingParams(
             max_tokens=self.draw.randrange(1, 100),
             temperature=self.draw.choice([0.0, 0.7, 1.3]),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.llama.batch import BLOCK, chunk_rows, is_long, plan_exact, plan_fast
+from inferd.backends.llama.batch import plan_exact, plan_fast
+from inferd.backends.llama.pace import BLOCK
 from inferd.backends.llama.sampling import Sampler
 from inferd.backends.llama.sequence import Sequence
 from inferd.backends.messages import SamplingParams, Submit
@@ -34,26 +35,6 @@ def rows(calls: list[Call]) -> list[list[int]]:
     return [[piece.n_rows for piece in call.pieces] for call in calls]
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "row_ms", "expected"),
-    [(63, None, False), (64, None, True), (64, 1.0, False), (512, 1.0, True), (8, 50.0, False)],
-)
-def test_long_is_a_prompt_that_takes_long(n_rows: int, row_ms: float | None, expected: bool) -> None:
-    assert is_long(n_rows, row_ms) is expected
-
-
-@pytest.mark.parametrize(
-    ("row_ms", "beside", "expected"),
-    [(None, False, 512), (None, True, 128), (0.5, False, 512), (10.0, False, 256), (100.0, False, 64), (2.0, True, 64)],
-)
-def test_the_chunk_follows_the_measured_time(row_ms: float | None, beside: bool, expected: int) -> None:
-    assert chunk_rows(512, row_ms, beside=beside) == expected
-
-
-def test_the_chunk_fits_the_ubatch() -> None:
-    assert chunk_rows(256, None, beside=False) == 256
-
-
 def test_nothing_to_do_is_no_call() -> None:
     assert plan_fast([], 512, 512) == []
     assert plan_exact([], 512) == []
@@ -65,13 +46,26 @@ def test_decoding_rows_come_first_and_prompts_share_the_rest() -> None:
 
 
 def test_a_call_is_filled_to_the_row_in_order_of_arrival() -> None:
-    assert rows(plan_fast([sequence(1000), sequence(10)], 512, 512)) == [[512]]
-    assert rows(plan_fast([sequence(100), sequence(1000), sequence(10)], 128, 512)) == [[100, 28]]
-    assert rows(plan_fast([decoding(), decoding(), sequence(1000)], 64, 512)) == [[1, 1, 62]]
+    assert rows(plan_fast([sequence(2000), sequence(48)], 512, 512)) == [[512]]
+    assert rows(plan_fast([sequence(100), sequence(1000), sequence(52)], 128, 512)) == [[100, 28]]
+    assert rows(plan_fast([decoding(), decoding(), sequence(992)], 64, 512)) == [[1, 1, 62]]
+
+
+def test_a_prompt_is_cut_into_equal_parts_of_at_least_a_block_with_rows_by_four() -> None:
+    for n_prompt in range(100, 2500, 7):
+        prompt, n_rows = sequence(n_prompt), []
+        while prompt.n_left:
+            (call,) = plan_fast([*(decoding() for _ in range(7)), prompt], 64, 512)
+            n_rows.append(call.n_rows)
+            prompt.n_computed += call.pieces[-1].n_rows
+        assert min(n_rows) >= BLOCK
+        if n_prompt > 500:
+            assert max(n_rows) <= 72
+            assert sum(n % 4 == 0 for n in n_rows) >= len(n_rows) // 2
 
 
 @pytest.mark.parametrize(
-    ("n_left", "chunk", "expected"), [(150, 128, 150), (100, 64, 100), (192, 128, 128), (129, 128, 129), (63, 512, 63)]
+    ("n_left", "chunk", "expected"), [(150, 128, 76), (100, 64, 100), (192, 128, 96), (129, 128, 65), (63, 512, 63)]
 )
 def test_no_short_call_is_left_for_the_end_of_a_prompt(n_left: int, chunk: int, expected: int) -> None:
     assert rows(plan_fast([sequence(n_left)], chunk, 512)) == [[expected]]

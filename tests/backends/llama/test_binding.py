@@ -21,7 +21,7 @@ pytestmark = pytest.mark.llama
 
 def shape(n_cells: int = 256, n_seqs: int = 3, **changes: object) -> ContextShape:
     given = {"n_ubatch": 64, "n_threads": 1, "kv_type": "f16", "unified": True, "flash_attention": None, **changes}
-    return ContextShape(n_cells=n_cells, n_seqs=n_seqs, **given)  # type: ignore[arg-type]
+    return ContextShape(n_cells=n_cells, n_seqs=n_seqs, n_outputs=n_seqs, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +41,9 @@ def context(model: Model) -> Iterator[Context]:
 def compute(context: Context, *rows: tuple[int, int, list[int]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     context.batch.clear()
     for seq, pos, tokens in rows:
-        context.batch.add(seq, pos, tokens, want_last=True)
+        context.batch.add(seq, pos, tokens, n_wanted=1)
     assert context.decode()
     return context.logits().copy()
-
-
-def test_the_vocabulary_goes_to_tokens_and_back(model: Model) -> None:
-    tokens = model.vocab.tokenize("hé <|im_end|>".encode(), add_special=True, parse_special=True)
-    assert b"".join(model.vocab.piece(token) for token in tokens) == "hé ".encode()
-    assert tokens[-1] in model.vocab.eog
-    assert model.vocab.text(tokens[-1]) == "<|im_end|>"
-
-
-def test_special_tokens_can_be_plain_text(model: Model) -> None:
-    tokens = model.vocab.tokenize(b"<|im_end|>", add_special=False, parse_special=False)
-    assert b"".join(model.vocab.piece(token) for token in tokens) == b"<|im_end|>"
-
-
-def test_no_text_is_no_tokens(model: Model) -> None:
-    assert model.vocab.tokenize(b"", add_special=True, parse_special=True) == []
-
-
-def test_a_missing_token_has_no_text(model: Model) -> None:
-    assert model.vocab.text(None) == ""
 
 
 def test_only_a_vocabulary_can_be_loaded(tiny_model: Path) -> None:
@@ -91,7 +71,7 @@ def test_no_room_changes_nothing(context: Context) -> None:
     for start in range(0, 256, 64):
         compute(context, (0, start, list(range(64))))
     context.batch.clear()
-    context.batch.add(1, 0, [1], want_last=True)
+    context.batch.add(1, 0, [1], n_wanted=1)
     assert not context.decode()
     context.seq_rm(0, 255)
     compute(context, (1, 0, [1]))
@@ -118,10 +98,10 @@ def test_ids_above_the_computed_ones_hold_cells(context: Context) -> None:
 
 def test_an_invalid_row_is_a_bug_not_an_answer(context: Context) -> None:
     context.batch.clear()
-    context.batch.add(0, 5, [1], want_last=True)
+    context.batch.add(0, 5, [1], n_wanted=1)
     compute(context, (0, 0, [1]))
     context.batch.clear()
-    context.batch.add(0, 9, [1], want_last=True)  # a gap in the positions
+    context.batch.add(0, 9, [1], n_wanted=1)  # a gap in the positions
     with pytest.raises(RuntimeError, match="llama_decode failed with -1"):
         context.decode()
 
@@ -130,12 +110,12 @@ ROWS = """
 import sys
 from inferd.backends.llama.binding import Context, ContextShape, Model
 model = Model(sys.argv[1], plain_kernels=sys.argv[2] == "plain")
-context = Context(model, ContextShape(256, 64, 64, 1, "f16", unified=True, flash_attention=True))
+context = Context(model, ContextShape(256, 64, 64, 64, 1, "f16", unified=True, flash_attention=True))
 for n_rows in (2, 5, 8, 21, 63):
     context.clear()
     context.batch.clear()
     for seq in range(n_rows):
-        context.batch.add(seq, 0, [7 + seq], want_last=True)
+        context.batch.add(seq, 0, [7 + seq], n_wanted=1)
     assert context.decode()
     print(hash(context.logits()[0].tobytes()))
 """
@@ -181,7 +161,7 @@ def test_a_computation_can_be_broken_off_and_leaves_no_cells(context: Context) -
     nothing = context.state_get(0)
     answers = iter((False, False, True))
     context.batch.clear()
-    context.batch.add(0, 0, list(range(64)), want_last=True)
+    context.batch.add(0, 0, list(range(64)), n_wanted=1)
     with pytest.raises(Aborted):
         context.decode(lambda: next(answers))
     assert (context.state_get(0) == nothing).all()
@@ -196,7 +176,7 @@ def test_who_is_asked_may_fail(context: Context) -> None:
         raise EOFError
 
     context.batch.clear()
-    context.batch.add(0, 0, list(range(64)), want_last=True)
+    context.batch.add(0, 0, list(range(64)), n_wanted=1)
     with pytest.raises(EOFError):
         context.decode(fail)
     assert context.decode()

@@ -38,7 +38,7 @@ def test_runs_are_packed_each_from_a_whole_tile(lengths: list[int], n_cells: int
 @pytest.fixture
 def context(tiny_model: Path) -> Iterator[Context]:
     model = Model(str(tiny_model))
-    context = Context(model, ContextShape(2048, 5, 64, 1, "f16", unified=True, flash_attention=True))
+    context = Context(model, ContextShape(2048, 5, 5, 64, 1, "f16", unified=True, flash_attention=True))
     yield context
     context.close()
     model.close()
@@ -48,9 +48,9 @@ def put(context: Context, cells: ExactCells, seq: int, pos: int, tokens: list[in
     """One call with a block, or with fewer rows beside a scratch row, as the engine does it."""
     assert cells.ready_for(len(tokens))
     context.batch.clear()
-    context.batch.add(seq, pos, tokens, want_last=True)
+    context.batch.add(seq, pos, tokens, n_wanted=1)
     if len(tokens) == 1:
-        context.batch.add(4, 0, [0], want_last=False)
+        context.batch.add(4, 0, [0], n_wanted=0)
     assert context.decode()
     context.seq_rm(4)
     cells.took(len(tokens))

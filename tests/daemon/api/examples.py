@@ -27,12 +27,13 @@ PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=1, kv_cells=256, n_t
 MODEL_ROW = rows.ModelRow(
     name="m", state="ready", backend="llama", pid=None, devices=("cpu",), bytes=1, slots=2, running=1, waiting=0,
     pinned=False, load_progress=1.0, idle_s=None, rss_bytes=None, context_tokens=3, kv_cells=4, kv_cells_used=5,
+    kv_cells_kept=6,
     tokens_per_s=6.0, error="", estimate_error=None,
 )  # fmt: skip
 REQUEST_ROW = rows.RequestRow("r", "m", "batch", "t", "queued", "slot", None, 0, 0.0, 1.0, None)
 DEVICE_ROW = rows.DeviceRow("gpu0", "gpu", "G", None, None, 0, None, None, None, "lost")
 HOST_ROW = rows.HostRow(10, 5, 1, 2, None)
-RATES_ROW = rows.RatesRow(0.0, 1.0, 2, 3, None, 4.0, 5, 6, 7, 8, 9, 10, 11, 12, 13, {"preempted": 14})
+RATES_ROW = rows.RatesRow(0.0, 1.0, 2, 3, None, 4.0, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, {"preempted": 14})
 SNAPSHOT = rows.Snapshot(
     7, "1.0", 3.0, (MODEL_ROW,), (REQUEST_ROW,), (DEVICE_ROW,), RATES_ROW, HOST_ROW,
     (rows.WarningRow("c", "error", "m", "r"),),

@@ -229,7 +229,7 @@ async def forward_all(*scripts: Script) -> list[pb.GenerateResponse]:
     return asker.written
 
 
-END = Finished(FinishReason.STOP, 1, 0, 2, *[0.0] * 7)
+END = Finished(FinishReason.STOP, 1, 0, 2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 async def test_several_streams_share_a_call_one_message_at_a_time() -> None:

@@ -6,14 +6,13 @@ import math
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from inferd.backends.messages import FinishReason, SamplingParams, TokenLogprob
 from inferd.daemon.api import wire
 from inferd.daemon.domain import snapshot as rows
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.form import Form
 from inferd.daemon.domain.model import Model, ModelState
 from inferd.daemon.domain.request import RANGES, Priority
 from inferd.daemon.node import stream as words
@@ -190,9 +189,6 @@ def test_other_bad_fields(given: dict[str, Any], field: str) -> None:
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ({"response_format": pb.ResponseFormat(json_object=True)}, "response_format"),
-        ({"response_format": pb.ResponseFormat(json_schema="{}")}, "response_format"),
-        ({"response_format": pb.ResponseFormat(grammar="root ::= x")}, "response_format"),
         ({"tools": [pb.Tool(name="t")]}, "tools"),
     ],
 )
@@ -202,7 +198,25 @@ def test_what_later_versions_will_do_is_refused_by_name(given: dict[str, Any], f
 
 
 def test_plain_text_is_a_format_too() -> None:
-    assert one(response_format=pb.ResponseFormat(text=True)).prompt == "hi"
+    assert one(response_format=pb.ResponseFormat(text=True)).form is None
+    assert one(response_format=pb.ResponseFormat(json_object=False)).form is None
+
+
+@pytest.mark.parametrize(
+    ("given", "form"),
+    [
+        ({"json_object": True}, Form("json_object")),
+        ({"json_schema": "{}"}, Form("json_schema", "{}")),
+        ({"grammar": 'root ::= "x"'}, Form("grammar", 'root ::= "x"')),
+    ],
+)
+def test_forms(given: dict[str, Any], form: Form) -> None:
+    assert one(response_format=pb.ResponseFormat(**given)).form == form
+
+
+def test_a_form_beyond_its_limits_is_refused_by_name() -> None:
+    error = refused(pb.GenerateRequest(model="m", prompt="p", response_format=pb.ResponseFormat(grammar="(" * 60_000)))
+    assert (error.code, error.field) == (Code.INVALID, "response_format.grammar")
 
 
 # answers
@@ -296,47 +310,3 @@ def test_rows_and_messages_have_the_same_names(row: Any, message: Any) -> None:
 
 
 # errors
-
-
-def details(error: InferdError) -> tuple[grpc.Status, error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo | None]:
-    status = wire.to_status(error)
-    rich = status_pb2.Status.FromString(dict(status.trailing_metadata)["grpc-status-details-bin"])
-    assert (rich.code, rich.message) == (status.code.value[0], status.details)
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    assert rich.details[0].Unpack(info)
-    return status, info, retry if len(rich.details) > 1 and rich.details[1].Unpack(retry) else None
-
-
-@pytest.mark.parametrize("code", Code)
-def test_every_failure_has_a_status_and_its_reason(code: Code) -> None:
-    status, info, retry = details(InferdError(code, "why"))
-    assert status.code is wire.STATUS[code]
-    assert code_pb2.Code.Value(status.code.name) == status.code.value[0]
-    assert (info.reason, info.domain, dict(info.metadata)) == (code.value, "inferd", {})
-    assert retry is None
-
-
-def test_what_is_refused_for_now_differs_from_what_is_wrong() -> None:
-    again = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
-    assert {code for code, status in wire.STATUS.items() if status in again} == {
-        Code.NO_ROOM,
-        Code.QUEUE_FULL,
-        Code.OVERLOADED,
-        Code.WORKER_CRASHED,
-        Code.SHUTTING_DOWN,
-    }
-
-
-def test_fields_limits_and_the_time_to_come_back() -> None:
-    error = InferdError(Code.NO_ROOM, "full", field="model", retry_after_ms=1500, needed_bytes=10, free_bytes=5)
-    _, info, retry = details(error)
-    assert dict(info.metadata) == {"field": "model", "needed_bytes": "10", "free_bytes": "5"}
-    assert retry is not None
-    assert retry.retry_delay.ToMilliseconds() == 1500
-
-
-def test_a_long_message_still_fits_a_clients_trailers() -> None:
-    status, _, _ = details(InferdError(Code.INVALID, "\N{GRINNING FACE}" * 100_000))
-    assert len(status.details) == wire.MAX_MESSAGE_CHARS
-    percent_encoded = 3 * len(status.details.encode())
-    assert percent_encoded + sum(len(value) for _, value in status.trailing_metadata) * 4 / 3 < 10_000

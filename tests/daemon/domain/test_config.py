@@ -31,7 +31,7 @@ def test_names_of_quantities_say_their_unit(section: type[msgspec.Struct]) -> No
     plain |= {"max_streams_per_connection", "tokens_per_s", "max_tokens_per_tenant", "max_parks", "floor_share"}
     hints = get_type_hints(section)
     figures = {name for name, hint in hints.items() if hint in (int, float, int | None, float | None)}
-    assert {name for name in figures - plain if not name.endswith(("_bytes", "_s", "_tokens"))} == set()
+    assert {name for name in figures - plain if not name.endswith(("_bytes", "_s", "_ms", "_tokens"))} == set()
 
 
 @pytest.mark.parametrize(

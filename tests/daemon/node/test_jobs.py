@@ -169,9 +169,30 @@ async def test_what_a_lost_worker_had_computed_is_wasted_when_it_is_computed_aga
     else:
         jobs.failed(job, InferdError(Code.WORKER_CRASHED, "x"))
     jobs.attempt_lost(job, start_tokens=3)
+    if moves:
+        jobs.started(job, m.Started("r", 2, 3, 0), "cpu")
+    else:
+        jobs.forget(job)
     total = jobs.meter.total
     assert (total.computed_tokens, total.delivered_tokens) == (4, 0 if moves else 4)
     assert total.wasted_tokens == ({"device_lost": 4} if moves else {})
+
+
+@pytest.mark.parametrize(("cached", "wasted"), [(0, 4), (2, 2), (4, 0), (9, 0)])
+async def test_what_the_next_attempt_finds_computed_is_not_wasted(cached: int, wasted: int) -> None:
+    jobs = Jobs(Meter())
+    job, _ = running(jobs)
+    jobs.grown(job, delta(0, 5, 6), 12.0)
+    job.parked_why = "preempted"
+    jobs.attempt_over(job, 4)
+    jobs.started(job, m.Started("r", 2, 3, cached), "cpu")
+    jobs.grown(job, delta(2, 7), 13.0)
+    jobs.attempt_over(job, max(0, 5 - cached))
+    jobs.finished(job, m.Finished("r", 2, m.FinishReason.LENGTH, "", 3, 1.0, 1.0), 14.0)
+    jobs.forget(job)
+    total = jobs.meter.total
+    assert total.wasted_tokens == ({"preempted": wasted} if wasted else {})
+    assert total.computed_tokens == total.delivered_tokens + wasted
 
 
 async def test_of_an_attempt_without_a_token_nothing_is_known() -> None:

@@ -224,19 +224,30 @@ async def test_a_reader_that_stands_still_is_cut_and_its_slot_is_free_again(open
 # when workers die
 
 
-async def test_a_crash_fails_what_ran_and_the_queue_goes_on(open_house: Open) -> None:
+async def test_what_ran_in_a_worker_that_crashed_goes_on_in_the_next_one(open_house: Open) -> None:
     house = open_house(tokens_per_s=SLOW)
     stays = house.submit("fake:tokens=20", "beta")
-    crashes, beside = house.submit("fake:crash=5"), house.submit(ENDLESS)
+    crashes, beside = house.submit("fake:crash=5 fake:tokens=30"), house.submit("fake:tokens=40")
     waits = house.submit("fake:tokens=4")
     for stream in (crashes, beside):
-        error = await failure(read(stream))
-        assert (error.code, error.retry_after_ms) == (Code.WORKER_CRASHED, 1000)
-        assert "alpha" in error.message
+        events = await read(stream)
+        assert tokens(events) == what_the_fake_says(stream.job)
+        assert [event.why for event in events if isinstance(event, Resumed)] == ["worker_crashed"]
     assert finished(await read(waits)).completion_tokens == 4
     assert finished(await read(stays)).completion_tokens == 20
     assert house.resident().model.failures == 0  # it had produced something
-    assert len(crashes.job.generated) == 5
+
+
+async def test_a_request_that_gets_no_token_between_two_crashes_fails_and_the_others_go_on(open_house: Open) -> None:
+    house = open_house(tokens_per_s=SLOW)
+    beside = house.submit("fake:tokens=100")
+    await first_text(beside)
+    error = await failure(read(house.submit("fake:crash=0")))
+    assert (error.code, error.retry_after_ms) == (Code.WORKER_CRASHED, 1000)
+    assert "alpha" in error.message
+    assert beside.job.live
+    events = await read(beside)
+    assert finished(events).completion_tokens == 100
 
 
 async def test_a_parked_request_goes_on_with_the_same_words(slow_house: House) -> None:

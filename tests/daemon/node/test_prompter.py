@@ -13,6 +13,7 @@ import pytest
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import ChatMessage
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.form import Form
 from inferd.daemon.node import prompter as prompters
 from inferd.daemon.node.prompter import PROCESS_BYTES, Prompter
 from inferd.daemon.policy.ledger import Ledger
@@ -45,10 +46,16 @@ def pid(it: Prompter) -> int:
     return it._process.pid
 
 
-async def failure(reading: Awaitable[list[int]]) -> InferdError:
+async def failure(reading: Awaitable[object]) -> InferdError:
     with pytest.raises(InferdError) as caught:
         await reading
     return caught.value
+
+
+async def test_a_form_that_cannot_be_followed_is_refused_by_its_field(prompter: Prompter) -> None:
+    error = await failure(prompter.compile(Form("json_object")))
+    assert (error.code, error.field) == (Code.UNSUPPORTED, "response_format")
+    assert await prompter.prepare(prompt="x") == [ord("x")]
 
 
 async def test_many_prompts_go_through_one_helper(prompter: Prompter, ledger: Ledger) -> None:

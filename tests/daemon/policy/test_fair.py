@@ -29,6 +29,14 @@ def test_who_has_had_more_than_the_others_keeps_it() -> None:
     assert counters.served("greedy") == 500.0
 
 
+def test_what_was_charged_and_not_taken_up_makes_later_charges_less() -> None:
+    counters = Counters()
+    assert counters.charge("a", 100.0) == 100.0
+    counters.credit("a", 60.0)
+    assert [counters.charge("a", 50.0), counters.charge("a", 50.0), counters.charge("a", 5.0)] == [0.0, 40.0, 5.0]
+    assert counters.served("a") == 145.0
+
+
 def test_with_nobody_waiting_the_last_one_who_left_sets_the_level() -> None:
     counters = Counters()
     counters.join("a")

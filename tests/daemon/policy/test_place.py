@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from inferd.daemon.policy.place import HEADROOM_TOKENS, cells
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.daemon.policy.place import HEADROOM_TOKENS, cells, cells_together
 from inferd.tests.daemon.policy.tools import CHAT, add, job, load, ready, scheduler
 
 
@@ -14,6 +17,31 @@ def test_an_empty_place_takes_any_prompt_and_a_busy_one_what_its_cells_allow() -
     assert place.cells_free() == 200 - 100 - HEADROOM_TOKENS
     assert not place.takes(large)
     assert place.takes(job(n_prompt=36))
+
+
+def test_jobs_that_begin_alike_need_the_cells_of_their_beginning_once() -> None:
+    shared = list(range(1000, 1150))
+    jobs = [job(tokens=[*shared, i]) for i in range(4)]
+    stranger = job(tokens=[*shared, 9])
+    stranger.cache_salt = "another"
+    assert cells_together(jobs) == 150 + 4 * (1 + HEADROOM_TOKENS)
+    assert cells_together([*jobs, stranger]) == 300 + 5 * (1 + HEADROOM_TOKENS)
+    for shares in (True, False):
+        it = ready(slots=8, kv_cells=400, shares_prefixes=shares)
+        for one in jobs[:2]:
+            it.on_request(one, 0.0)
+        place = it.places["m"]
+        assert place.takes(jobs[2]) is shares
+        assert place.takes(stranger) is shares
+        assert place.takes(job(n_prompt=190)) is False
+        assert place.cells_free() == 400 - 2 * (151 + HEADROOM_TOKENS)
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_cells_together_are_those_of_distinct_beginnings(prompts: list[list[int]]) -> None:
+    jobs = [job(tokens=tokens, max_tokens=1) for tokens in prompts]
+    distinct = {tuple(tokens[: i + 1]) for tokens in prompts for i in range(len(tokens))}
+    assert cells_together(jobs) == len(distinct) + len(jobs)
 
 
 def test_a_short_answer_needs_no_headroom_beyond_itself() -> None:

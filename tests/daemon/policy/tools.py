@@ -31,14 +31,15 @@ def job(
     *,
     arrived_s: float = 0.0,
     max_tokens: int | None = 100,
+    tokens: list[int] | None = None,
     **fields: Any,
 ) -> Job:
-    """A job that is prepared, unless `n_prompt` is None."""
+    """A job that is prepared, unless `n_prompt` is None; with `tokens` as its prompt, if given."""
     n = next(_ids)
     request = Request(
         f"r{n}", model, SamplingParams(max_tokens=8), priority, tenant, prompt="x" * 40, max_tokens=max_tokens, **fields
     )
-    prompt = None if n_prompt is None else [1] * n_prompt
+    prompt = tokens or (None if n_prompt is None else [1] * n_prompt)
     return Job(request, arrived_s=arrived_s, arrival=n, prompt=prompt, max_tokens=max_tokens or 100)
 
 
@@ -61,10 +62,11 @@ def add(it: Scheduler, name: str, bytes_on: dict[str, int], keep_alive_s: float 
     it.add_place(name, name, bytes_on)
 
 
-def ready(slots: int = 1, kv_cells: int = 100_000, **options: Any) -> Scheduler:
+def ready(slots: int = 1, kv_cells: int = 100_000, *, shares_prefixes: bool = False, **options: Any) -> Scheduler:
     """`m` is loaded."""
     it = scheduler(**options)
     load(it, "m", slots=slots, kv_cells=kv_cells)
+    it.places["m"].shares_prefixes = shares_prefixes
     return it
 
 

@@ -1,0 +1,72 @@
+"""From rows of logits to tokens of one request: what is due, what of the guesses came true, and whether it is over."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..messages import Delta, FinishReason
+from .sampling import InvalidLogits, logprob
+
+if TYPE_CHECKING:
+    from ..messages import Event
+    from .binding import Logits
+    from .sequence import Sequence
+    from .vocab import Vocab
+
+
+class End(NamedTuple):
+    """Why a request is over."""
+
+    reason: FinishReason
+    error: str = ""
+
+
+def draw(s: Sequence, rows: Logits, vocab: Vocab, n_ctx: int, events: list[Event]) -> End | None:
+    """The token that is due, and those after it for as long as the draft was right; None: it goes on.
+
+    Row i + 1 was computed after the i-th token of the draft. Afterwards `n_guessed` rows of it are left that are not
+    wanted. Changes `rows`.
+    """
+    draft, s.draft = s.draft, []
+    s.n_guessed, n_before = len(draft), len(s.tokens)
+    s.n_drafted += len(draft)
+    for i, row in enumerate(rows):
+        end = _draw_one(s, row, vocab, n_ctx, events)
+        if end is not None:
+            return end
+        if i == len(draft) or s.tokens[-1] != draft[i]:
+            break
+        s.n_computed, s.n_guessed, s.n_accepted = s.n_computed + 1, s.n_guessed - 1, s.n_accepted + 1
+    if s.lookup is not None:
+        s.lookup.drawn(s.tokens[n_before:])
+    return None
+
+
+def over(s: Sequence, n_ctx: int) -> End | None:
+    """Whether the tokens there are make a whole answer."""
+    if s.text.stopped or (s.grammar is not None and s.grammar.complete):
+        return End(FinishReason.STOP)
+    if s.n_completion >= s.submit.params.max_tokens or len(s.tokens) >= n_ctx:
+        return End(FinishReason.LENGTH)
+    return None
+
+
+def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[Event]) -> End | None:
+    index, n_top = s.n_completion, s.submit.params.logprobs
+    raw = None if n_top is None else row.copy()  # drawing changes the row
+    try:
+        if s.grammar is not None:
+            s.grammar.mask(row)
+        token = s.sampler.sample(row, s.tokens, index)
+        logprobs = None if raw is None else [logprob(raw, token, n_top or 0, vocab.piece)]
+    except InvalidLogits:
+        return End(FinishReason.ERROR, "the model produced invalid numbers" if s.grammar is None else s.grammar.fault)
+    if s.first_s is None:
+        s.first_s = time.perf_counter()
+    if token in vocab.eog:
+        return End(FinishReason.STOP)
+    if s.grammar is not None:
+        s.grammar.accept(token)
+    events.append(Delta(*s.name, index, [token], s.add(token, vocab.piece(token)), logprobs))
+    return over(s, n_ctx)

@@ -1,0 +1,78 @@
+"""From a plan to a loaded engine: the model, its context, and the rules for its cells."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ..engine import LoadError
+from .binding import LAST_SEQ, BindingError, Context, ContextShape, Model
+from .cells import Cells, ExactCells
+from .engine import LlamaEngine
+from .memory import Memory
+from .pace import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..facts import LoadPlan
+
+
+def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
+    """Raises LoadError."""
+    start_s = time.perf_counter()
+    exact = plan.numerics == "exact"
+    if exact and (plan.kv_layout != "unified" or plan.flash_attention is False):
+        raise LoadError("unsupported", "numerics = exact needs kv_layout = unified and flash attention")
+    unified = plan.kv_layout == "unified"
+    try:
+        model = Model(
+            plan.path,
+            n_gpu_layers=plan.n_gpu_layers,
+            devices=plan.device_names,
+            tensor_split=plan.tensor_split,
+            use_mmap=plan.use_mmap,
+            plain_kernels=exact,
+            progress=progress,
+        )
+        if not model.is_generative:
+            raise LoadError("unsupported", "only models that generate text are served")
+        if exact and not model.keeps_all_cells:
+            raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
+        context = Context(
+            model,
+            ContextShape(
+                n_cells=plan.kv_cells,
+                n_seqs=plan.n_slots + unified,  # a split cache has no cells to spare for a scratch sequence
+                n_outputs=plan.n_slots + unified + plan.n_draft,
+                n_ubatch=max(plan.n_ubatch, BLOCK, plan.n_slots + plan.n_draft),
+                n_threads=max(1, plan.n_threads // 4),
+                kv_type=plan.kv_type,
+                unified=unified,
+                flash_attention=True if exact else plan.flash_attention,
+            ),
+        )
+    except BindingError as error:
+        raise LoadError(error.fault, str(error)) from error
+    except LookupError as error:
+        raise LoadError("unsupported", str(error)) from error
+    _warm_up(context)
+    context.use_threads(plan.n_threads)
+    memory = _memory(plan, model, context)
+    return LlamaEngine(plan, model, context, memory, (time.perf_counter() - start_s) * 1e3)
+
+
+def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:
+    if plan.numerics == "exact":
+        return Memory(context, ExactCells(context), (), 0)
+    shares = plan.prefix_caching and plan.kv_layout == "unified" and model.keeps_all_cells
+    kept = range(context.n_seqs, LAST_SEQ) if shares else ()
+    return Memory(context, Cells(context), kept, context.n_cells)
+
+
+def _warm_up(context: Context) -> None:
+    """Touch every weight once, so that the first request does not wait for the disk; others may want the cores now."""
+    context.batch.clear()
+    context.batch.add(0, 0, [0], n_wanted=1)
+    context.decode()
+    context.seq_rm(0)

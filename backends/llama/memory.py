@@ -1,0 +1,137 @@
+"""Who runs on which KV cells: what is known of a request is shared, and what was computed for one is kept a while."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .pace import BLOCK
+from .prefix import Copy, PrefixTree, same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Sequence as Many
+
+    from ..messages import Submit
+    from .binding import Context
+    from .cells import Cells
+    from .prefix import Change
+    from .sequence import Sequence
+
+MIN_SHARED = BLOCK  # tokens; less is sooner computed than waited for
+EVICT_CELLS = 256  # at a time, so that not every row asks
+
+
+class Memory:
+    """The cells of one context. `seqs`: ids of sequences in which computed tokens are kept; none: nothing is shared."""
+
+    def __init__(self, context: Context, cells: Cells, seqs: Iterable[int], max_idle_cells: int) -> None:
+        self._context = context
+        self._cells = cells
+        seqs = list(seqs)
+        self._tree = PrefixTree(seqs)
+        self.shares = bool(seqs)
+        self._max_idle_cells = max_idle_cells
+        self.cached_tokens = 0  # that were known when somebody asked for them
+
+    # a request's way
+
+    def room_for(self, submit: Submit, running: Many[Sequence]) -> bool:
+        """Whether the request would only push out what runs."""
+        booked = self._tree.n_locked
+        n_shared = 0
+        for s in running:
+            booked += len(s.tokens) - max(s.n_shared, _held(s))
+            if self.shares and s.submit.cache_salt == submit.cache_salt:
+                n_shared = max(n_shared, same(s.tokens, submit.tokens))
+        return not running or len(submit.tokens) - n_shared <= self._context.n_cells - booked
+
+    def join(self, s: Sequence, before: Iterable[Sequence]) -> None:
+        """Give a request the cells that are known of its tokens, and find out whether somebody computes the next ones.
+
+        The last token is always computed: the logits after it are wanted. `before`: those that came earlier.
+        """
+        s.leader = None
+        if not self.shares:
+            return
+        known = s.tokens[:-1]
+        held, s.held = s.held, self._tree.lock(s.submit.cache_salt, known)
+        if held is not None:
+            self._tree.unlock(held)
+        if s.held.end > s.n_computed:
+            source = self._tree.source(s.held)
+            assert source is not None
+            self._context.seq_cp(source, s.seq, s.n_computed, s.held.end)
+            self.cached_tokens += s.held.end - s.n_computed
+            s.n_computed = s.n_cached = s.held.end
+        s.n_shared = s.n_computed
+        for other in before:
+            if other.submit.cache_salt == s.submit.cache_salt and other.n_computed < other.n_prompt:
+                n = same(other.tokens, known)
+                if n - s.n_computed >= MIN_SHARED and n > s.n_shared:
+                    s.leader, s.n_shared = other, n
+
+    def keep(self, s: Sequence) -> None:
+        """What has been computed of a request may now be used by others."""
+        if s.held is not None and s.n_computed > s.held.end:
+            s.held, changes = self._tree.extend(s.held, s.tokens[s.held.end : s.n_computed], s.seq)
+            self._carry_out(changes)
+
+    def drop_guess(self, s: Sequence) -> None:
+        """What was computed beyond the tokens that were drawn is not wanted."""
+        self._cells.cut(s.seq, s.n_computed, s.n_guessed)
+        s.n_guessed = 0
+
+    def took(self, n_rows: int) -> None:
+        """So many rows have got cells."""
+        self._cells.took(n_rows)
+
+    def end(self, s: Sequence, running: Iterable[Sequence]) -> None:
+        """The request no longer runs, unlike `running`; its cells may be given up when others are wanted."""
+        self.keep(s)
+        self._cells.release(s.seq, s.n_computed + s.n_guessed, _live(running))
+        if s.held is not None:
+            self._tree.unlock(s.held)
+            s.held = None
+            if self._tree.n_idle > self._max_idle_cells:
+                self._carry_out(self._tree.evict(self._tree.n_idle - self._max_idle_cells))
+
+    # room
+
+    def ready_for(self, n_rows: int) -> bool:
+        return self._cells.ready_for(n_rows)
+
+    def make_room(self, n_rows: int) -> bool:
+        """Give up what nobody runs on; False when there is no such thing left."""
+        changes = self._tree.evict(max(n_rows, EVICT_CELLS))
+        self._carry_out(changes)
+        return bool(changes)
+
+    def tidy(self, running: Iterable[Sequence]) -> bool:
+        """Win room by moving cells; False when nothing was won."""
+        return self._cells.tidy(_live(running))
+
+    # figures
+
+    def n_used(self, running: Iterable[Sequence]) -> int:
+        """Cells that requests run on, each counted once."""
+        return self._tree.n_locked + sum(s.n_computed - _held(s) for s in running)
+
+    @property
+    def n_idle(self) -> int:
+        """Cells that are kept for whoever begins with the same tokens."""
+        return self._tree.n_idle
+
+    def _carry_out(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Copy):
+                self._context.seq_cp(change.source, change.to, change.start, change.end)
+            else:
+                self._context.seq_rm(change.seq, change.start)
+
+
+def _held(s: Sequence) -> int:
+    return 0 if s.held is None else s.held.end
+
+
+def _live(running: Iterable[Sequence]) -> list[tuple[int, int]]:
+    return [(s.seq, s.n_computed) for s in running]

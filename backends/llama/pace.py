@@ -1,0 +1,76 @@
+"""How long calls take here, as measured, and how many rows of prompts a step may have for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BLOCK = 64  # rows from which kernels for many rows are used
+CHUNKS = (512, 256, 128, BLOCK)
+ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a new request joins
+STALL = 2.25  # and beside answers that flow, in steps without a prompt: the gap between two of their tokens
+UNKNOWN_FLOW_MS = 60.0  # such a step, before one was measured
+LONG_MS = 100.0  # a call that takes longer can be broken off
+DOUBT = 0.999  # a call that was not made lately may have become faster: a thousand calls later it is tried again
+_OLD = 0.7  # the weight of what was measured before
+
+
+class Pace:
+    """Milliseconds of calls: of those with rows of prompts by their size, of those with none by their rows."""
+
+    def __init__(self) -> None:
+        self.call_ms: dict[int, float] = {}  # chunk -> a call of so many rows
+        self.flow_ms: float | None = None  # a call with nothing but tokens of running answers, whatever its rows
+        self._rows_ms: dict[int, tuple[float, int]] = {}  # such a call by its rows, and when it was made
+        self._n_calls = 0
+
+    def note(self, n_rows: int, n_prompt_rows: int, took_ms: float) -> None:
+        """A call is over. A few rows of a prompt say nothing of long ones."""
+        if not n_prompt_rows:
+            self._n_calls += 1
+            self.flow_ms = took_ms if self.flow_ms is None else _OLD * self.flow_ms + (1 - _OLD) * took_ms
+            known_ms = self._rows_ms.get(n_rows, (took_ms, 0))[0]
+            self._rows_ms[n_rows] = _OLD * known_ms + (1 - _OLD) * took_ms, self._n_calls
+        elif n_rows >= BLOCK:
+            chunk = _likest(n_rows, CHUNKS)
+            took_ms *= chunk / n_rows
+            self.call_ms[chunk] = _OLD * self.call_ms.get(chunk, took_ms) + (1 - _OLD) * took_ms
+
+    def predict_ms(self, n_rows: int) -> float | None:
+        """Of a call with prompts, from the size most like it; None before one was measured."""
+        if not self.call_ms:
+            return None
+        chunk = _likest(n_rows, self.call_ms)
+        return self.call_ms[chunk] * n_rows / chunk
+
+    def flow_rows_ms(self, n_rows: int) -> float:
+        """Of a call without prompts; where it was not measured, a tenth more for each row more than one that was."""
+        measured = max((n for n in self._rows_ms if n <= n_rows), default=None)
+        if measured is None:
+            return 1.0 + 0.1 * n_rows
+        took_ms, at = self._rows_ms[measured]
+        return took_ms * DOUBT ** (self._n_calls - at) * (1.0 + 0.1 * (n_rows - measured))
+
+    def chunk(self, n_ubatch: int, budget_ms: float | None) -> int:
+        """Rows for one step within a budget; None: beside nothing that flows. Never less than a block, if it fits."""
+        for rows in CHUNKS[:-1]:
+            took_ms = self.predict_ms(rows)
+            unknown = took_ms is None and budget_ms is None
+            if rows <= n_ubatch and (unknown or (took_ms is not None and took_ms <= (budget_ms or ALONE_MS))):
+                return rows
+        return min(n_ubatch, BLOCK)
+
+    def stall_ms(self) -> float:
+        """How long the gap between two tokens of an answer may become for a prompt beside it."""
+        return STALL * (self.flow_ms or UNKNOWN_FLOW_MS)
+
+    def is_long(self, n_rows: int) -> bool:
+        """Whether a call is worth the asking in between; tokens of running answers are not."""
+        took_ms = self.predict_ms(n_rows)
+        return n_rows >= BLOCK and (took_ms is None or took_ms >= LONG_MS)
+
+
+def _likest(n_rows: int, chunks: Iterable[int]) -> int:
+    return min(chunks, key=lambda chunk: max(chunk, n_rows) / min(chunk, n_rows))

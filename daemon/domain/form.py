@@ -1,0 +1,73 @@
+"""The form that an answer is to have, and the limits that are checked before any parser sees it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import Code, InferdError
+
+if TYPE_CHECKING:
+    from ...backends.messages import FormatKind
+
+FIELD = "response_format"
+MAX_FORM_BYTES, MAX_NESTING, MAX_RULES = 64 * 1024, 128, 2000
+
+# What is left open goes to the end of the text: a second try from the next character would make this quadratic.
+_STRING, _CLASS, _COMMENT = r'"(?:\\.|[^"\\])*+"?', r"\[(?:\\.|[^\]\\])*+\]?", r"#[^\n]*"
+_NOT_CODE = {
+    "json_object": re.compile(_STRING, re.DOTALL),
+    "json_schema": re.compile(_STRING, re.DOTALL),
+    "grammar": re.compile(f"{_STRING}|{_CLASS}|{_COMMENT}", re.DOTALL),
+}
+_BRACKETS = re.compile(r"[()\[\]{}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`text`: a JSON schema or a grammar in GBNF; of any JSON object, nothing."""
+
+    kind: FormatKind
+    text: str = ""
+
+
+def check_form(form: Form) -> Form:
+    """Size, nesting and rules within their limits, and a schema that is JSON. Raises INVALID."""
+    n_bytes = len(form.text.encode())
+    if n_bytes > MAX_FORM_BYTES:
+        raise _invalid(form, f"takes at most {MAX_FORM_BYTES} bytes, not {n_bytes}", MAX_FORM_BYTES)
+    bare = _NOT_CODE[form.kind].sub("", form.text)
+    if form.kind == "grammar" and (n_rules := bare.count("::=")) > MAX_RULES:
+        raise _invalid(form, f"takes at most {MAX_RULES} rules, not {n_rules}", MAX_RULES)
+    if (deepest := _nesting(bare)) > MAX_NESTING:
+        raise _invalid(form, f"takes at most {MAX_NESTING} levels of nesting, not {deepest}", MAX_NESTING)
+    if form.kind == "json_schema":
+        _check_json(form)
+    elif form.kind == "grammar" and "root" not in bare:
+        raise _invalid(form, "needs a rule named root")
+    return form
+
+
+def _check_json(form: Form) -> None:
+    try:
+        schema = json.loads(form.text)
+    except ValueError as error:
+        raise _invalid(form, f"is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise _invalid(form, "must be a JSON object")
+
+
+def _nesting(text: str) -> int:
+    deepest = depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _invalid(form: Form, why: str, highest: int | None = None) -> InferdError:
+    field = f"{FIELD}.{form.kind}"
+    limit = {} if highest is None else {"highest": highest}
+    return InferdError(Code.INVALID, f"{field} {why}", field=field, **limit)

@@ -1,0 +1,178 @@
+"""What requests share of their KV cells, on a tiny random model."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from inferd.backends.llama.loading import load
+from inferd.backends.messages import Delta
+
+from .engines import Client, Heard, hear, plan, run, submit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from inferd.backends.llama.engine import LlamaEngine
+    from inferd.backends.messages import Submit
+
+pytestmark = pytest.mark.llama
+
+
+def tokens(n: int, seed: int = 0) -> list[int]:
+    draw = random.Random(seed)
+    return [draw.randrange(500) for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def engine_of_all(tiny_model: Path) -> Iterator[LlamaEngine]:
+    engine = load(plan(tiny_model, n_slots=8, n_ctx=1024), lambda _: None)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(engine_of_all: LlamaEngine) -> Iterator[LlamaEngine]:
+    """One that knows nothing yet."""
+    yield engine_of_all
+    assert engine_of_all.stats().kv_cells_used == 0
+    forget(engine_of_all)
+
+
+def forget(engine: LlamaEngine) -> None:
+    while engine._memory.make_room(engine.ready.kv_cells):
+        pass
+    assert engine._memory.n_idle == 0
+
+
+def first_logprob(heard: Heard) -> float:
+    delta = next(event for event in heard.events if isinstance(event, Delta))
+    assert delta.logprobs is not None
+    return delta.logprobs[0].logprob
+
+
+def salted(request: Submit, salt: str) -> Submit:
+    return msgspec.structs.replace(request, cache_salt=salt)
+
+
+def test_what_was_asked_before_is_not_computed_again(engine: LlamaEngine) -> None:
+    prompt = tokens(300)
+    cold = run(engine, submit("a", prompt, temperature=0.0, logprobs=0))["a"]
+    n_before = engine.stats().prefill_tokens
+    warm = run(engine, submit("b", prompt, temperature=0.0, logprobs=0))["b"]
+    assert (cold.started.cached_tokens, warm.started.cached_tokens) == (0, 299)
+    assert engine.stats().prefill_tokens == n_before + 1
+    assert (cold.end.n_computed, warm.end.n_computed) == (307, 8)
+    assert first_logprob(warm) == pytest.approx(first_logprob(cold), abs=0.03)
+
+
+def test_the_next_turn_computes_only_what_was_said_since(engine: LlamaEngine) -> None:
+    first = run(engine, submit("a", tokens(100), max_tokens=20))["a"]
+    said = tokens(100) + first.tokens
+    second = run(engine, submit("b", [*said, *tokens(10, seed=1)]))["b"]
+    assert second.started.cached_tokens == len(said) - 1  # the last token that was drawn was never computed
+
+
+@pytest.mark.parametrize("n_own", [1, 30])
+def test_agents_that_come_together_compute_what_they_share_once(engine: LlamaEngine, n_own: int) -> None:
+    shared = tokens(600)
+    agents = [submit(f"a{i}", shared + tokens(n_own, seed=i + 1), logprobs=0, temperature=0.0) for i in range(8)]
+    n_before, most = engine.stats().prefill_tokens, 0
+    for agent in agents:
+        engine.submit(agent)
+    heard: dict[str, Heard] = {}
+    while engine.busy():
+        hear(engine, heard, n_steps=1)
+        most = max(most, engine.stats().kv_cells_used)
+    assert engine.stats().prefill_tokens - n_before <= 600 + 8 * n_own
+    assert most <= 600 + 8 * (n_own + 8)
+    assert sorted(h.started.cached_tokens for h in heard.values())[1:] == [600] * 7
+    forget(engine)
+    for agent in (agents[0], agents[-1]):
+        alone = run(engine, agent)[agent.job]
+        assert first_logprob(heard[agent.job]) == pytest.approx(first_logprob(alone), abs=0.03)
+        forget(engine)
+
+
+def test_when_the_one_who_computes_for_others_is_cancelled_the_next_one_does(engine: LlamaEngine) -> None:
+    engine._pace.call_ms = {64: 64e6}  # so slow that a step takes the smallest chunk
+    shared = tokens(383)
+    for i in range(3):
+        engine.submit(submit(f"a{i}", [*shared, i]))
+    hear(engine, {}, n_steps=2)
+    engine.cancel("a0", 1)
+    n_before = engine.stats().prefill_tokens
+    heard = hear(engine, {})
+    assert heard["a0"].kinds[-1] == "Stopped"
+    assert [heard[f"a{i}"].kinds[-1] for i in (1, 2)] == ["Finished"] * 2
+    assert engine.stats().prefill_tokens - n_before == 383 - 128 + 2
+    assert heard["a1"].started.cached_tokens == 128
+    engine._pace.call_ms = {}
+
+
+def test_an_urgent_request_is_not_held_up_by_the_rank_of_whom_it_waits_for(engine: LlamaEngine) -> None:
+    engine._pace.call_ms = {64: 64e6}
+    engine.submit(submit("low", [*tokens(400), 1], rank=0))
+    engine.submit(submit("other", tokens(900, seed=5), rank=1))
+    hear(engine, {}, n_steps=1)
+    engine.submit(submit("urgent", [*tokens(400), 2], rank=2))
+    order = [job for job, h in hear(engine, {}).items() if h.kinds]
+    assert order.index("urgent") < order.index("other")
+    engine._pace.call_ms = {}
+
+
+def test_another_salt_shares_nothing(engine: LlamaEngine) -> None:
+    prompt = tokens(200)
+    together = run(engine, salted(submit("a", prompt), "one"), salted(submit("b", prompt), "two"))
+    later = run(engine, salted(submit("c", prompt), "three"))
+    assert [h.started.cached_tokens for h in (together["a"], together["b"], later["c"])] == [0, 0, 0]
+    assert run(engine, salted(submit("d", prompt), "two"))["d"].started.cached_tokens == 199
+
+
+def test_what_is_kept_makes_way(engine: LlamaEngine) -> None:
+    for seed in range(12):
+        assert run(engine, submit("a", tokens(900, seed)))["a"].kinds[-1] == "Finished"
+        assert engine._memory.n_idle <= engine.ready.kv_cells
+        engine._memory._tree.check_integrity()
+    assert engine._memory.n_idle > 1000
+
+
+def test_a_parked_request_goes_on_where_it_was(engine: LlamaEngine) -> None:
+    engine.submit(submit("a", tokens(500), max_tokens=100))
+    heard = hear(engine, {}, n_steps=30)
+    engine.cancel("a", 1)
+    done = hear(engine, heard)["a"].tokens
+    again = run(engine, submit("a", tokens(500) + done, 500, max_tokens=100))["a"]
+    assert again.started.cached_tokens == 500 + len(done) - 1
+    assert len(again.tokens) == 100 - len(done)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kv_layout": "split"}, {"prefix_caching": False}, {"numerics": "exact"}, {"sliding": True}]
+)
+def test_where_cells_cannot_be_shared_nothing_is(
+    tiny_model: Path, sliding_model: Path, changes: dict[str, object]
+) -> None:
+    path = sliding_model if changes.pop("sliding", False) else tiny_model
+    engine = load(plan(path, **changes), lambda _: None)
+    for _ in range(2):
+        heard = run(engine, submit("a", tokens(200)), submit("b", tokens(200)))
+        assert [h.started.cached_tokens for h in heard.values()] == [0, 0]
+    assert engine._memory.n_idle == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_traffic_over_few_prompts_keeps_the_books(tiny_model: Path, seed: int) -> None:
+    engine = load(plan(tiny_model, kv_cells=1024), lambda _: None)
+    client = Client(engine, random.Random(seed), prompts=[tokens(300, seed=i) for i in range(3)])
+    for _ in range(600):
+        client.turn()
+        engine._memory._tree.check_integrity()
+        assert engine._memory.n_used(engine._running) + engine._memory.n_idle <= 1024
+    assert len(client.finished) > 20
+    engine.close()

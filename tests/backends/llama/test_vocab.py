@@ -1,0 +1,46 @@
+"""Tokens, their bytes and their roles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferd.backends.llama.binding import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.llama
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Iterator[Model]:
+    model = Model(str(tiny_model), vocab_only=True)
+    yield model
+    model.close()
+
+
+def test_the_vocabulary_goes_to_tokens_and_back(model: Model) -> None:
+    tokens = model.vocab.tokenize("hé <|im_end|>".encode(), add_special=True, parse_special=True)
+    assert b"".join(model.vocab.piece(token) for token in tokens) == "hé ".encode()
+    assert tokens[-1] in model.vocab.eog
+    assert model.vocab.text(tokens[-1]) == "<|im_end|>"
+
+
+def test_special_tokens_can_be_plain_text(model: Model) -> None:
+    tokens = model.vocab.tokenize(b"<|im_end|>", add_special=False, parse_special=False)
+    assert b"".join(model.vocab.piece(token) for token in tokens) == b"<|im_end|>"
+
+
+def test_no_text_is_no_tokens(model: Model) -> None:
+    assert model.vocab.tokenize(b"", add_special=True, parse_special=True) == []
+
+
+def test_a_missing_token_has_no_text(model: Model) -> None:
+    assert model.vocab.text(None) == ""
+
+
+def test_markers_are_no_text(model: Model) -> None:
+    assert {model.vocab.text(token) for token in model.vocab.markers} == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}

@@ -1,0 +1,77 @@
+"""Forms are refused by their size, their nesting and their rules before any parser sees them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.form import MAX_FORM_BYTES, MAX_NESTING, MAX_RULES, Form, check_form
+
+
+def refused(form: Form) -> InferdError:
+    with pytest.raises(InferdError) as caught:
+        check_form(form)
+    assert (caught.value.code, caught.value.field) == (Code.INVALID, f"response_format.{form.kind}")
+    return caught.value
+
+
+def nested(depth: int) -> str:
+    return "root ::= " + "(" * depth + '"a"' + ")" * depth
+
+
+def test_what_is_within_the_limits_passes_as_it_is() -> None:
+    rules = "\n".join(f'r{i} ::= "{i}"' for i in range(MAX_RULES - 1))
+    for form in (
+        Form("json_object"),
+        Form("json_schema", '{"type": "object"}'),
+        Form("grammar", nested(MAX_NESTING)),
+        Form("grammar", f'root ::= "x"\n{rules}'),
+    ):
+        assert check_form(form) is form
+
+
+def test_each_limit_is_named_with_its_figure() -> None:
+    assert refused(Form("grammar", " " * (MAX_FORM_BYTES + 1))).details["highest"] == MAX_FORM_BYTES
+    assert refused(Form("grammar", nested(MAX_NESTING + 1))).details["highest"] == MAX_NESTING
+    rules = "\n".join(f'r{i} ::= "{i}"' for i in range(MAX_RULES + 1))
+    assert refused(Form("grammar", rules)).details["highest"] == MAX_RULES
+    assert refused(Form("json_schema", '{"a":' * 129 + "1" + "}" * 129)).details["highest"] == MAX_NESTING
+    assert refused(Form("json_schema", json.dumps({"enum": list(range(100_000))}))).details["highest"] == MAX_FORM_BYTES
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1", "", "nonsense"])
+def test_a_schema_is_a_json_object(text: str) -> None:
+    assert "json_schema" in refused(Form("json_schema", text)).message
+
+
+def test_a_grammar_needs_a_root() -> None:
+    assert "root" in refused(Form("grammar", 'start ::= "a"')).message
+
+
+def test_brackets_in_strings_classes_and_comments_are_not_nesting() -> None:
+    many = "(" * 300
+    check_form(Form("grammar", f'root ::= "{many}" [{many}] # {many}'))
+    check_form(Form("json_schema", json.dumps({"const": "[{" * 300 + chr(92) + chr(34) + "{" * 300})))
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 60_000, "[" * 60_000, chr(34) * 60_000, chr(92) * 60_000, "root ::= " + "(#\n" * 20_000]
+)
+def test_hostile_text_is_judged_in_no_time(text: str) -> None:
+    start_s = time.perf_counter()
+    for form in (Form("grammar", text), Form("json_schema", text)):
+        refused(form)
+    assert time.perf_counter() - start_s < 0.04
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_taken_or_refused(text: str) -> None:
+    for form in (Form("grammar", text), Form("json_schema", text)):
+        with contextlib.suppress(InferdError):
+            check_form(form)
