@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.engine import LoadError
-from inferd.backends.llama.binding import Model, Vocab
+from inferd.backends.llama.binding import Model
 from inferd.backends.llama.tokenizer import LlamaTokenizer, load
+from inferd.backends.llama.vocab import Vocab
 from inferd.backends.messages import ChatMessage
 
 from .engines import plan
