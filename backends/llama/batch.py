@@ -57,6 +57,8 @@ def in_turn(running: Many[Sequence]) -> list[Sequence]:
 
     Who computes what others wait for has the rank of the highest of them.
     """
+    if not any(s.leader for s in running):
+        return sorted(running, key=lambda s: -s.submit.rank) if len(running) > 1 else list(running)
     ranks = {s: s.submit.rank for s in running}
     for s in reversed(running):  # who waits came after whom it waits for
         if s.leader is not None:
@@ -70,6 +72,8 @@ def plan_fast(sequences: Many[Sequence], chunk: int, n_ubatch: int) -> list[Call
     Where prompts are cut does not matter: the rows of the whole call decide its kernels.
     """
     call = Call([Piece(s, 1) for s in sequences if s.decoding])
+    if len(call.pieces) == len(sequences):
+        return [call] if call.pieces else []
     prompts = [s for s in sequences if not s.decoding]
     n_rows = _share(sum(s.n_left for s in prompts), call.n_rows, min(chunk, n_ubatch), n_ubatch)
     for s in prompts:

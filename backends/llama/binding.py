@@ -133,7 +133,7 @@ class Model:
 
 
 class Batch:
-    """Rows of one llama_decode in arrays that are allocated once; slices are filled, not single tokens."""
+    """Rows of one llama_decode: collected in lists, then handed over in arrays that are allocated once."""
 
     def __init__(self, n_rows_max: int) -> None:
         self.n_rows_max = n_rows_max
@@ -152,23 +152,27 @@ class Batch:
         raw.seq_id = _pointer(seq_ids, ctypes.POINTER(ctypes.c_int32))
         raw.logits = _pointer(self._wanted, ctypes.c_int8)
         self.raw = raw
-        self.n_wanted = 0
+        self.clear()
 
     def clear(self) -> None:
-        self.raw.n_tokens = 0
+        self._rows: tuple[list[int], ...] = [], [], [], []
         self.n_wanted = 0
 
     def add(self, seq: int, pos: int, tokens: Sequence[int], *, n_wanted: int) -> None:
         """Append rows of one sequence; the logits of the last `n_wanted` are kept."""
-        start, stop = self.raw.n_tokens, self.raw.n_tokens + len(tokens)
-        self._token[start:stop] = tokens
-        self._pos[start:stop] = range(pos, pos + len(tokens)) if len(tokens) > 1 else pos
-        self._seq[start:stop] = seq
-        self._wanted[start:stop] = 0
-        if n_wanted:
-            self._wanted[stop - n_wanted : stop] = 1
-            self.n_wanted += n_wanted
-        self.raw.n_tokens = stop
+        n = len(tokens)
+        its_tokens, its_positions, its_seqs, its_wanted = self._rows
+        its_tokens += tokens
+        its_positions += range(pos, pos + n)
+        its_seqs += [seq] * n
+        its_wanted += [0] * (n - n_wanted) + [1] * n_wanted
+        self.n_wanted += n_wanted
+
+    def seal(self) -> None:
+        """Hand the rows to C: four copies for all of them, not four for each sequence."""
+        n = self.raw.n_tokens = len(self._rows[0])
+        for array, values in zip((self._token, self._pos, self._seq, self._wanted), self._rows, strict=True):
+            array[:n] = values
 
 
 def _pointer(array: npt.NDArray[Any], to: Any) -> Any:
@@ -219,6 +223,7 @@ class Context:
 
         `unwanted` is asked between any two operations on the CPU, hundreds of times; True raises Aborted.
         """
+        self.batch.seal()
         code = c.llama_decode(self._ctx, self.batch.raw) if unwanted is None else self._decode_if_wanted(unwanted)
         if code == 2:
             raise Aborted

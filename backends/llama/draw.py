@@ -47,13 +47,14 @@ def over(s: Sequence, n_ctx: int) -> End | None:
     """Whether the tokens there are make a whole answer."""
     if s.text.stopped or (s.grammar is not None and s.grammar.complete):
         return End(FinishReason.STOP)
-    if s.n_completion >= s.submit.params.max_tokens or len(s.tokens) >= n_ctx:
+    n_tokens = len(s.tokens)
+    if n_tokens - s.n_prompt >= s.submit.params.max_tokens or n_tokens >= n_ctx:
         return End(FinishReason.LENGTH)
     return None
 
 
 def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[Event]) -> End | None:
-    index, n_top = s.n_completion, s.submit.params.logprobs
+    index, n_top = len(s.tokens) - s.n_prompt, s.submit.params.logprobs
     raw = None if n_top is None else row.copy()  # drawing changes the row
     try:
         if s.grammar is not None:
@@ -68,5 +69,6 @@ def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[E
         return End(FinishReason.STOP)
     if s.grammar is not None:
         s.grammar.accept(token)
-    events.append(Delta(*s.name, index, [token], s.add(token, vocab.piece(token)), logprobs))
+    job, attempt = s.name
+    events.append(Delta(job, attempt, index, [token], s.add(token, vocab.piece(token)), logprobs))
     return over(s, n_ctx)

@@ -184,20 +184,23 @@ class LlamaEngine:
     # one step
 
     def _next_calls(self) -> list[Call]:
-        chunk = self._pace.chunk(self._context.batch.n_rows_max, self._budget_ms())
-        for i, s in enumerate(self._running):
-            if s.leader is not None and (s.leader.n_computed >= s.n_shared or s.leader not in self._running):
-                self._memory.join(s, self._running[:i])
-        by_rank = in_turn(self._running)
-        self._guess(by_rank)
+        chunk = n_rows_max = self._context.batch.n_rows_max
+        if all([s.decoding for s in self._running]):
+            by_rank = in_turn(self._running)
+            if self._plan.n_draft:
+                self._guess(by_rank)
+        else:
+            for i, s in enumerate(self._running):
+                if s.leader is not None and (s.leader.n_computed >= s.n_shared or s.leader not in self._running):
+                    self._memory.join(s, self._running[:i])
+            by_rank = in_turn(self._running)
+            chunk = self._pace.chunk(n_rows_max, self._budget_ms())
         if self._plan.numerics == "exact":
             return plan_exact(by_rank, chunk)
-        return plan_fast(by_rank, chunk, self._context.batch.n_rows_max)
+        return plan_fast(by_rank, chunk, n_rows_max)
 
     def _guess(self, sequences: list[Sequence]) -> None:
         """What may follow is computed, too, where no prompt waits and it pays."""
-        if not self._plan.n_draft or not all(s.decoding for s in sequences):
-            return
         n_rows = len(sequences)
         n_left = self._plan.n_draft if self._plan.numerics == "fast" else min(self._plan.n_draft, BLOCK - 1 - n_rows)
         for s in sequences:
@@ -296,7 +299,8 @@ class LlamaEngine:
         n_prompt_rows = 0
         for piece in call.pieces:
             s = piece.sequence
-            self._start(s, start_s)
+            if s.started_s is None:
+                self._start(s, start_s)
             decoding = s.decoding
             s.n_computed += piece.n_rows
             if not decoding:

@@ -7,7 +7,9 @@ that depends on the seed and i alone, so a replayed request goes on as if nothin
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int64]
 
 PENALTY_WINDOW = 64  # tokens, prompt included
+FEW = 256  # candidates, up to which lists are faster than arrays
+SURPLUS = 24  # times as many as wanted are still sorted
 STRIPES = 64  # a row is read as so many stripes; their elementwise maximum bounds the top
 MIN_TEMPERATURE = 1e-6  # below, a division would overflow; the best token has all the weight long before
 BINS = 1024  # of logits up to SPAN below the best; the last one has the rest
@@ -47,6 +51,8 @@ class Sampler:
         bias = {t: b for t, b in params.logit_bias.items() if 0 <= t < n_vocab}
         self._bias_ids = np.fromiter(bias, np.int64, len(bias))
         self._bias = np.fromiter(bias.values(), np.float32, len(bias))
+        self._floor = self._kth = math.nan  # what is surely below the top_k, by those of the tokens before
+        self._drift = 0.0  # how far the last of them moves from token to token
         self._penalises = params.repeat_penalty != 1.0 or bool(params.presence_penalty or params.frequency_penalty)
 
     def sample(self, row: Row, tokens: Sequence[int], index: int) -> int:
@@ -55,10 +61,16 @@ class Sampler:
         if self._params.temperature <= 0:
             return greedy(row)
         ids, logits = self._keep(row)
-        weights = np.exp((logits - logits.max()) / max(self._params.temperature, MIN_TEMPERATURE))
-        cumulative = np.cumsum(weights, dtype=np.float64)
-        drawn = np.searchsorted(cumulative, uniform(self._params.seed, index) * cumulative[-1], side="right")
-        return int(ids[min(int(drawn), len(ids) - 1)])
+        temperature, where = max(self._params.temperature, MIN_TEMPERATURE), uniform(self._params.seed, index)
+        if len(ids) <= FEW:
+            few = logits.tolist()
+            best = max(few)
+            sums = list(accumulate([math.exp((logit - best) / temperature) for logit in few]))
+            drawn = bisect_right(sums, where * sums[-1])
+        else:
+            cumulative = np.cumsum(np.exp((logits - logits.max()) / temperature), dtype=np.float64)
+            drawn = int(np.searchsorted(cumulative, where * cumulative[-1], side="right"))
+        return int(ids[min(drawn, len(ids) - 1)])
 
     def _adjust(self, row: Row, tokens: Sequence[int], index: int) -> None:
         if len(self._bias_ids):
@@ -81,15 +93,34 @@ class Sampler:
         """The candidates that survive top_k, top_p and min_p, in an order that depends on the row alone."""
         params = self._params
         if 0 < params.top_k < len(row):
-            ids, logits = top(row, params.top_k)
+            ids, logits = self._top(row)
             if params.top_p < 1:
-                kept = _n_top_p(logits, np.exp(logits.astype(np.float64) - float(logits[0])).sum(), params.top_p)
+                kept = _n_top_p_of_them(logits, params.top_p)
                 ids, logits = ids[:kept], logits[:kept]
         else:
             ids, logits = self._keep_of_all(row)
         if params.min_p > 0:
             kept = max(1, int(np.count_nonzero(logits >= logits[0] + math.log(params.min_p))))
             ids, logits = ids[:kept], logits[:kept]
+        return ids, logits
+
+    def _top(self, row: Row) -> tuple[Ids, Row]:
+        """The top_k. One look at the row is enough when they reach about as far down as those of the token before."""
+        k = self._params.top_k
+        ids = np.flatnonzero(row >= self._floor)
+        if k <= len(ids) <= SURPLUS * k:
+            logits = row[ids]
+            order = np.argsort(-logits, kind="stable")[:k]
+            ids, logits = ids[order], logits[order]
+            if not math.isfinite(logits[0]):
+                raise InvalidLogits
+        else:
+            ids, logits = top(row, k)
+        kth = float(logits[-1])
+        moved = abs(kth - self._kth)
+        if math.isfinite(moved):
+            self._drift += 0.2 * (moved - self._drift)
+        self._kth, self._floor = kth, kth - 3 * self._drift - 0.1
         return ids, logits
 
     def _keep_of_all(self, row: Row) -> tuple[Ids, Row]:
@@ -126,6 +157,10 @@ def top(row: Row, k: int) -> tuple[Ids, Row]:
     if math.isnan(peaks.max()):
         raise InvalidLogits
     floor = np.partition(peaks, n_columns - k)[n_columns - k]
+    if floor == -np.inf:  # all but a few are ruled out
+        ids = np.flatnonzero(row > -np.inf)
+        ids, logits = _sorted(ids, row[ids])
+        return ids[:k], logits[:k]
     columns = np.nonzero(peaks >= floor)[0]
     block = body[:, columns]
     stripe, at = np.nonzero(block >= floor)
@@ -136,6 +171,8 @@ def top(row: Row, k: int) -> tuple[Ids, Row]:
 
 
 def _sorted(ids: Ids, logits: Row) -> tuple[Ids, Row]:
+    if not len(ids):
+        raise InvalidLogits
     order = np.lexsort((ids, -logits))
     ids, logits = ids[order], logits[order]
     # NaN sorts last, but a maximum over NaN is NaN, so one look at either end finds every kind.
@@ -163,6 +200,15 @@ def _n_top_p(logits: Row, total: float, top_p: float) -> int:
     """How many of the best-first `logits` make up `top_p` of `total`; total = sum of exp(logit - best)."""
     cumulative = np.cumsum(np.exp(logits.astype(np.float64) - float(logits[0])))
     return min(len(logits), int(np.searchsorted(cumulative, top_p * total)) + 1)
+
+
+def _n_top_p_of_them(logits: Row, top_p: float) -> int:
+    """How many of the best-first `logits` make up `top_p` of what they weigh together."""
+    if len(logits) > FEW:
+        return _n_top_p(logits, np.exp(logits.astype(np.float64) - float(logits[0])).sum(), top_p)
+    few = logits.tolist()
+    sums = list(accumulate([math.exp(logit - few[0]) for logit in few]))
+    return min(len(few), bisect_left(sums, top_p * sums[-1]) + 1)
 
 
 def uniform(seed: int, index: int) -> float:

@@ -23,6 +23,9 @@ class Sequence:
     seq: int
     sampler: Sampler
     lookup: Lookup | None = None
+    # Asked for with every token, so these are no properties.
+    name: tuple[str, int] = field(init=False)
+    n_prompt: int = field(init=False)
     tokens: list[int] = field(init=False)
     text: TextStream = field(init=False)
     unsent: str = ""  # text of a replay that the daemon has not seen
@@ -40,20 +43,14 @@ class Sequence:
     first_s: float | None = None  # the first token of this attempt was drawn
 
     def __post_init__(self) -> None:
+        self.name = self.submit.job, self.submit.attempt
+        self.n_prompt = self.submit.n_prompt
         self.tokens = list(self.submit.tokens)
         self.text = TextStream(self.submit.params.stop, sent_bytes=self.submit.sent_bytes)
 
     @property
-    def name(self) -> tuple[str, int]:
-        return self.submit.job, self.submit.attempt
-
-    @property
-    def n_prompt(self) -> int:
-        return self.submit.n_prompt
-
-    @property
     def n_completion(self) -> int:
-        return len(self.tokens) - self.submit.n_prompt
+        return len(self.tokens) - self.n_prompt
 
     @property
     def n_own(self) -> int:
@@ -68,7 +65,7 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Only the last token is missing, and something was drawn before: one row a step."""
-        return self.n_computed >= self.n_prompt and self.n_left == 1
+        return self.n_computed >= self.n_prompt and len(self.tokens) == self.n_computed + 1
 
     def replay(self, pieces: list[bytes]) -> None:
         """Feed the text of what an earlier attempt generated."""
