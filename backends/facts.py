@@ -61,6 +61,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     numerics: Numerics = "fast"
     n_draft: int = 0  # guessed tokens that one step may compute on top of those that are due; 0: no speculation
     prefix_caching: bool = True  # requests that begin alike share what is computed
+    cache_bytes: int = 0  # of host RAM, for computed prompts whose KV cells are gone
     use_mmap: bool = True
     fake_tokens_per_s: float = 0.0  # fake backend only: 0 means as fast as it can
     fake_prefill_tokens_per_s: float = 0.0  # of prompts, which are computed one after another; 0: instantly

@@ -223,6 +223,7 @@ class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
     rss_bytes: int
     kv_cells_kept: int = 0  # of ended requests, for those that begin alike
     cached_tokens: int = 0  # since the start: that were to be computed and were known
+    cache_bytes: int = 0  # of computed prompts in host RAM
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):

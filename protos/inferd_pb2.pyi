@@ -1158,6 +1158,7 @@ class ModelState(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     ESTIMATE_ERROR_FIELD_NUMBER: builtins.int
     KV_CELLS_KEPT_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     backend: builtins.str
@@ -1181,6 +1182,8 @@ class ModelState(google.protobuf.message.Message):
     """(estimated - observed) / observed bytes at the last load, in the pool where it was worst"""
     kv_cells_kept: builtins.int
     """of ended requests, for those that begin alike"""
+    cache_bytes: builtins.int
+    """of host RAM, with computed prompts whose cells are gone"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1206,9 +1209,10 @@ class ModelState(google.protobuf.message.Message):
         error: builtins.str = ...,
         estimate_error: builtins.float | None = ...,
         kv_cells_kept: builtins.int = ...,
+        cache_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "pid", b"pid", "rss_bytes", b"rss_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_kept", b"kv_cells_kept", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "cache_bytes", b"cache_bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_kept", b"kv_cells_kept", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_estimate_error", b"_estimate_error"]) -> typing.Literal["estimate_error"] | None: ...
     @typing.overload

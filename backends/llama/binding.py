@@ -171,8 +171,7 @@ class Batch:
     def seal(self) -> None:
         """Hand the rows to C: four copies for all of them, not four for each sequence."""
         n = self.raw.n_tokens = len(self._rows[0])
-        for array, values in zip((self._token, self._pos, self._seq, self._wanted), self._rows, strict=True):
-            array[:n] = values
+        self._token[:n], self._pos[:n], self._seq[:n], self._wanted[:n] = self._rows
 
 
 def _pointer(array: npt.NDArray[Any], to: Any) -> Any:

@@ -10,6 +10,9 @@ from .pace import BLOCK
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
+    import numpy.typing as npt
+
     from .binding import Context
 
     Live = list[tuple[int, int]]  # (sequence id, cells), of those that stay
@@ -36,6 +39,22 @@ class Cells:
     def release(self, seq: int, n_cells: int, live: Live) -> None:
         """A request gives up its cells."""
         self._context.seq_rm(seq)
+
+    def save(self, seq: int, pos: int) -> npt.NDArray[np.uint8]:
+        """The block of a sequence that begins at `pos`."""
+        scratch = self._context.n_seqs - 1  # of sequences above those that are decoded the state is not complete
+        self._context.seq_cp(seq, scratch, pos, pos + BLOCK)
+        state = self._context.state_get(scratch)
+        self._context.seq_rm(scratch)
+        return state
+
+    def restore(self, seq: int, state: npt.NDArray[np.uint8], pos: int) -> bool:
+        """Give a sequence what it has not of a saved block: the tokens from `pos` on. False without room."""
+        if not self._context.state_set(TEMP, state):
+            return False
+        self._context.seq_cp(TEMP, seq, pos)
+        self._context.seq_rm(TEMP)
+        return True
 
     def cut(self, seq: int, pos: int, n_cells: int) -> None:
         """A request gives up its last cells, those from `pos` on."""
@@ -79,6 +98,13 @@ class ExactCells(Cells):
         self._bury(seq, n_cells)
         if self.n_dead > max(TIDY_CELLS, self.end - self.n_dead):
             self.tidy(live)
+
+    def restore(self, seq: int, state: npt.NDArray[np.uint8], pos: int) -> bool:
+        if self.end + BLOCK + N_FILLER > self._context.n_cells:
+            return False
+        restored = self._align() and super().restore(seq, state, pos)
+        self.end += BLOCK * restored
+        return restored
 
     def cut(self, seq: int, pos: int, n_cells: int) -> None:
         self._bury(seq, n_cells, pos)  # a hole here might be filled by others' rows

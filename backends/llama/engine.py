@@ -113,6 +113,7 @@ class LlamaEngine:
             rss_bytes=0,  # the worker loop knows
             kv_cells_kept=self._memory.n_idle,
             cached_tokens=self._memory.cached_tokens,
+            cache_bytes=self._memory.store.n_bytes,
         )
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     weights = _weights(facts, plan, pools)
     kv = _kv(facts, plan, pools)
     compute = _compute(facts, plan, pools)
-    bytes_on = _sum(item for part in (weights, kv, compute) for item in part.items())
+    bytes_on = _sum(item for part in (weights, kv, compute, {HOST: plan.cache_bytes}) for item in part.items())
     host = _host_weights(facts, plan, pools)
     mapped = host.in_file if plan.use_mmap else 0
     stale = host.copied if plan.use_mmap else 0
@@ -67,7 +67,7 @@ def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
         weights_bytes=sum(weights.values()),
         kv_bytes=sum(kv.values()),
         compute_bytes=sum(compute.values()),
-        host_anon_bytes=bytes_on[HOST] - LIBRARY_BYTES - (mapped - stale),
+        host_anon_bytes=bytes_on[HOST] - plan.cache_bytes - LIBRARY_BYTES - (mapped - stale),
         host_file_bytes=LIBRARY_BYTES + mapped,
         host_late_bytes=_late_bytes(facts, plan) if HOST in pools else 0,
     )

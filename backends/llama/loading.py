@@ -6,11 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from ..engine import LoadError
-from .binding import LAST_SEQ, BindingError, Context, ContextShape, Model
-from .cells import Cells, ExactCells
+from .binding import BindingError, Context, ContextShape, Model
+from .cells import TEMP, Cells, ExactCells
 from .engine import LlamaEngine
 from .memory import Memory
 from .pace import BLOCK
+from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,11 +64,14 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
 
 
 def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:
-    if plan.numerics == "exact":
-        return Memory(context, ExactCells(context), (), 0)
-    shares = plan.prefix_caching and plan.kv_layout == "unified" and model.keeps_all_cells
-    kept = range(context.n_seqs, LAST_SEQ) if shares else ()
-    return Memory(context, Cells(context), kept, context.n_cells)
+    """What is idle goes to the store at once where that is the same RAM: every cell in use makes attention slower."""
+    exact = plan.numerics == "exact"
+    keeps = plan.prefix_caching and plan.kv_layout == "unified" and model.keeps_all_cells
+    store = Store(plan.cache_bytes if keeps else 0)
+    cells = ExactCells(context) if exact else Cells(context)
+    kept = range(context.n_seqs, TEMP) if keeps and not exact else ()
+    max_idle_cells = context.n_cells if plan.n_gpu_layers or not store.limit_bytes else 0
+    return Memory(context, cells, kept, store, max_idle_cells=max_idle_cells, exact=exact)
 
 
 def _warm_up(context: Context) -> None:

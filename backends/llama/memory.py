@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .pace import BLOCK
 from .prefix import Copy, PrefixTree, same
+from .store import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .cells import Cells
     from .prefix import Change
     from .sequence import Sequence
+    from .store import Store
 
 MIN_SHARED = BLOCK  # tokens; less is sooner computed than waited for
 EVICT_CELLS = 256  # at a time, so that not every row asks
@@ -24,9 +26,13 @@ EVICT_CELLS = 256  # at a time, so that not every row asks
 class Memory:
     """The cells of one context. `seqs`: ids of sequences in which computed tokens are kept; none: nothing is shared."""
 
-    def __init__(self, context: Context, cells: Cells, seqs: Iterable[int], max_idle_cells: int) -> None:
+    def __init__(
+        self, context: Context, cells: Cells, seqs: Iterable[int], store: Store, *, max_idle_cells: int, exact: bool
+    ) -> None:
         self._context = context
         self._cells = cells
+        self.store = store
+        self._exact = exact
         seqs = list(seqs)
         self._tree = PrefixTree(seqs)
         self.shares = bool(seqs)
@@ -51,8 +57,12 @@ class Memory:
         The last token is always computed: the logits after it are wanted. `before`: those that came earlier.
         """
         s.leader = None
-        if not self.shares:
-            return
+        if self.shares:
+            self._follow(s, before)
+        elif not s.n_computed:
+            self._restore(s)
+
+    def _follow(self, s: Sequence, before: Iterable[Sequence]) -> None:
         known = s.tokens[:-1]
         held, s.held = s.held, self._tree.lock(s.submit.cache_salt, known)
         if held is not None:
@@ -63,12 +73,38 @@ class Memory:
             self._context.seq_cp(source, s.seq, s.n_computed, s.held.end)
             self.cached_tokens += s.held.end - s.n_computed
             s.n_computed = s.n_cached = s.held.end
+        self._restore(s)
         s.n_shared = s.n_computed
         for other in before:
             if other.submit.cache_salt == s.submit.cache_salt and other.n_computed < other.n_prompt:
                 n = same(other.tokens, known)
                 if n - s.n_computed >= MIN_SHARED and n > s.n_shared:
                     s.leader, s.n_shared = other, n
+
+    def _restore(self, s: Sequence) -> None:
+        """Give a request what the store has of its tokens."""
+        start = s.n_computed // BLOCK
+        if not self.store.n_bytes or len(s.tokens) - 1 < (start + 1) * BLOCK:
+            return
+        blocks = self.store.find(names(s.submit.cache_salt, s.tokens, len(s.tokens) - 1, self._n_whole(s)))
+        for i, state in enumerate(blocks[start:], start):
+            if not self._cells.restore(s.seq, state, max(s.n_computed, i * BLOCK)):
+                break
+            self.cached_tokens += (i + 1) * BLOCK - s.n_computed
+            s.n_computed = s.n_cached = (i + 1) * BLOCK
+        self.keep(s)
+
+    def _save(self, salt: str, tokens: list[int], seq: int, n_whole: int | None = None) -> None:
+        """Put into the store what it has not of a path, whose cells are those of `seq`."""
+        if not self.store.limit_bytes:
+            return
+        its_names = names(salt, tokens, len(tokens), n_whole)
+        for i in self.store.missing(its_names):
+            self.store.put(its_names[i], self._cells.save(seq, i * BLOCK))
+        self.store.touch(its_names)
+
+    def _n_whole(self, s: Sequence) -> int | None:
+        return s.n_prompt // BLOCK * BLOCK if self._exact else None
 
     def keep(self, s: Sequence) -> None:
         """What has been computed of a request may now be used by others."""
@@ -88,12 +124,14 @@ class Memory:
     def end(self, s: Sequence, running: Iterable[Sequence]) -> None:
         """The request no longer runs, unlike `running`; its cells may be given up when others are wanted."""
         self.keep(s)
+        if not self.shares:
+            self._save(s.submit.cache_salt, s.tokens[: s.n_computed], s.seq, self._n_whole(s))
         self._cells.release(s.seq, s.n_computed + s.n_guessed, _live(running))
         if s.held is not None:
             self._tree.unlock(s.held)
             s.held = None
             if self._tree.n_idle > self._max_idle_cells:
-                self._carry_out(self._tree.evict(self._tree.n_idle - self._max_idle_cells))
+                self._evict(self._tree.n_idle - self._max_idle_cells)
 
     # room
 
@@ -102,9 +140,7 @@ class Memory:
 
     def make_room(self, n_rows: int) -> bool:
         """Give up what nobody runs on; False when there is no such thing left."""
-        changes = self._tree.evict(max(n_rows, EVICT_CELLS))
-        self._carry_out(changes)
-        return bool(changes)
+        return self._evict(max(n_rows, EVICT_CELLS))
 
     def tidy(self, running: Iterable[Sequence]) -> bool:
         """Win room by moving cells; False when nothing was won."""
@@ -120,6 +156,11 @@ class Memory:
     def n_idle(self) -> int:
         """Cells that are kept for whoever begins with the same tokens."""
         return self._tree.n_idle
+
+    def _evict(self, n_cells: int) -> bool:
+        changes = self._tree.evict(n_cells, self._save)
+        self._carry_out(changes)
+        return bool(changes)
 
     def _carry_out(self, changes: Iterable[Change]) -> None:
         for change in changes:

@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(slots=True, eq=False)
@@ -55,13 +55,15 @@ class Remove:
 
 
 Change = Copy | Remove
+if TYPE_CHECKING:
+    Spill = Callable[[str, list[int], int], object]  # (key, the tokens of a path, the sequence with its cells)
 
 
 class PrefixTree:
     """`seqs`: ids of sequences that may hold what is kept; as many paths at most. Without any, nothing is kept."""
 
     def __init__(self, seqs: Iterable[int]) -> None:
-        self.roots: dict[Hashable, Node] = {}
+        self.roots: dict[str, Node] = {}
         self.n_cells = 0  # of all nodes
         self.n_locked = 0  # of those, cells that a request runs on
         self._free = sorted(seqs, reverse=True)
@@ -70,7 +72,7 @@ class PrefixTree:
 
     # requests that run on kept cells
 
-    def lock(self, key: Hashable, tokens: Sequence[int]) -> Node:
+    def lock(self, key: str, tokens: Sequence[int]) -> Node:
         """Keep the longest known beginning of `tokens` until `unlock`; its cells are those of `source(node)`."""
         self._clock += 1
         node, _ = self._follow(self.roots.setdefault(key, Node(None, 0, [])), tokens)
@@ -118,13 +120,18 @@ class PrefixTree:
         """Cells that no request runs on."""
         return self.n_cells - self.n_locked
 
-    def evict(self, n_cells: int) -> list[Change]:
-        """Give up so many idle cells, or all there are: from the ends of paths, the least used first."""
+    def evict(self, n_cells: int, spill: Spill | None = None) -> list[Change]:
+        """Give up so many idle cells, or all there are: from the ends of paths, the least used first.
+
+        `spill` is told of each path before its end goes: the changes that are returned have not been made yet.
+        """
         changes: list[Change] = []
         least = max(self.n_locked, self.n_cells - n_cells)
         leaves = self._idle_leaves()
         while self.n_cells > least:
             leaf = heappop(leaves)[2]
+            if spill is not None:
+                self._tell(leaf, spill)
             n_surplus = self.n_cells - least
             if n_surplus < len(leaf.tokens):
                 changes.append(self._cut(leaf, leaf.end - n_surplus))
@@ -212,6 +219,13 @@ class PrefixTree:
         if child.n_locks == node.n_locks:
             child.start, child.tokens, child.parent = node.start, node.tokens + child.tokens, node.parent
             node.parent.children[child.tokens[0]] = child
+
+    def _tell(self, leaf: Node, spill: Spill) -> None:
+        stretches = [node.tokens for node in _way_up(leaf)]
+        root = next(node for node in _way_up(leaf) if node.parent is None)
+        key = next(key for key, node in self.roots.items() if node is root)
+        assert leaf.seq is not None
+        spill(key, [token for stretch in reversed(stretches) for token in stretch], leaf.seq)
 
     def _free_seq(self) -> list[Change]:
         """Have a sequence to give, if any path is idle."""

@@ -32,6 +32,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kv_layout: KvLayout | None = None
     numerics: Numerics | None = None
     prefix_caching: bool | None = None  # requests that begin alike share what is computed
+    cache_bytes: Annotated[int, Meta(ge=0)] | None = None  # of host RAM, for computed prompts whose cells are gone
     spec_type: Literal["none", "ngram-simple"] | None = None  # what guesses at tokens ahead, llama.cpp's names
     flash_attention: bool | None = None
     threads: Positive | None = None  # default: the physical cores this process may use

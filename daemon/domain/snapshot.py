@@ -24,6 +24,7 @@ class ModelRow:
     kv_cells: int
     kv_cells_used: int
     kv_cells_kept: int
+    cache_bytes: int
     tokens_per_s: float
     error: str
     estimate_error: float | None  # of the footprint at the last load: 0.1 is a tenth too high

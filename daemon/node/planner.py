@@ -132,6 +132,9 @@ def _change(resident: Resident, question: EvictQuestion, known: Corrections) -> 
 def _smaller(resident: Resident, room: Mapping[str, int], known: Corrections) -> Iterator[tuple[str, LoadPlan]]:
     """Ways to need less, in the order of what they cost the users."""
     plan, facts, replace = resident.model.plan, resident.model.facts, msgspec.structs.replace
+    if plan.cache_bytes:
+        yield "cache_bytes = 0", replace(plan, cache_bytes=0)
+        plan = replace(plan, cache_bytes=0)
     for n_cells in _halves(plan.kv_cells, plan.n_ctx):
         yield f"kv_cells = {n_cells}", replace(plan, kv_cells=n_cells)
     if plan.kv_type in ("f32", "f16", "bf16") and plan.flash_attention is not False:

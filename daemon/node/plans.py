@@ -21,6 +21,7 @@ DEFAULT_SLOTS = 8
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
 DEFAULT_KEEP_ALIVE_S = 300.0
 MAX_FULL_CONTEXTS = 4  # KV held by default, in full contexts; slots share it, and the junior parks when it is short
+DEFAULT_CACHE_BYTES = 512 * 2**20  # at most, of host RAM for prompts whose KV cells are gone
 N_DRAFT = 15  # guessed tokens of one step; with the one that is due four times four rows
 CELL_STEP = 256  # llama.cpp pads its contexts to this
 
@@ -85,7 +86,7 @@ def make_plan(
     slots = options.slots or DEFAULT_SLOTS
     kv_cells = _cells_up(options.kv_cells or n_ctx * min(slots, MAX_FULL_CONTEXTS))
     gpu_layers = (-1 if gpus else 0) if options.gpu_layers is None else options.gpu_layers
-    return LoadPlan(
+    plan = LoadPlan(
         backend="fake" if config.fake.enabled else facts.backend,
         path=facts.path,
         n_ctx=n_ctx,
@@ -106,6 +107,15 @@ def make_plan(
         fake_prefill_tokens_per_s=config.fake.prefill_tokens_per_s,
         fake_load_s=config.fake.load_s,
     )
+    return msgspec.structs.replace(plan, cache_bytes=_cache_bytes(facts, plan, options))
+
+
+def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:
+    """By default as much as its KV cells take: a conversation of every slot outlives its cells."""
+    if plan.backend == "fake" or not plan.prefix_caching or plan.kv_layout != "unified":
+        return 0
+    kv_bytes = kinds.footprint(facts, plan).kv_bytes
+    return min(kv_bytes, DEFAULT_CACHE_BYTES) if options.cache_bytes is None else options.cache_bytes
 
 
 def keep_alive_s(name: str, config: Config) -> float:

@@ -117,7 +117,7 @@ class Resident:
         plan = self.model.plan
         n_cells = max(plan.n_ctx, plan.kv_cells // 2 // CELL_STEP * CELL_STEP)
         if n_cells < plan.kv_cells:
-            self.model.plan = msgspec.structs.replace(plan, kv_cells=n_cells)
+            self.model.plan = msgspec.structs.replace(plan, kv_cells=n_cells, cache_bytes=0)
             self.footprint = kinds.footprint(self.model.facts, self.model.plan)
             self.bytes_on = self.footprint.bytes_on
         else:

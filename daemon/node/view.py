@@ -73,6 +73,7 @@ def _model(node: Node, machine: Machine, resident: Resident, now_s: float, n_wai
         kv_cells=ready.kv_cells if ready else model.plan.kv_cells,
         kv_cells_used=stats.kv_cells_used if stats else 0,
         kv_cells_kept=stats.kv_cells_kept if stats else 0,
+        cache_bytes=stats.cache_bytes if stats else 0,
         tokens_per_s=node.meter.place_rate_per_s(resident.place),
         error=model.error,
         estimate_error=node.fleet.estimate_error(resident),

@@ -53,9 +53,10 @@ def inferds(model: Path, room: Room) -> list[Contender]:
     return [inferd(model, room, layout) for layout in ("unified", "split")]
 
 
-def inferd(model: Path, room: Room, kv_layout: str = "unified", more: str = "") -> Contender:
-    """`more`: of the config."""
-    return Contender(f"kv_layout = {kv_layout}", partial(_inferd, model, room, kv_layout, more))
+def inferd(model: Path, room: Room, kv_layout: str = "unified", option: str = "", more: str = "") -> Contender:
+    """`option`: one more line for the model; `more`: for the config."""
+    name = ", ".join(filter(None, (f"kv_layout = {kv_layout}", option)))
+    return Contender(name, partial(_inferd, model, room, kv_layout, option, more))
 
 
 def rivals(binary: Path, model: Path, room: Room, *, caches: bool = False) -> list[Contender]:
@@ -67,7 +68,7 @@ def rivals(binary: Path, model: Path, room: Room, *, caches: bool = False) -> li
 
 
 @contextlib.contextmanager
-def _inferd(model: Path, room: Room, kv_layout: str, more: str) -> Iterator[Generate]:
+def _inferd(model: Path, room: Room, kv_layout: str, option: str, more: str) -> Iterator[Generate]:
     config = f"""
 [models]
 folders = ["{model.parent}"]
@@ -78,6 +79,7 @@ kv_cells = {room.cells}
 threads = {THREADS}
 kv_layout = "{kv_layout}"
 keep_alive_s = -1
+{option}
 {more}
 """
     with daemon.running(config) as one, Client(one.address) as client:

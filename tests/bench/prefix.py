@@ -18,7 +18,7 @@ from inferd.backends.llama.loading import load
 from inferd.backends.messages import SamplingParams, Submit
 
 from . import models, rival
-from .contenders import THREADS, Room, inferds, rivals
+from .contenders import THREADS, Room, inferd, rivals
 from .figures import Figure, Outcome, of_runs, spread
 from .throughput import ORDINARY
 
@@ -34,6 +34,7 @@ N_AGENTS, N_SHARED, N_OWN, N_OUT = 8, 2048, 64, 32
 AGENTS = Room(N_AGENTS, 2304)
 STRANGERS = Room(8, 256)
 STRANGERS_IN, STRANGERS_OUT = 128, 64
+CACHE_BYTES = 256 * 2**20
 
 
 def measure(*, quick: bool) -> Outcome:
@@ -47,7 +48,10 @@ def measure(*, quick: bool) -> Outcome:
 def _agents(outcome: Outcome, n_runs: int) -> None:
     """All settings of both are swept once; then the best of each, in turn."""
     model, binary = models.sixty_million(), rival.binary()
-    sides = inferds(model, AGENTS)[:1], rivals(binary, model, AGENTS, caches=True)
+    sides = (
+        [inferd(model, AGENTS, option=option) for option in ("", "flash_attention = false")],
+        rivals(binary, model, AGENTS, caches=True),
+    )
     ours, theirs = (min(side, key=_swept) for side in sides)
     took: tuple[list[float], list[float]] = [], []
     with ours.open() as our, theirs.open() as their:
@@ -147,6 +151,7 @@ def open_engine(
         n_threads=n_threads,
         n_draft=n_draft,
         prefix_caching=prefix_caching,
+        cache_bytes=CACHE_BYTES if prefix_caching else 0,
     )
     engine = load(plan, lambda _: None)
     try:

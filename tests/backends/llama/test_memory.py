@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -166,9 +166,76 @@ def test_where_cells_cannot_be_shared_nothing_is(
     engine.close()
 
 
+@pytest.fixture(scope="module", params=["fast", "exact"])
+def storing(tiny_model: Path, request: pytest.FixtureRequest) -> Iterator[LlamaEngine]:
+    """Idle cells go to host RAM at once."""
+    engine = load(plan(tiny_model, numerics=request.param, cache_bytes=1 << 26, n_ctx=1024), lambda _: None)
+    yield engine
+    engine.close()
+
+
+def test_what_was_asked_long_ago_comes_from_host_memory(storing: LlamaEngine) -> None:
+    prompt = tokens(300, seed=40)
+    cold = run(storing, submit("a", prompt, temperature=0.0, logprobs=0))["a"]
+    assert storing._memory.n_idle == 0
+    assert storing.stats().cache_bytes > 0
+    for seed in range(8):
+        run(storing, submit("b", tokens(900, seed=50 + seed)))
+    n_before = storing.stats().prefill_tokens
+    warm = run(storing, submit("c", prompt, temperature=0.0, logprobs=0))["c"]
+    assert (cold.started.cached_tokens, warm.started.cached_tokens) == (0, 256)
+    assert storing.stats().prefill_tokens - n_before == 300 - 256
+    assert first_logprob(warm) == pytest.approx(first_logprob(cold), abs=0.03)
+
+
+def test_what_is_stored_is_found_by_its_tenant_alone(storing: LlamaEngine) -> None:
+    prompt = tokens(200, seed=41)
+    heard = [run(storing, salted(submit("a", prompt), salt))["a"] for salt in ("one", "two", "one")]
+    assert [h.started.cached_tokens for h in heard] == [0, 0, 192]
+
+
+def test_a_store_that_is_small_keeps_within_its_limit(tiny_model: Path) -> None:
+    engine = load(plan(tiny_model, cache_bytes=100_000), lambda _: None)
+    for seed in range(6):
+        run(engine, submit("a", tokens(300, seed)))
+        assert 0 < engine.stats().cache_bytes <= 100_000
+    engine.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_tokens_are_those_of_a_fresh_engine_wherever_the_beginning_comes_from(
+    tiny_model: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    prompts = [tokens(draw.randrange(130, 400), seed=i) for i in range(3)]
+    asked = []
+    for i in range(14):
+        prompt = draw.choice(prompts)
+        own = tokens(draw.randrange(1, 150), seed=100 + i)
+        params: dict[str, Any] = {"temperature": draw.choice([0.0, 1.0]), "seed": i, "max_tokens": 40}
+        asked.append(submit(f"j{i}", [*prompt[: draw.randrange(1, len(prompt))], *own], **params))
+    fresh = load(plan(tiny_model, numerics="exact", prefix_caching=False), lambda _: None)
+    alone = {request.job: run(fresh, request)[request.job].tokens for request in asked}
+    fresh.close()
+    engine = load(plan(tiny_model, numerics="exact", cache_bytes=1 << 26, n_draft=7), lambda _: None)
+    for _ in range(2):
+        draw.shuffle(asked)
+        assert {job: heard.tokens for job, heard in run(engine, *asked).items()} == alone
+    again = [
+        msgspec.structs.replace(request, tokens=request.tokens + alone[request.job][:n])
+        for request in asked
+        for n in [draw.randrange(40)]
+    ]
+    for request in again:
+        n_done = len(request.tokens) - request.n_prompt
+        assert run(engine, request)[request.job].tokens == alone[request.job][n_done:]
+    assert engine.stats().cached_tokens > 2000
+    engine.close()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_random_traffic_over_few_prompts_keeps_the_books(tiny_model: Path, seed: int) -> None:
-    engine = load(plan(tiny_model, kv_cells=1024), lambda _: None)
+    engine = load(plan(tiny_model, kv_cells=1024, cache_bytes=(1 << 20) * (seed % 2)), lambda _: None)
     client = Client(engine, random.Random(seed), prompts=[tokens(300, seed=i) for i in range(3)])
     for _ in range(600):
         client.turn()

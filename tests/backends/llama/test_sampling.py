@@ -174,3 +174,28 @@ def test_a_logprob_comes_with_its_alternatives_best_first() -> None:
     assert np.exp(told.logprob) == pytest.approx(0.2)
     assert [(token, text) for token, _, text in told.top] == [(1, "b"), (2, "c")]
     assert np.exp([value for _, value, _ in told.top]) == pytest.approx([0.5, 0.3])
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.05, 3.0])
+def test_what_was_learnt_from_the_tokens_before_changes_no_draw(drift: float) -> None:
+    rows = [row_of(9000, seed) * (1 + drift * np.float32(seed % 5)) for seed in range(60)]
+    one = sampler(9000, top_k=40, top_p=0.9, seed=3)
+    drawn = [one.sample(row.copy(), [], i) for i, row in enumerate(rows)]
+    fresh = [sampler(9000, top_k=40, top_p=0.9, seed=3).sample(row.copy(), [], i) for i, row in enumerate(rows)]
+    assert drawn == fresh
+
+
+def test_where_all_but_a_few_are_ruled_out_the_few_are_kept() -> None:
+    row = np.full(9000, -np.inf, np.float32)
+    row[[5, 8000]] = [1.0, 2.0]
+    ids, logits = top(row, 40)
+    assert (ids.tolist(), logits.tolist()) == ([8000, 5], [2.0, 1.0])
+    assert reachable(sampler(9000, top_k=40), row, 50) == {5, 8000}
+
+
+def test_a_row_gone_wrong_is_refused_also_after_good_ones() -> None:
+    one = sampler(9000, top_k=40)
+    one.sample(row_of(9000), [], 0)
+    for bad in (math.nan, math.inf):
+        with pytest.raises(InvalidLogits):
+            one.sample(np.full(9000, bad, np.float32), [], 1)

@@ -27,7 +27,7 @@ PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=1, kv_cells=256, n_t
 MODEL_ROW = rows.ModelRow(
     name="m", state="ready", backend="llama", pid=None, devices=("cpu",), bytes=1, slots=2, running=1, waiting=0,
     pinned=False, load_progress=1.0, idle_s=None, rss_bytes=None, context_tokens=3, kv_cells=4, kv_cells_used=5,
-    kv_cells_kept=6,
+    kv_cells_kept=6, cache_bytes=7,
     tokens_per_s=6.0, error="", estimate_error=None,
 )  # fmt: skip
 REQUEST_ROW = rows.RequestRow("r", "m", "batch", "t", "queued", "slot", None, 0, 0.0, 1.0, None)
