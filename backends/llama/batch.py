@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .sequence import Sequence
 
+APART_CELLS = 768
 FLOWS_FROM = 4  # tokens; an answer that has just begun belongs to the burst it came with, and waits for the rest of it
 
 
@@ -33,23 +34,35 @@ class Call:
     """One llama_decode."""
 
     pieces: list[Piece] = field(default_factory=list)
-    padded: bool = False  # a scratch row joins, so that there are two
+    n_padding: int = 0  # rows of the scratch sequence that join for the sake of the kernels
 
     @property
     def n_rows(self) -> int:
-        return sum(piece.n_rows + len(piece.sequence.draft) for piece in self.pieces) + self.padded
+        return sum(piece.n_rows + len(piece.sequence.draft) for piece in self.pieces) + self.n_padding
 
-    def drop_drafts(self) -> bool:
-        """Compute no guesses; False when there are none."""
+    @property
+    def n_attended(self) -> int:
+        """Cells that its rows look at, in sum."""
+        return sum(piece.n_rows * piece.sequence.n_computed for piece in self.pieces)
+
+    def shed(self) -> bool:
+        """Compute no guesses and no padding, but for a row that exact numerics need; False when there are none."""
         drafts = [piece.sequence.draft for piece in self.pieces if piece.sequence.draft]
         for draft in drafts:
             draft.clear()
-        return bool(drafts)
+        padded = self.n_padding > 1
+        self.n_padding = 0 if padded else self.n_padding
+        return bool(drafts) or padded
 
 
 def flowing(sequences: Many[Sequence]) -> list[Sequence]:
     """Those whose answers somebody is reading, and a long step would interrupt."""
     return [s for s in sequences if s.decoding and s.n_completion >= FLOWS_FROM]
+
+
+def apart(sequences: Many[Sequence]) -> bool:
+    """Rows of one call look at each other's cells, if only to find them masked: whether prompts stay out of it."""
+    return sum(s.n_computed for s in sequences if s.decoding) > APART_CELLS
 
 
 def in_turn(running: Many[Sequence]) -> list[Sequence]:
@@ -67,41 +80,27 @@ def in_turn(running: Many[Sequence]) -> list[Sequence]:
 
 
 def plan_fast(sequences: Many[Sequence], chunk: int, n_ubatch: int) -> list[Call]:
-    """One call: every decoding row, then prompts, first come first served, about `chunk` rows in all.
+    """Every decoding row, then prompts, first come first served, up to `chunk` rows in all.
 
-    Where prompts are cut does not matter: the rows of the whole call decide its kernels.
+    Attention takes 64 rows at a time and rows left over cost as much as 64, so a call is filled to the row. Where
+    prompts are cut does not matter.
     """
     call = Call([Piece(s, 1) for s in sequences if s.decoding])
     if len(call.pieces) == len(sequences):
         return [call] if call.pieces else []
-    prompts = [s for s in sequences if not s.decoding]
-    n_rows = _share(sum(s.n_left for s in prompts), call.n_rows, min(chunk, n_ubatch), n_ubatch)
-    for s in prompts:
+    calls = [call] if call.pieces else []
+    if not calls or apart(sequences):
+        call = Call()
+        calls.append(call)
+    if call.n_rows > chunk // 2:
+        chunk += BLOCK
+    n_rows = min(chunk, n_ubatch) - call.n_rows
+    for s in (s for s in sequences if not s.decoding):
         if n_rows:
             piece = Piece(s, min(s.n_left, n_rows))
             call.pieces.append(piece)
             n_rows -= piece.n_rows
-    return [call] if call.pieces else []
-
-
-def _share(n_left: int, n_decoding: int, chunk: int, n_ubatch: int) -> int:
-    """What of `n_left` rows of prompts joins the call: in equal parts, as a short one left for the end would be dear.
-
-    Kernels take rows by four and a row left over costs as much as four, so the call has a multiple of that, where
-    it may.
-    """
-    if not n_left or n_decoding >= n_ubatch:
-        return 0
-    if n_decoding > chunk // 2:
-        chunk = min(chunk + BLOCK, n_ubatch)
-    n_steps = -(-n_left // (chunk - n_decoding))
-    if n_decoding + n_left // n_steps < BLOCK and n_steps > 1:
-        n_steps -= 1
-    n_rows = -(-n_left // n_steps)
-    by_four = n_rows - (n_decoding + n_rows) % -4
-    if n_steps == 1 or n_decoding + (n_left - by_four) // (n_steps - 1) >= BLOCK:
-        n_rows = by_four
-    return min(n_rows, n_left, n_ubatch - n_decoding)
+    return calls
 
 
 def plan_exact(sequences: Many[Sequence], chunk: int) -> list[Call]:
@@ -120,7 +119,7 @@ def plan_exact(sequences: Many[Sequence], chunk: int) -> list[Call]:
         else:
             _join(calls, s)
     for call in calls:
-        call.padded = call.n_rows == 1
+        call.n_padding = int(call.n_rows == 1)
     return calls + blocks
 
 

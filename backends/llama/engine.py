@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..engine import GrammarError
 from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerStats
-from .batch import flowing, in_turn, plan_exact, plan_fast
+from .batch import apart, flowing, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
 from .draw import draw, over
 from .grammar import Grammars
@@ -198,7 +198,15 @@ class LlamaEngine:
             chunk = self._pace.chunk(n_rows_max, self._budget_ms())
         if self._plan.numerics == "exact":
             return plan_exact(by_rank, chunk)
-        return plan_fast(by_rank, chunk, n_rows_max)
+        return [self._pad(call) for call in plan_fast(by_rank, chunk, n_rows_max)]
+
+    def _pad(self, call: Call) -> Call:
+        """The end of a long prompt is a call of few rows, which take longer than 64 where they look at many cells."""
+        unified = self._context.n_seqs > self._plan.n_slots
+        prompts = any(not piece.sequence.decoding for piece in call.pieces)
+        if unified and prompts and self._pace.pads(call.n_rows, call.n_attended):
+            call.n_padding = BLOCK - call.n_rows
+        return call
 
     def _guess(self, sequences: list[Sequence]) -> None:
         """What may follow is computed, too, where no prompt waits and it pays."""
@@ -215,7 +223,10 @@ class LlamaEngine:
     def _budget_ms(self) -> float | None:
         """What a step may take for the sake of the answers that flow; None when none does."""
         limits_ms = [s.submit.itl_target_ms for s in flowing(self._running)]
-        return min(limit_ms or self._pace.stall_ms() for limit_ms in limits_ms) if limits_ms else None
+        if not limits_ms:
+            return None
+        apart_ms = self._pace.flow_ms if apart(self._running) else None
+        return min(limit_ms or self._pace.stall_ms() for limit_ms in limits_ms) - (apart_ms or 0.0)
 
     def _run(self, call: Call, listen: Callable[[], bool] | None) -> None:
         """Compute one call and draw a token for each sequence that is complete."""
@@ -230,13 +241,13 @@ class LlamaEngine:
                     return  # nobody was cancelled: the worker is to end
                 continue
             if computed:
-                if call.padded:
+                if call.n_padding:
                     self._context.seq_rm(self._scratch)
                 self._account(call, start_s)
                 self._draw(call)
                 self._cancel_late()
                 return
-            if self._cancel_late() or call.drop_drafts() or self._memory.make_room(call.n_rows):
+            if self._cancel_late() or call.shed() or self._memory.make_room(call.n_rows):
                 continue
             tidied = not tidied and self._memory.tidy(self._running)
             if not tidied:
@@ -283,9 +294,9 @@ class LlamaEngine:
             n_wanted = len(s.draft) + 1 if stop >= len(s.tokens) else 0
             batch.add(s.seq, start, s.tokens[start:stop] + s.draft, n_wanted=n_wanted)
         if self._plan.numerics == "exact":
-            call.padded = call.n_rows - call.padded == 1
-        if call.padded:
-            batch.add(self._scratch, 0, [0], n_wanted=0)
+            call.n_padding = int(call.n_rows - call.n_padding == 1)
+        if call.n_padding:
+            batch.add(self._scratch, 0, [0] * call.n_padding, n_wanted=0)
         return bool(call.pieces)
 
     def _make_room(self) -> None:
@@ -307,9 +318,12 @@ class LlamaEngine:
             if not decoding:
                 n_prompt_rows += piece.n_rows
                 self._memory.keep(s)
-        self._memory.took(call.n_rows - call.padded)
+        self._memory.took(call.n_rows - call.n_padding)
         self._prefill_tokens += n_prompt_rows
-        self._pace.note(call.n_rows, n_prompt_rows, (time.perf_counter() - start_s) * 1e3)
+        took_ms = (time.perf_counter() - start_s) * 1e3
+        self._pace.note(call.n_rows, n_prompt_rows, took_ms)
+        if n_prompt_rows and call.n_rows < BLOCK:
+            self._pace.note_short(call.n_rows, call.n_attended, took_ms)
 
     def _draw(self, call: Call) -> None:
         complete = [piece.sequence for piece in call.pieces if not piece.sequence.n_left]

@@ -12,6 +12,7 @@ CHUNKS = (512, 256, 128, BLOCK)
 ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a new request joins
 STALL = 2.25  # and beside answers that flow, in steps without a prompt: the gap between two of their tokens
 UNKNOWN_FLOW_MS = 60.0  # such a step, before one was measured
+FILL_ROWS, FILL_CELLS = 40, 512  # until it is measured, so many rows that look at so many cells each are filled up
 LONG_MS = 100.0  # a call that takes longer can be broken off
 DOUBT = 0.999  # a call that was not made lately may have become faster: a thousand calls later it is tried again
 _OLD = 0.7  # the weight of what was measured before
@@ -25,6 +26,7 @@ class Pace:
         self.flow_ms: float | None = None  # a call with nothing but tokens of running answers, whatever its rows
         self._rows_ms: dict[int, tuple[float, int]] = {}  # such a call by its rows, and when it was made
         self._n_calls = 0
+        self._look_ms: float | None = None  # that a row of a short call spends on each cell, beyond what one of 64 does
 
     def note(self, n_rows: int, n_prompt_rows: int, took_ms: float) -> None:
         """A call is over. A few rows of a prompt say nothing of long ones."""
@@ -37,6 +39,22 @@ class Pace:
             chunk = _likest(n_rows, CHUNKS)
             took_ms *= chunk / n_rows
             self.call_ms[chunk] = _OLD * self.call_ms.get(chunk, took_ms) + (1 - _OLD) * took_ms
+
+    def note_short(self, n_rows: int, n_attended: int, took_ms: float) -> None:
+        """A call of fewer than 64 rows with prompts among them is over."""
+        whole_ms = self.predict_ms(BLOCK)
+        if n_attended and whole_ms is not None:
+            look_ms = max(0.0, took_ms - whole_ms * n_rows / BLOCK) / n_attended
+            self._look_ms = look_ms if self._look_ms is None else _OLD * self._look_ms + (1 - _OLD) * look_ms
+
+    def pads(self, n_rows: int, n_attended: int) -> bool:
+        """Whether a short call is done sooner when it is filled up to 64 rows."""
+        whole_ms = self.predict_ms(BLOCK)
+        if n_rows >= BLOCK or whole_ms is None:
+            return False
+        if self._look_ms is None:  # most models gain from here on
+            return n_rows >= FILL_ROWS and n_attended >= FILL_CELLS * n_rows
+        return whole_ms * n_rows / BLOCK + self._look_ms * n_attended > whole_ms
 
     def predict_ms(self, n_rows: int) -> float | None:
         """Of a call with prompts, from the size most like it; None before one was measured."""

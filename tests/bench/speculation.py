@@ -41,10 +41,10 @@ def _compare(outcome: Outcome, model: Path, what: str, bar: float, n_runs: int, 
     rates: tuple[list[float], list[float]] = [], []
     n_differ = n_drafted = n_accepted = 0
     with open_engine(model, ROOM, n_draft=N_DRAFT) as guessing, open_engine(model, ROOM) as plain:
-        for seed in range(-1, n_runs):
+        for seed in range(n_runs + 1):
             prompt = _prompt(seed, copies=copies)
             ours, theirs = _run(guessing, prompt), _run(plain, prompt)
-            if seed >= 0:
+            if seed:
                 n_differ += ours[0] != theirs[0]
                 rates[0].append(N_OUT / ours[1])
                 rates[1].append(N_OUT / theirs[1])

@@ -1,6 +1,6 @@
 """What a long prompt does to answers that flow: the worst gap between two tokens of seven, and its own TTFT.
 
-The prompt of 2,048 tokens comes when all seven answers flow. What it may take at most is measured with the same daemon
+The prompt of 2,048 tokens comes when all seven answers flow, each after 1,024 tokens of a conversation of its own. What it may take at most is measured with the same daemon
 told not to care about gaps, so that it computes 512 rows at a time; llama-server is swept over all its settings.
 """
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .contenders import Contender, Generate
 
 ROOM = Room(8, 2560)
-N_FLOWS, N_IN, N_PROMPT = 7, 32, 2048
+N_FLOWS, N_PROMPT = 7, 2048
+N_IN, N_IN_SHORT = 1024, 64  # what the seven have said so far; the figures are those of the long conversations
+WARM_UP = 1000
 QUIET_TOKENS = 40  # of each answer, before the prompt comes
 N_TOKENS = 240  # of each answer: it outlasts the prompt
 CARELESS = "[scheduler.interactive]\nitl_target_ms = 100000.0"
@@ -38,6 +40,7 @@ def measure(*, quick: bool) -> Outcome:
     model, binary = models.sixty_million(), rival.binary()
     n_runs = 3 if quick else 5
     ours, careless = (_runs(inferd(model, ROOM, more=more), n_runs) for more in ("", CARELESS))
+    short = _runs(inferd(model, ROOM), n_runs, N_IN_SHORT)
     swept = {contender: _runs(contender, n_runs) for contender in rivals(binary, model, ROOM)}
     theirs = min(swept, key=lambda contender: median(run.worst_ms for run in swept[contender]))
     worst_ms = [run.worst_ms for run in swept[theirs]]
@@ -57,6 +60,7 @@ def measure(*, quick: bool) -> Outcome:
         [
             _line("inferd", ours),
             _line("inferd, 512 rows a step", careless),
+            _line(f"inferd, answers after {N_IN_SHORT} tokens", short),
             *(_line(f"llama-server `{contender.name}`", runs) for contender, runs in swept.items()),
         ],
     )
@@ -71,13 +75,13 @@ def _line(name: str, runs: list[Run]) -> str:
     return f"- {name}: usual gap {spread(idle)} ms, worst {spread(worst)} ms, TTFT of the prompt {spread(ttft, 0)} ms."
 
 
-def _runs(contender: Contender, n_runs: int) -> list[Run]:
+def _runs(contender: Contender, n_runs: int, n_in: int = N_IN) -> list[Run]:
     with contender.open() as generate:
-        _run(generate, seed=-1)
-        return [_run(generate, seed) for seed in range(n_runs)]
+        _run(generate, WARM_UP, n_in)
+        return [_run(generate, seed, n_in) for seed in range(n_runs)]
 
 
-def _run(generate: Generate, seed: int) -> Run:
+def _run(generate: Generate, seed: int, n_in: int) -> Run:
     """Each reader hears its tokens, and the prompt comes once all have heard enough."""
     draw = random.Random(seed)
     times_s: list[list[float]] = [[] for _ in range(N_FLOWS)]
@@ -92,7 +96,7 @@ def _run(generate: Generate, seed: int) -> Run:
         generate(prompt, N_TOKENS, on_token=on_token)
 
     readers = [
-        threading.Thread(target=flow, args=(heard_s, draw.choices(ORDINARY, k=N_IN)), daemon=True)
+        threading.Thread(target=flow, args=(heard_s, draw.choices(ORDINARY, k=n_in)), daemon=True)
         for heard_s in times_s
     ]
     for reader in readers:

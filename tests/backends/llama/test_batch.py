@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.llama.batch import plan_exact, plan_fast
+from inferd.backends.llama.batch import APART_CELLS, Call, Piece, plan_exact, plan_fast
 from inferd.backends.llama.pace import BLOCK
 from inferd.backends.llama.sampling import Sampler
 from inferd.backends.llama.sequence import Sequence
 from inferd.backends.messages import SamplingParams, Submit
-
-if TYPE_CHECKING:
-    from inferd.backends.llama.batch import Call
 
 PARAMS = SamplingParams(max_tokens=100)
 
@@ -51,24 +45,29 @@ def test_a_call_is_filled_to_the_row_in_order_of_arrival() -> None:
     assert rows(plan_fast([decoding(), decoding(), sequence(992)], 64, 512)) == [[1, 1, 62]]
 
 
-def test_a_prompt_is_cut_into_equal_parts_of_at_least_a_block_with_rows_by_four() -> None:
+def test_calls_beside_answers_have_whole_blocks_but_for_the_last() -> None:
     for n_prompt in range(100, 2500, 7):
         prompt, n_rows = sequence(n_prompt), []
         while prompt.n_left:
             (call,) = plan_fast([*(decoding() for _ in range(7)), prompt], 64, 512)
             n_rows.append(call.n_rows)
             prompt.n_computed += call.pieces[-1].n_rows
-        assert min(n_rows) >= BLOCK
-        if n_prompt > 500:
-            assert max(n_rows) <= 72
-            assert sum(n % 4 == 0 for n in n_rows) >= len(n_rows) // 2
+        assert set(n_rows[:-1]) <= {BLOCK}
+        assert n_rows[-1] <= BLOCK
 
 
-@pytest.mark.parametrize(
-    ("n_left", "chunk", "expected"), [(150, 128, 76), (100, 64, 100), (192, 128, 96), (129, 128, 65), (63, 512, 63)]
-)
-def test_no_short_call_is_left_for_the_end_of_a_prompt(n_left: int, chunk: int, expected: int) -> None:
-    assert rows(plan_fast([sequence(n_left)], chunk, 512)) == [[expected]]
+def test_guesses_and_padding_can_be_shed() -> None:
+    s = decoding()
+    s.draft = [1, 2]
+    call = Call([Piece(s, 1)], n_padding=3)
+    assert (call.n_rows, call.shed(), call.n_rows, call.shed()) == (6, True, 1, False)
+    assert not Call([Piece(s, 1)], n_padding=1).shed()
+
+
+def test_prompts_have_a_call_of_their_own_beside_answers_with_many_cells() -> None:
+    short, long = decoding(100), decoding(APART_CELLS + 1)
+    assert rows(plan_fast([short, sequence(500)], 64, 512)) == [[1, 63]]
+    assert rows(plan_fast([short, long, sequence(500)], 64, 512)) == [[1, 1], [64]]
 
 
 def test_a_full_ubatch_still_moves_the_prompt() -> None:
@@ -90,7 +89,7 @@ def test_exact_replayed_tokens_are_not_prompt() -> None:
 
 def test_exact_pads_a_single_row() -> None:
     (call,) = plan_exact([decoding()], 512)
-    assert (call.padded, call.n_rows) == (True, 2)
+    assert (call.n_padding, call.n_rows) == (1, 2)
 
 
 @given(
@@ -120,9 +119,10 @@ def test_fast_always_moves_on_within_the_ubatch(shapes: list[tuple[int, bool]], 
     sequences = [decoding(n) if decodes else sequence(n) for n, decodes in shapes]
     n_steps = 0
     while left := [s for s in sequences if s.n_left]:
-        (call,) = plan_fast(left, chunk, 512)
-        assert 0 < call.n_rows <= 512
-        for piece in call.pieces:
+        calls = plan_fast(left, chunk, 512)
+        assert len(calls) <= 2
+        assert all(0 < call.n_rows <= 512 for call in calls)
+        for piece in (piece for call in calls for piece in call.pieces):
             assert 0 < piece.n_rows <= piece.sequence.n_left
             piece.sequence.n_computed += piece.n_rows
         n_steps += 1

@@ -67,6 +67,22 @@ def test_the_gap_beside_a_prompt_is_measured_by_the_gap_without() -> None:
     assert pace.predict_ms(64) is None
 
 
+def test_few_rows_that_look_at_many_cells_are_filled_up_where_that_is_faster() -> None:
+    pace = measured({64: 20.0})
+    assert not pace.pads(64, 64 * 4000)
+    assert [pace.pads(50, 50 * n_cells) for n_cells in (0, 511, 512)] == [False, False, True]
+    pace.note_short(32, 32 * 1000, 110.0)  # 10 ms as in a call of 64, and 100 for looking at 32,000 cells
+    assert [pace.pads(n_rows, n_rows * 2000) for n_rows in (2, 5, 40)] == [False, True, True]
+    assert not pace.pads(40, 0)
+    for _ in range(30):
+        pace.note_short(32, 32 * 1000, 10.0)  # a model that does not care
+    assert not pace.pads(60, 60 * 2000)
+
+
+def test_nothing_is_filled_up_before_anything_is_known() -> None:
+    assert not Pace().pads(50, 50 * 2000)
+
+
 @given(st.lists(st.tuples(st.integers(BLOCK, 512), st.floats(0.01, 1e4)), min_size=1), st.integers(1, 512))
 def test_a_forecast_lies_within_what_was_measured_by_the_row(calls: list[tuple[int, float]], n_rows: int) -> None:
     pace = Pace()
