@@ -33,7 +33,7 @@ class Engine(Protocol):
     """A loaded model that computes requests side by side.
 
     - `submit` never blocks and never fails: a request that cannot run comes back as Finished(ERROR) from `step`.
-      At most `n_slots` requests run; one more may wait inside.
+      At most `n_slots` requests run; others wait inside, for a slot or for their grammar to be compiled.
     - `cancel` is answered by a Stopped event in the next `step`; it is safe for unknown or finished jobs (no event).
     - `step` does one unit of work (at most one prefill chunk beside one token of every running request) and returns
       what happened, in order; an idle engine returns []. While that takes long it may call `listen` now and then, which
@@ -61,5 +61,5 @@ class Engine(Protocol):
 
 
 if TYPE_CHECKING:
-    # What each backend's `engine.py` (and fake.py) exports as `load`; `progress` takes 0..1. Raises LoadError.
+    # What the modules in `worker.ENGINES` export as `load`; `progress` takes 0..1. Raises LoadError.
     Loader = Callable[[LoadPlan, Callable[[float], None]], Engine]

@@ -196,6 +196,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     n_computed: int = 0  # tokens that this attempt has put through the model
     draft_n: int = 0  # guessed tokens that were computed before it was their turn
     draft_n_accepted: int = 0  # of those, the ones that came
+    error_field: str = ""  # of the request, where that is to blame
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):

@@ -28,7 +28,7 @@ from .messages import (
     decode_to_worker,
     encode,
 )
-from .template import TemplateError
+from .template import TemplateError, TimeUp, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PROMPT_BYTES = 4 * 2**20
 HEADROOM_BYTES = 768 * 2**20  # address space beyond what the loaded vocabulary takes
+COMPILE_S = 2.0  # of a form: the prompts of others wait meanwhile
 CPU_S = 20  # of one Prepare; the kernel ends the process then, whatever C code it is in
 
 
@@ -156,7 +157,10 @@ def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
 def compile_form(tokenizer: Tokenizer, request: Compile) -> Compiled | PrepareFailed:
     """A form for the worker, or why there is none."""
     try:
-        return Compiled(request.id, tokenizer.compile(request.kind, request.text))
+        with time_limit(COMPILE_S):
+            return Compiled(request.id, tokenizer.compile(request.kind, request.text))
+    except TimeUp:
+        return PrepareFailed(request.id, "grammar", f"it takes longer than {COMPILE_S:g} s to compile")
     except GrammarError as error:
         return PrepareFailed(request.id, error.code, str(error))
     except MemoryError:

@@ -34,7 +34,7 @@ class TemplateError(Exception):
         self.code = code
 
 
-class _TimeUp(BaseException):
+class TimeUp(BaseException):
     """Raised by the alarm; not an Exception, so that nothing in between swallows it."""
 
 
@@ -89,9 +89,9 @@ class ChatTemplate:
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt up to where the assistant's answer begins. Raises TemplateError."""
         try:
-            with _alarm(LIMIT_S):
+            with time_limit(LIMIT_S):
                 return self._render([{"role": m.role, "content": m.content} for m in messages])
-        except _TimeUp:
+        except TimeUp:
             raise TemplateError("limit", f"the chat template took longer than {LIMIT_S:g} s") from None
         except (MemoryError, OverflowError, RecursionError, _TooMuch):
             raise TemplateError("limit", "the chat template asks for too much memory") from None
@@ -115,9 +115,11 @@ class ChatTemplate:
 
 
 @contextmanager
-def _alarm(limit_s: float) -> Iterator[None]:
+def time_limit(limit_s: float) -> Iterator[None]:
+    """Raises TimeUp when the block takes longer; between two Python instructions, not inside of C."""
+
     def ring(*_: object) -> None:
-        raise _TimeUp
+        raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, limit_s)

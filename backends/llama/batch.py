@@ -125,7 +125,7 @@ def plan_exact(sequences: Many[Sequence], chunk: int) -> list[Call]:
 
 def _join(calls: list[Call], s: Sequence) -> None:
     """Put as much of the end of a prompt as fits into the last small call."""
-    if not calls:
+    if not calls or calls[-1].n_rows >= BLOCK - 1:
         calls.append(Call())
     n_rows = min(s.n_left, BLOCK - 1 - calls[-1].n_rows)
     if n_rows > 0:

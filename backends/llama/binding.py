@@ -115,10 +115,14 @@ class Model:
         self.vocab = Vocab(c.llama_model_get_vocab(self._model))
 
     @property
+    def is_recurrent(self) -> bool:
+        """All or some of its layers keep a state that cannot be taken back."""
+        return bool(c.llama_model_is_recurrent(self._model) or c.llama_model_is_hybrid(self._model))
+
+    @property
     def keeps_all_cells(self) -> bool:
         """False for sliding windows and recurrent states, which forget."""
-        m = self._model
-        return not (c.llama_model_n_swa(m) or c.llama_model_is_recurrent(m) or c.llama_model_is_hybrid(m))
+        return not (c.llama_model_n_swa(self._model) or self.is_recurrent)
 
     @property
     def is_generative(self) -> bool:
@@ -265,8 +269,9 @@ class Context:
         return flat.reshape(self.batch.n_wanted, self._n_vocab)
 
     def seq_rm(self, seq: int, pos: int = 0) -> None:
-        """Free the cells of a sequence from `pos` on."""
-        c.llama_memory_seq_rm(self._memory, seq, pos, -1)
+        """Free the cells of a sequence from `pos` on. Recurrent states can only be freed whole."""
+        if not c.llama_memory_seq_rm(self._memory, seq, pos, -1):
+            raise RuntimeError(f"llama.cpp did not remove sequence {seq} from position {pos} on")
 
     def seq_cp(self, source: int, target: int, start: int = 0, end: int = -1) -> None:
         """Let `target` share the cells of `source` in [start, end), or from `start` on; only with a unified cache."""

@@ -11,8 +11,12 @@ from .sampling import InvalidLogits, logprob
 if TYPE_CHECKING:
     from ..messages import Event
     from .binding import Logits
+    from .grammar import Grammar
     from .sequence import Sequence
     from .vocab import Vocab
+
+
+FORM_FIELD = "response_format"
 
 
 class End(NamedTuple):
@@ -20,16 +24,17 @@ class End(NamedTuple):
 
     reason: FinishReason
     error: str = ""
+    field: str = ""  # of the request, where it is to blame
 
 
 def draw(s: Sequence, rows: Logits, vocab: Vocab, n_ctx: int, events: list[Event]) -> End | None:
     """The token that is due, and those after it for as long as the draft was right; None: it goes on.
 
-    Row i + 1 was computed after the i-th token of the draft. Afterwards `n_guessed` rows of it are left that are not
-    wanted. Changes `rows`.
+    Row i + 1 was computed after the i-th token of the draft; `n_guessed` rows of it are left that are not wanted.
+    Changes `rows`.
     """
     draft, s.draft = s.draft, []
-    s.n_guessed, n_before = len(draft), len(s.tokens)
+    n_before = len(s.tokens)
     s.n_drafted += len(draft)
     for i, row in enumerate(rows):
         end = _draw_one(s, row, vocab, n_ctx, events)
@@ -44,7 +49,9 @@ def draw(s: Sequence, rows: Logits, vocab: Vocab, n_ctx: int, events: list[Event
 
 
 def over(s: Sequence, n_ctx: int) -> End | None:
-    """Whether the tokens there are make a whole answer."""
+    """Whether the tokens there are make a whole answer, or one that cannot be continued."""
+    if s.grammar is not None and s.grammar.failed:
+        return _unfit(s.grammar)
     if s.text.stopped or (s.grammar is not None and s.grammar.complete):
         return End(FinishReason.STOP)
     n_tokens = len(s.tokens)
@@ -53,16 +60,22 @@ def over(s: Sequence, n_ctx: int) -> End | None:
     return None
 
 
+def _unfit(grammar: Grammar) -> End:
+    return End(FinishReason.ERROR, grammar.fault, FORM_FIELD)
+
+
 def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[Event]) -> End | None:
     index, n_top = len(s.tokens) - s.n_prompt, s.submit.params.logprobs
     raw = None if n_top is None else row.copy()  # drawing changes the row
     try:
         if s.grammar is not None:
             s.grammar.mask(row)
+            if s.grammar.failed:
+                return _unfit(s.grammar)
         token = s.sampler.sample(row, s.tokens, index)
         logprobs = None if raw is None else [logprob(raw, token, n_top or 0, vocab.piece)]
     except InvalidLogits:
-        return End(FinishReason.ERROR, "the model produced invalid numbers" if s.grammar is None else s.grammar.fault)
+        return End(FinishReason.ERROR, "the model produced invalid numbers") if s.grammar is None else _unfit(s.grammar)
     if s.first_s is None:
         s.first_s = time.perf_counter()
     if token in vocab.eog:

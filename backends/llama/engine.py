@@ -9,7 +9,7 @@ from ..engine import GrammarError
 from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerStats
 from .batch import apart, flowing, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
-from .draw import draw, over
+from .draw import FORM_FIELD, draw, over
 from .grammar import Grammars
 from .lookup import Lookup
 from .pace import BLOCK, Pace
@@ -155,7 +155,7 @@ class LlamaEngine:
                 s.grammar = self._grammars.begin(submit.params.grammar)
                 s.grammar.accept(*generated)
         except GrammarError as error:
-            return self._finish(s, FinishReason.ERROR, f"the grammar: {error}")
+            return self._finish(s, FinishReason.ERROR, f"the grammar: {error}", FORM_FIELD)
         if (end := over(s, self._n_ctx)) is not None:
             self._finish(s, *end)
         return None
@@ -174,13 +174,13 @@ class LlamaEngine:
             s.started_s = now_s
             self._events.append(Started(*s.name, s.n_prompt, s.n_cached))
 
-    def _finish(self, s: Sequence, reason: FinishReason, error: str = "") -> None:
+    def _finish(self, s: Sequence, reason: FinishReason, error: str = "", field: str = "") -> None:
         self._start(s, time.perf_counter())
         self._release(s)
         tail = s.tail()
         times_ms = s.timings_ms(time.perf_counter())
-        drafts = s.n_drafted, s.n_accepted
-        self._events.append(Finished(*s.name, reason, tail, s.n_completion, *times_ms, error, s.n_own, *drafts))
+        told = error, s.n_own, s.n_drafted, s.n_accepted, field
+        self._events.append(Finished(*s.name, reason, tail, s.n_completion, *times_ms, *told))
 
     # one step
 
@@ -304,7 +304,8 @@ class LlamaEngine:
         if len(self._running) == 1:
             self._finish(self._running[0], FinishReason.LENGTH)
             return
-        lowest = min(reversed(self._running), key=lambda s: s.submit.rank)
+        able = [s for s in self._running if self._memory.has_cells(s)] or self._running
+        lowest = min(reversed(able), key=lambda s: s.submit.rank)
         self._stop(lowest, parked=True)
 
     def _account(self, call: Call, start_s: float) -> None:
@@ -315,6 +316,7 @@ class LlamaEngine:
                 self._start(s, start_s)
             decoding = s.decoding
             s.n_computed += piece.n_rows
+            s.n_guessed = len(s.draft)
             if not decoding:
                 n_prompt_rows += piece.n_rows
                 self._memory.keep(s)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .vocab import Vocab
 
 MAX_KEPT = 32  # compiled grammars
+MAX_STATES = 25_000  # of a lexer, at up to 2 kB
 # One blank, or a new line with its indentation: else a weak model may go on with blanks for ever.
 WHITESPACE = r"( |\n[ \t]{0,40})?"
 
@@ -42,7 +43,7 @@ def translate(kind: FormatKind, text: str) -> str:
         raise
     except Exception as error:  # the converter has no type of its own for all that it finds
         raise GrammarError(_one_line(str(error))) from None
-    failed, messages = LLMatcher.validate_grammar_with_warnings(made)
+    failed, messages = LLMatcher.validate_grammar_with_warnings(made, limits=_limits())
     if failed:
         raise GrammarError(_one_line(messages[0]))
     return made
@@ -64,8 +65,7 @@ class Grammars:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "grammar")
             made = self._made[grammar] = self._thread.submit(self._compile, grammar)
-            if len(self._made) > MAX_KEPT:
-                self._made.popitem(last=False)
+            self._forget()
         self._made.move_to_end(grammar)
         if wait_s and not made.done():
             _settled(made, wait_s)
@@ -73,14 +73,22 @@ class Grammars:
 
     def begin(self, grammar: str) -> Grammar:
         """For one request; it must be ready. Raises GrammarError."""
-        matcher = self._made[grammar].result(timeout=0)
+        try:
+            matcher = self._made[grammar].result(timeout=0)
+        except BaseException:  # a panic of the library is no Exception
+            raise GrammarError("it could not be compiled for this model") from None
         if matcher.is_error():
             raise GrammarError(_one_line(matcher.get_error()))
         return Grammar(matcher.deep_copy())
 
     def close(self) -> None:
         if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _forget(self) -> None:
+        """The one that was asked for least lately, but none that somebody still waits for."""
+        if len(self._made) > MAX_KEPT and (old := next((g for g, m in self._made.items() if m.done()), None)):
+            del self._made[old]
 
     def _compile(self, grammar: str) -> Any:
         from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -88,7 +96,7 @@ class Grammars:
         if self._tokenizer is None:  # about a second for a large vocabulary
             words = TokenizerWrapper(_Words(self._vocab))
             self._tokenizer = LLTokenizer(words, eos_token=sorted(self._vocab.eog))
-        return LLMatcher(self._tokenizer, grammar, log_level=0)
+        return LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())
 
 
 class Grammar:
@@ -100,12 +108,17 @@ class Grammar:
     @property
     def complete(self) -> bool:
         """Nothing more may come."""
-        return bool(self._matcher.is_stopped())
+        return bool(self._matcher.is_stopped()) and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        """It cannot be followed any further; `fault` says why."""
+        return bool(self._matcher.is_error())
 
     @property
     def fault(self) -> str:
         """Why there is no next token."""
-        if self._matcher.is_error():
+        if self.failed:
             return "the grammar became too complex to follow"
         return "no token of the model fits the grammar"
 
@@ -123,6 +136,12 @@ class Grammar:
         """Tokens that spell what must come next, as they are most likely cut."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
+
+
+def _limits() -> Any:
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(max_lexer_states=MAX_STATES, verbose_errors=False)
 
 
 class _Words:
@@ -143,7 +162,7 @@ class _Words:
 def _settled(made: Future[Any], wait_s: float) -> None:
     try:
         made.result(wait_s)
-    except Exception:
+    except BaseException:
         return  # late, or failed: `begin` tells
 
 

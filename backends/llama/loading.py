@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ..engine import LoadError
 from .binding import BindingError, Context, ContextShape, Model
 from .cells import TEMP, Cells, ExactCells
@@ -40,6 +42,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
             raise LoadError("unsupported", "only models that generate text are served")
         if exact and not model.keeps_all_cells:
             raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
+        if model.is_recurrent:  # what was guessed wrong could not be taken back
+            plan = msgspec.structs.replace(plan, n_draft=0)
         context = Context(
             model,
             ContextShape(

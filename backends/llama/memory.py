@@ -78,7 +78,7 @@ class Memory:
         for other in before:
             if other.submit.cache_salt == s.submit.cache_salt and other.n_computed < other.n_prompt:
                 n = same(other.tokens, known)
-                if n - s.n_computed >= MIN_SHARED and n > s.n_shared:
+                if other.n_computed < n and n - s.n_computed >= MIN_SHARED and n > s.n_shared:
                     s.leader, s.n_shared = other, n
 
     def _restore(self, s: Sequence) -> None:
@@ -98,10 +98,10 @@ class Memory:
         """Put into the store what it has not of a path, whose cells are those of `seq`."""
         if not self.store.limit_bytes:
             return
-        its_names = names(salt, tokens, len(tokens), n_whole)
-        for i in self.store.missing(its_names):
-            self.store.put(its_names[i], self._cells.save(seq, i * BLOCK))
+        its_names = self.store.as_many_as_fit(names(salt, tokens, len(tokens), n_whole))
         self.store.touch(its_names)
+        for i in reversed(self.store.missing(its_names)):  # its beginning last, to go last
+            self.store.put(its_names[i], self._cells.save(seq, i * BLOCK))
 
     def _n_whole(self, s: Sequence) -> int | None:
         return s.n_prompt // BLOCK * BLOCK if self._exact else None
@@ -134,6 +134,10 @@ class Memory:
                 self._evict(self._tree.n_idle - self._max_idle_cells)
 
     # room
+
+    def has_cells(self, s: Sequence) -> bool:
+        """Whether cells become free when it goes."""
+        return s.n_computed > _held(s) or (s.held is not None and s.held.n_locks == 1)
 
     def ready_for(self, n_rows: int) -> bool:
         return self._cells.ready_for(n_rows)
@@ -175,4 +179,4 @@ def _held(s: Sequence) -> int:
 
 
 def _live(running: Iterable[Sequence]) -> list[tuple[int, int]]:
-    return [(s.seq, s.n_computed) for s in running]
+    return [(s.seq, s.n_computed + s.n_guessed) for s in running]

@@ -15,6 +15,7 @@ UNKNOWN_FLOW_MS = 60.0  # such a step, before one was measured
 FILL_ROWS, FILL_CELLS = 40, 512  # until it is measured, so many rows that look at so many cells each are filled up
 LONG_MS = 100.0  # a call that takes longer can be broken off
 DOUBT = 0.999  # a call that was not made lately may have become faster: a thousand calls later it is tried again
+LEAST = 0.1
 _OLD = 0.7  # the weight of what was measured before
 
 
@@ -69,14 +70,14 @@ class Pace:
         if measured is None:
             return 1.0 + 0.1 * n_rows
         took_ms, at = self._rows_ms[measured]
-        return took_ms * DOUBT ** (self._n_calls - at) * (1.0 + 0.1 * (n_rows - measured))
+        return took_ms * max(LEAST, DOUBT ** (self._n_calls - at)) * (1.0 + 0.1 * (n_rows - measured))
 
     def chunk(self, n_ubatch: int, budget_ms: float | None) -> int:
         """Rows for one step within a budget; None: beside nothing that flows. Never less than a block, if it fits."""
         for rows in CHUNKS[:-1]:
             took_ms = self.predict_ms(rows)
-            unknown = took_ms is None and budget_ms is None
-            if rows <= n_ubatch and (unknown or (took_ms is not None and took_ms <= (budget_ms or ALONE_MS))):
+            limit_ms = ALONE_MS if budget_ms is None else budget_ms
+            if rows <= n_ubatch and (budget_ms is None if took_ms is None else took_ms <= limit_ms):
                 return rows
         return min(n_ubatch, BLOCK)
 

@@ -92,7 +92,7 @@ class PrefixTree:
         self._tidy(held)
         if n_known == len(tokens):
             return node, []
-        changes = self._free_seq() if node.seq is None else []
+        changes = self._free_seq(node) if node.seq is None else []
         if node.seq is None and not self._free:
             return node, changes
         return self._add(node, list(tokens[n_known:]), source, changes)
@@ -227,11 +227,11 @@ class PrefixTree:
         assert leaf.seq is not None
         spill(key, [token for stretch in reversed(stretches) for token in stretch], leaf.seq)
 
-    def _free_seq(self) -> list[Change]:
-        """Have a sequence to give, if any path is idle."""
+    def _free_seq(self, node: Node) -> list[Change]:
+        """Have a sequence to give, if any path is idle; or that of the node's last child, which then is its own."""
         changes: list[Change] = []
         leaves = [] if self._free else self._idle_leaves()
-        while leaves and not self._free:
+        while leaves and not self._free and node.seq is None:
             change, above = self._drop(heappop(leaves)[2])
             changes.append(change)
             if above is not None and not above.n_locks:

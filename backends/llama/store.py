@@ -46,10 +46,8 @@ class Store:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.n_bytes = 0
+        self._block_bytes = 1  # all are of one size
         self._blocks: OrderedDict[bytes, State] = OrderedDict()
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._blocks
 
     def find(self, names: Sequence[bytes]) -> list[State]:
         """The blocks from the first one on, as far as they are there."""
@@ -67,9 +65,14 @@ class Store:
             if name in self._blocks:
                 self._blocks.move_to_end(name)
 
+    def as_many_as_fit(self, names: list[bytes]) -> list[bytes]:
+        """Of the blocks of one text: a longer one would push out its own beginning."""
+        return names[: self.limit_bytes // self._block_bytes]
+
     def put(self, name: bytes, state: State) -> None:
         if name in self._blocks or state.nbytes > self.limit_bytes:
             return
+        self._block_bytes = max(self._block_bytes, state.nbytes)
         self._blocks[name] = state
         self.n_bytes += state.nbytes
         while self.n_bytes > self.limit_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..engine import LoadError
@@ -24,6 +25,7 @@ class LlamaTokenizer:
         self.n_vocab = model.vocab.n_tokens
         source = model.chat_template()
         bos, eos = (self._vocab.text(token) for token in (self._vocab.bos, self._vocab.eos))
+        self._translate = lru_cache(maxsize=64)(translate)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
@@ -41,7 +43,7 @@ class LlamaTokenizer:
         return self._vocab.tokenize(raw, add_special=add_special, parse_special=parse_special)
 
     def compile(self, kind: FormatKind, text: str) -> str:
-        return translate(kind, text)
+        return self._translate(kind, text)
 
 
 def load(plan: LoadPlan) -> LlamaTokenizer:

@@ -17,7 +17,6 @@ class Vocab:
         self.n_tokens: int = c.llama_vocab_n_tokens(vocab)
         self.bos = _token_or_none(c.llama_vocab_bos(vocab))
         self.eos = _token_or_none(c.llama_vocab_eos(vocab))
-        self._piece_buffer = ctypes.create_string_buffer(256)
         self._pieces: dict[int, bytes] = {}
 
     @cached_property
@@ -56,11 +55,12 @@ class Vocab:
         """What a token adds to a text; control tokens add nothing."""
         piece = self._pieces.get(token)
         if piece is None:
-            n = c.llama_token_to_piece(self._vocab, token, self._piece_buffer, len(self._piece_buffer), 0, False)
+            buffer = ctypes.create_string_buffer(256)  # of this call alone: two threads may ask
+            n = c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
             if n < 0:
-                self._piece_buffer = ctypes.create_string_buffer(-n)
-                n = c.llama_token_to_piece(self._vocab, token, self._piece_buffer, -n, 0, False)
-            piece = self._pieces[token] = self._piece_buffer.raw[:n]
+                buffer = ctypes.create_string_buffer(-n)
+                n = c.llama_token_to_piece(self._vocab, token, buffer, -n, 0, False)
+            piece = self._pieces[token] = buffer.raw[:n]
         return piece
 
     def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool) -> list[int]:

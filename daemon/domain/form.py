@@ -62,7 +62,7 @@ def _check_json(form: Form) -> None:
 def _nesting(text: str) -> int:
     deepest = depth = 0
     for bracket in _BRACKETS.findall(text):
-        depth += 1 if bracket in "([{" else -1
+        depth = depth + 1 if bracket in "([{" else max(0, depth - 1)
         deepest = max(deepest, depth)
     return deepest
 

@@ -102,7 +102,9 @@ class Jobs:
 
     def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
         if event.reason is FinishReason.ERROR:
-            return self.failed(job, InferdError(Code.MODEL_FAILED, f"{job.request.model}: {event.error}"))
+            code = Code.INVALID if event.error_field else Code.MODEL_FAILED
+            message = f"{job.request.model}: {event.error}"
+            return self.failed(job, InferdError(code, message, field=event.error_field or None))
         job.move(Phase.DONE)
         job.finish_reason = event.reason
         job.prefill_ms += event.prefill_ms

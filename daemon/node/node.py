@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ...backends.messages import Cancel, Delta, Finished, Started, Stopped, Submit
+from ...backends.messages import Cancel, Delta, Finished, FinishReason, Started, Stopped, Submit
 from ..domain.decision import Cancel as CancelJob
 from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
@@ -288,7 +288,8 @@ class Node:
             case Finished():
                 self.jobs.drafts(job, event.draft_n, event.draft_n_accepted)
                 if job.live:
-                    self.scheduler.on_finished(job, event.prefill_ms, event.decode_ms, now_s)
+                    if event.reason is not FinishReason.ERROR:
+                        self.scheduler.on_finished(job, event.prefill_ms, event.decode_ms, now_s)
                     self.jobs.finished(job, event, now_s)
                 self.jobs.attempt_over(job, event.n_computed)
                 self._release(resident, job, now_s)

@@ -100,7 +100,7 @@ def make_plan(
         kv_layout=options.kv_layout or "unified",
         flash_attention=options.flash_attention,
         numerics=options.numerics or "fast",
-        n_draft=0 if options.spec_type == "none" else N_DRAFT,
+        n_draft=0 if options.spec_type == "none" or facts.recurrent else N_DRAFT,
         prefix_caching=options.prefix_caching is not False,
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
@@ -112,7 +112,8 @@ def make_plan(
 
 def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:
     """By default as much as its KV cells take: a conversation of every slot outlives its cells."""
-    if plan.backend == "fake" or not plan.prefix_caching or plan.kv_layout != "unified":
+    forgets = facts.recurrent or facts.sliding_window
+    if plan.backend == "fake" or not plan.prefix_caching or plan.kv_layout != "unified" or forgets:
         return 0
     kv_bytes = kinds.footprint(facts, plan).kv_bytes
     return min(kv_bytes, DEFAULT_CACHE_BYTES) if options.cache_bytes is None else options.cache_bytes

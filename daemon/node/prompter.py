@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...backends.messages import Compile, Compiled, LoadFailed, Prepare, Prepared, PrepareFailed, Ready
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ...backends.process import Exit, Process
     from ..domain.form import Form
     from ..policy.ledger import Ledger, Reservation
+
+    Answer = asyncio.Future[Prepared | Compiled]
 
 PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
 TIMEOUT_S = 20.0  # for one prompt, waiting for its turn included
@@ -47,7 +50,7 @@ class Prompter:
         self._process: Process | None = None
         self._opened: asyncio.Future[None] | None = None
         self._reservation: Reservation | None = None
-        self._pending: dict[str, asyncio.Future[Prepared | Compiled]] = {}
+        self._pending: dict[str, tuple[Answer, str]] = {}  # and the field that it is about
         self._ids = itertools.count()
         self._n_users = 0
         self._retiring = False
@@ -56,36 +59,36 @@ class Prompter:
     async def prepare(self, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None) -> list[int]:
         """Token ids of a chat (through the model's template) or a plain prompt. Raises InferdError."""
         chat = None if messages is None else list(messages)
-        prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt))
+        prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt), "messages")
         return prepared.tokens
 
     async def compile(self, form: Form) -> str:
         """A form as the worker understands it. Raises InferdError."""
-        compiled: Compiled = await self._ask(lambda ticket: Compile(ticket, form.kind, form.text))
+        compiled: Compiled = await self._ask(lambda ticket: Compile(ticket, form.kind, form.text), FORM_FIELD)
         return compiled.grammar
 
-    async def _ask(self, message: Callable[[str], ToWorker]) -> Any:
+    async def _ask(self, message: Callable[[str], ToWorker], field: str) -> Any:
         self._n_users += 1
         try:
-            return await self._answer(message)
+            return await self._answer(message, field)
         finally:
             self._n_users -= 1
             if self._retiring and not self.busy:
                 self.close()
 
-    async def _answer(self, message: Callable[[str], ToWorker]) -> Prepared | Compiled:
+    async def _answer(self, message: Callable[[str], ToWorker], field: str) -> Prepared | Compiled:
         self.used_s = asyncio.get_running_loop().time()
         await self._open()
         assert self._process is not None
         ticket = str(next(self._ids))
-        answer: asyncio.Future[Prepared | Compiled] = asyncio.get_running_loop().create_future()
-        self._pending[ticket] = answer
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._pending[ticket] = answer, field
         try:
             self._process.send(message(ticket))
             return await asyncio.wait_for(answer, TIMEOUT_S)
         except TimeoutError:
             self._process.kill()
-            raise _died() from None
+            raise _died(field) from None
         finally:
             self._pending.pop(ticket, None)
 
@@ -161,20 +164,19 @@ class Prompter:
                 self._process.ready()
                 self._ready.set_result(None)
             case LoadFailed(message=text):
-                self._fail(InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}"))
+                corrupt = InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}")
+                self._fail(lambda _: corrupt)
             case Prepared(id=ticket) | Compiled(id=ticket):
-                if (answer := self._pending.get(ticket)) is not None and not answer.done():
-                    answer.set_result(message)
+                self._settle(ticket, lambda answer, _: answer.set_result(message))
             case PrepareFailed(id=ticket, code=code, message=text):
-                if (answer := self._pending.get(ticket)) is not None and not answer.done():
-                    field = FORM_FIELD if code in ("grammar", "unsupported") else "messages"
-                    answer.set_exception(InferdError(CODES[code], f"{self.name}: {text}", field=field))
+                error = partial(InferdError, CODES[code], f"{self.name}: {text}")
+                self._settle(ticket, lambda answer, field: answer.set_exception(error(field=field)))
             case other:
                 raise AssertionError(f"not from a prompt helper: {other}")
 
     def _gone(self) -> None:
         self._forget()
-        self._fail(_died())
+        self._fail(_died)
 
     def _forget(self) -> None:
         """The next prompt needs a new helper; one that is on its way already stays."""
@@ -191,17 +193,23 @@ class Prompter:
             self._reservation = None
             self.on_released()
 
-    def _fail(self, error: InferdError) -> None:
+    def _fail(self, error: Callable[[str], InferdError]) -> None:
+        """All that wait, each by the field that it is about."""
         if not self._ready.done():
-            self._ready.set_exception(error)
-        for answer in self._pending.values():
-            if not answer.done():
-                answer.set_exception(error)
+            self._ready.set_exception(error("messages"))
+        for ticket in list(self._pending):
+            self._settle(ticket, lambda answer, field: answer.set_exception(error(field)))
+
+    def _settle(self, ticket: str, settle: Callable[[Answer, str], None]) -> None:
+        answer, field = self._pending.get(ticket, (None, ""))
+        if answer is not None and not answer.done():
+            settle(answer, field)
 
 
-def _died() -> InferdError:
+def _died(field: str) -> InferdError:
+    what = "its chat template" if field == "messages" else f"the {field}"
     return InferdError(
-        Code.TEMPLATE_FAILED,
-        "the process that reads prompts for this model ended; its chat template may be at fault",
-        field="messages",
+        Code.TEMPLATE_FAILED if field == "messages" else Code.INVALID,
+        f"the process that reads prompts for this model ended; {what} may be at fault",
+        field=field,
     )

@@ -103,7 +103,10 @@ class Resident:
         model, expected = self.model, self.footprint.bytes_on
         key = corrections.key(model.facts, model.plan)
         full = self.widest_prompt >= model.plan.n_ubatch
+        cache_bytes = model.stats.cache_bytes if model.stats else 0  # booked apart: it fills as it likes
         for pool, n_bytes in observed_on.items():
+            if pool == HOST:
+                n_bytes -= cache_bytes
             if pool == HOST and self.footprint.host_anon_bytes:
                 n_bytes = corrections.host_bytes(self.footprint, model.plan, n_bytes, self.widest_prompt)
             elif pool == HOST:

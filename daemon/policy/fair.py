@@ -35,7 +35,10 @@ class Counters:
         if tenant not in self._waiting:
             lowest = self._lowest_waiting()
             self._forget(lowest)
-            self._served[tenant] = max(self.served(tenant), lowest)
+            if self.served(tenant) < lowest:
+                self._credit.pop(tenant, None)  # time away earns none
+                self._served[tenant] = lowest
+            self._served.setdefault(tenant, 0.0)
             heappush(self._lowest, (self._served[tenant], tenant))
         self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
 

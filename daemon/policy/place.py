@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -37,6 +36,8 @@ class Place:
     ready_s: float = 0.0
     cold_s: float = 0.0  # since when it has not been loaded
     idle_since_s: float | None = None
+    _shared_by: set[Job] = field(default_factory=set)
+    _n_shared: int = 0  # cells that these need once and not each
 
     @property
     def slots_free(self) -> int:
@@ -57,15 +58,23 @@ class Place:
         return self.idle_since_s is not None and 0 <= self.lane.keep_alive_s <= now_s - self.idle_since_s
 
     def cells_free(self) -> int:
-        return self.kv_cells - self._cells(self.running)
+        return self.kv_cells - self._cells_taken()
 
     def takes(self, job: Job) -> bool:
         """Whether a prepared job finds its KV cells here; alone it always does, as its length was checked."""
-        return not self.running or self._cells([*self.running, job]) <= self.kv_cells
+        if not self.running:
+            return True
+        short = self._cells_taken() + cells(job) - self.kv_cells
+        return short <= 0 or (self.shares_prefixes and short <= max(n_shared(job, other) for other in self.running))
 
-    def _cells(self, jobs: Collection[Job]) -> int:
-        n_apart = sum(cells(job) for job in jobs)
-        return cells_together(jobs) if self.shares_prefixes and n_apart > self.kv_cells else n_apart
+    def _cells_taken(self) -> int:
+        n_apart = sum(cells(job) for job in self.running)
+        if not self.shares_prefixes or n_apart <= self.kv_cells:
+            return n_apart
+        if self._shared_by != self.running.keys():  # what they share changes with them alone
+            self._shared_by = set(self.running)
+            self._n_shared = n_apart - cells_together(self.running)
+        return n_apart - self._n_shared
 
 
 def cells(job: Job) -> int:
@@ -74,16 +83,23 @@ def cells(job: Job) -> int:
 
 
 def cells_together(jobs: Collection[Job]) -> int:
-    """KV cells of jobs that share what they begin with; in the order of their tokens neighbours have most in common."""
-    rows = sorted((job.cache_salt, (job.prompt or []) + job.generated, cells(job)) for job in jobs)
-    n_cells = sum(row[2] for row in rows)
-    for (salt, tokens, _), (other_salt, others, _) in pairwise(rows):
-        if salt == other_salt:
-            n_cells -= _n_alike(tokens, others)
-    return n_cells
+    """KV cells of jobs that share what their prompts begin with; in the order of their tokens neighbours share most."""
+    ordered = sorted(jobs, key=lambda job: (job.cache_salt, job.prompt or []))
+    return sum(cells(job) for job in jobs) - sum(n_shared(job, other) for job, other in pairwise(ordered))
 
 
-def _n_alike(tokens: list[int], others: list[int]) -> int:
-    """How many tokens both begin with."""
-    longest = min(len(tokens), len(others))
-    return bisect_left(range(1, longest + 1), True, key=lambda n: tokens[:n] != others[:n])
+def n_shared(job: Job, other: Job) -> int:
+    """Tokens that both prompts begin with, if they may share them."""
+    ours, theirs = job.prompt or [], other.prompt or []
+    if job.cache_salt != other.cache_salt:
+        return 0
+    low, high = 0, min(len(ours), len(theirs))
+    if ours[:high] == theirs[:high]:
+        return high
+    while high - low > 1:  # alike below `low`, not so below `high`; slices are compared at the speed of C
+        middle = (low + high) // 2
+        if ours[low:middle] == theirs[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.backends import prepare as prepares
 from inferd.backends.channel import SyncChannel
 from inferd.backends.engine import GrammarError
 from inferd.backends.facts import LoadPlan
@@ -61,6 +63,8 @@ class Templated:
     def compile(self, kind: FormatKind, text: str) -> str:
         if text == "huge":
             raise MemoryError
+        while text == "endless":
+            time.sleep(0.01)
         if text == "bad":
             raise GrammarError("it is bad")
         return f"{kind}: {text}"
@@ -76,6 +80,12 @@ def test_messages_become_tokens() -> None:
 
 def test_a_plain_prompt_becomes_tokens() -> None:
     assert prepare(Templated(None), Prepare("id", prompt="a bb")) == Prepared("id", [1, 2])
+
+
+def test_a_form_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepares, "COMPILE_S", 0.05)
+    answer = compile_form(Templated(None), Compile("id", "grammar", "endless"))
+    assert answer == PrepareFailed("id", "grammar", "it takes longer than 0.05 s to compile")
 
 
 @pytest.mark.parametrize(

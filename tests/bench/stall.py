@@ -1,6 +1,7 @@
 """What a long prompt does to answers that flow: the worst gap between two tokens of seven, and its own TTFT.
 
-The prompt of 2,048 tokens comes when all seven answers flow, each after 1,024 tokens of a conversation of its own. What it may take at most is measured with the same daemon
+The prompt of 2,048 tokens comes when all seven answers flow, each after 1,024 tokens of a conversation of its own. What
+it may take at most is measured with the same daemon
 told not to care about gaps, so that it computes 512 rows at a time; llama-server is swept over all its settings.
 """
 

@@ -410,7 +410,7 @@ def test_guesses_change_no_token(tiny_model: Path, seed: int) -> None:
     loop = prompt(20, seed) * 6
     asked = [
         submit(f"j{i}", loop[: draw.randrange(30, 120)], temperature=draw.choice([0.0, 0.3]), seed=i, max_tokens=60)
-        for i in range(10)
+        for i in range(40)
     ]
     plain = load(plan(tiny_model, numerics="exact"), lambda _: None)
     alone = {request.job: run(plain, request)[request.job].tokens for request in asked}

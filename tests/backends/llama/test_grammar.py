@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.backends.engine import GrammarError
-from inferd.backends.llama.grammar import translate
+from inferd.backends.llama.grammar import MAX_KEPT, Grammar, translate
 from inferd.backends.llama.loading import load
 from inferd.backends.messages import Finished, FinishReason
 
@@ -134,6 +134,44 @@ def test_others_are_answered_while_a_grammar_is_compiled(tiny_model: Path) -> No
     hear(engine, heard)
     json.loads(heard["formed"].text)
     engine.close()
+
+
+@pytest.mark.parametrize("at", ["mask", "accept"])
+def test_a_grammar_that_fails_in_the_middle_is_no_good_end(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    n_calls = 0
+
+    def failed(self: Grammar) -> bool:
+        nonlocal n_calls
+        n_calls += 1
+        return n_calls > (11 if at == "mask" else 12)
+
+    monkeypatch.setattr(Grammar, "failed", property(failed))
+    heard = run(engine, asked(PERSON, seed=1))["a"]
+    assert isinstance(heard.end, Finished)
+    assert (heard.end.reason, heard.end.error_field) == (FinishReason.ERROR, "response_format")
+    assert heard.end.error
+
+
+def test_a_grammar_that_is_made_for_others_is_not_dropped_while_it_waits(tiny_model: Path) -> None:
+    engine = load(plan(tiny_model, n_slots=40, kv_cells=4096), lambda _: None)
+    asked_for = [asked(f'root ::= "{i}" "x"', f"j{i}", max_tokens=5) for i in range(MAX_KEPT + 8)]
+    heard = run(engine, *asked_for)
+    assert [heard[f"j{i}"].text for i in range(len(asked_for))] == [f"{i}x" for i in range(len(asked_for))]
+    assert len(engine._grammars._made) <= MAX_KEPT + 8
+    engine.close()
+
+
+def test_a_library_that_panics_fails_the_request_alone(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(grammar: str) -> Any:
+        raise BaseException("panic")
+
+    monkeypatch.setattr(engine._grammars, "_compile", panic)
+    heard = run(engine, submit("a", [1], grammar="unheard of"), submit("b", [2], max_tokens=2))
+    assert isinstance(heard["a"].end, Finished)
+    assert (heard["a"].end.reason, heard["a"].end.error_field) == (FinishReason.ERROR, "response_format")
+    assert len(heard["b"].tokens) == 2
 
 
 def test_a_grammar_that_the_worker_cannot_compile_is_an_error_of_its_request(engine: LlamaEngine) -> None:

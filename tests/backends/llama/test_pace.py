@@ -79,6 +79,21 @@ def test_few_rows_that_look_at_many_cells_are_filled_up_where_that_is_faster() -
     assert not pace.pads(60, 60 * 2000)
 
 
+def test_what_was_long_ago_is_doubted_but_never_free() -> None:
+    pace = Pace()
+    pace.note(3, 0, 10.0)
+    for _ in range(2000):
+        pace.note(1, 0, 5.0)
+    assert pace.flow_rows_ms(1) == pytest.approx(5.0)
+    assert pace.flow_rows_ms(3) == pytest.approx(10.0 * 0.999**2000)
+    pace._n_calls += 10**6
+    assert pace.flow_rows_ms(3) == pytest.approx(1.0)
+
+
+def test_a_budget_of_nothing_is_no_licence() -> None:
+    assert measured({64: 1.0}).chunk(512, 0.0) == 64
+
+
 def test_nothing_is_filled_up_before_anything_is_known() -> None:
     assert not Pace().pads(50, 50 * 2000)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,16 @@ def test_no_text_is_no_tokens(model: Model) -> None:
 
 def test_a_missing_token_has_no_text(model: Model) -> None:
     assert model.vocab.text(None) == ""
+
+
+def test_two_threads_may_ask_for_the_same_pieces(tiny_model: Path) -> None:
+    for _ in range(5):
+        model = Model(str(tiny_model), vocab_only=True)
+        expected = [Model(str(tiny_model), vocab_only=True).vocab.piece(token) for token in range(512)]
+        with ThreadPoolExecutor(2) as threads:
+            both = [threads.submit(lambda: [model.vocab.piece(token) for token in range(512)]) for _ in range(2)]
+        assert [one.result() for one in both] == [expected, expected]
+        model.close()
 
 
 def test_markers_are_no_text(model: Model) -> None:

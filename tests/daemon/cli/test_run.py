@@ -7,12 +7,15 @@ import json
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from inferd.protos import inferd_pb2 as pb
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 INFERD = (sys.executable, "-m", "inferd.daemon.cli.app")
 
@@ -51,6 +54,29 @@ def test_options_reach_the_request(inferd: Any, daemon: Any) -> None:
     assert sampling.HasField("min_p")
     assert sampling.HasField("seed")
     assert (sampling.top_p, sampling.top_k) == (0.5, 3)
+
+
+def test_the_form_of_the_answer(inferd: Any, daemon: Any, tmp_path: Path) -> None:
+    schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.gbnf"
+    schema.write_text('{"type": "object"}')
+    grammar.write_text('root ::= "a"')
+    inferd("run", "demo", "hi", "--json-object")
+    inferd("run", "demo", "hi", "--schema", str(schema))
+    inferd("run", "demo", "hi", "--grammar", str(grammar))
+    forms = [request.response_format for request in daemon.requests]
+    assert forms[0].json_object is True
+    assert forms[1].json_schema == '{"type": "object"}'
+    assert forms[2].grammar == 'root ::= "a"'
+    both = inferd("run", "demo", "hi", "--json-object", "--grammar", str(grammar))
+    assert (both.exit_code, "only one of" in both.stderr) == (2, True)
+    assert inferd("run", "demo", "hi", "--schema", str(tmp_path / "nowhere")).exit_code == 2
+
+
+def test_guesses_that_were_right_are_in_the_stats(inferd: Any, daemon: Any, steps: Any) -> None:
+    end = steps.finished()
+    end.finished.timings.draft_n, end.finished.timings.draft_n_accepted = 9, 7
+    daemon.script = [steps.started(), steps.delta("x"), end]
+    assert "7 of 9 guessed tokens right" in inferd("run", "demo", "hi", "--stats").stderr
 
 
 def test_system_and_raw(inferd: Any, daemon: Any) -> None:

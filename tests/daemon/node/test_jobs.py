@@ -195,6 +195,16 @@ async def test_what_the_next_attempt_finds_computed_is_not_wasted(cached: int, w
     assert total.computed_tokens == total.delivered_tokens + wasted
 
 
+async def test_an_error_that_the_request_is_to_blame_for_names_its_field() -> None:
+    jobs = Jobs(Meter())
+    job, stream = running(jobs)
+    jobs.finished(job, m.Finished("r", 1, m.FinishReason.ERROR, "", 0, 0.0, 0.0, "x", error_field="response_format"), 1.0)
+    with pytest.raises(InferdError) as caught:
+        while True:
+            await stream.take()
+    assert (caught.value.code, caught.value.field) == (Code.INVALID, "response_format")
+
+
 async def test_of_an_attempt_without_a_token_nothing_is_known() -> None:
     jobs = Jobs(Meter())
     job, _ = running(jobs)

@@ -37,6 +37,15 @@ def test_what_was_charged_and_not_taken_up_makes_later_charges_less() -> None:
     assert counters.served("a") == 145.0
 
 
+def test_who_was_away_has_no_credit() -> None:
+    counters = Counters()
+    counters.join("a")
+    counters.charge("a", 100.0)
+    counters.credit("b", 60.0)
+    counters.join("b")
+    assert counters.charge("b", 10.0) == 10.0
+
+
 def test_with_nobody_waiting_the_last_one_who_left_sets_the_level() -> None:
     counters = Counters()
     counters.join("a")
