@@ -1423,8 +1423,8 @@ class Rates(google.protobuf.message.Message):
     """of the prompts' tokens, those that had been computed before"""
     @property
     def wasted_tokens_total(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
-        """And the rest, by why: preempted, evicted, kv_full, or the code of the error that ended the request. An attempt that
-        ended with its worker is in none of the three.
+        """And the rest, by why: preempted, evicted, kv_full, draft (guessed wrong), or the code of the error that ended the request. Of an attempt that
+        ended with its worker only what led to its tokens is known.
         """
 
     def __init__(

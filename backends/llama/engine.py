@@ -179,8 +179,10 @@ class LlamaEngine:
         self._release(s)
         tail = s.tail()
         times_ms = s.timings_ms(time.perf_counter())
-        told = error, s.n_own, s.n_drafted, s.n_accepted, field
-        self._events.append(Finished(*s.name, reason, tail, s.n_completion, *times_ms, *told))
+        told = Finished(
+            *s.name, reason, tail, s.n_completion, *times_ms, error, s.n_own, s.n_drafted, s.n_accepted, field
+        )
+        self._events.append(told)
 
     # one step
 

@@ -64,12 +64,14 @@ class Place:
         """Whether a prepared job finds its KV cells here; alone it always does, as its length was checked."""
         if not self.running:
             return True
-        short = self._cells_taken() + cells(job) - self.kv_cells
+        n_cells = cells(job)
+        short = self._cells_taken(n_cells) + n_cells - self.kv_cells
         return short <= 0 or (self.shares_prefixes and short <= max(n_shared(job, other) for other in self.running))
 
-    def _cells_taken(self) -> int:
+    def _cells_taken(self, n_more: int = 0) -> int:
+        """What is shared is looked for only where, with so many more, there would be too few otherwise."""
         n_apart = sum(cells(job) for job in self.running)
-        if not self.shares_prefixes or n_apart <= self.kv_cells:
+        if not self.shares_prefixes or n_apart + n_more <= self.kv_cells:
             return n_apart
         if self._shared_by != self.running.keys():  # what they share changes with them alone
             self._shared_by = set(self.running)

@@ -48,7 +48,7 @@ def test_two_threads_may_ask_for_the_same_pieces(tiny_model: Path) -> None:
         model = Model(str(tiny_model), vocab_only=True)
         expected = [Model(str(tiny_model), vocab_only=True).vocab.piece(token) for token in range(512)]
         with ThreadPoolExecutor(2) as threads:
-            both = [threads.submit(lambda: [model.vocab.piece(token) for token in range(512)]) for _ in range(2)]
+            both = [threads.submit(lambda vocab: [*map(vocab.piece, range(512))], model.vocab) for _ in range(2)]
         assert [one.result() for one in both] == [expected, expected]
         model.close()
 

@@ -198,10 +198,10 @@ async def test_what_the_next_attempt_finds_computed_is_not_wasted(cached: int, w
 async def test_an_error_that_the_request_is_to_blame_for_names_its_field() -> None:
     jobs = Jobs(Meter())
     job, stream = running(jobs)
-    jobs.finished(job, m.Finished("r", 1, m.FinishReason.ERROR, "", 0, 0.0, 0.0, "x", error_field="response_format"), 1.0)
+    end = m.Finished("r", 1, m.FinishReason.ERROR, "", 0, 0.0, 0.0, "x", error_field="response_format")
+    jobs.finished(job, end, 1.0)
     with pytest.raises(InferdError) as caught:
-        while True:
-            await stream.take()
+        await stream.take()
     assert (caught.value.code, caught.value.field) == (Code.INVALID, "response_format")
 
 
