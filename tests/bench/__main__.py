@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import (
+    cancel,
     crash,
     fanout,
     footprint,
@@ -39,6 +40,7 @@ PROBES = {
     "stall": stall.measure,
     "overhead": overhead.measure,
     "crash": crash.measure,
+    "cancel": cancel.measure,
     "ttft": ttft.measure,
     "fanout": fanout.measure,
     "startup": startup.measure,
