@@ -67,9 +67,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     params: SamplingParams
     rank: int = 0  # when KV is short the lowest rank is parked first
     sent_bytes: int = 0
-    itl_target_ms: float = (
-        0.0  # the gap between two tokens that prompts beside it may cause; 0: the engine's own choice
-    )
+    itl_target_ms: float = 0.0  # the gap between two tokens that prompts may cause; 0: the engine chooses
     cache_salt: str = ""  # computed prompts are shared between requests with the same one
 
 
@@ -223,7 +221,6 @@ class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
     step_ms: float  # of the last step
     rss_bytes: int
     kv_cells_kept: int = 0  # of ended requests, for those that begin alike
-    cached_tokens: int = 0  # since the start: that were to be computed and were known
     cache_bytes: int = 0  # of computed prompts in host RAM
 
 

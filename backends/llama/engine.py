@@ -112,7 +112,6 @@ class LlamaEngine:
             step_ms=self._step_ms,
             rss_bytes=0,  # the worker loop knows
             kv_cells_kept=self._memory.n_idle,
-            cached_tokens=self._memory.cached_tokens,
             cache_bytes=self._memory.store.n_bytes,
         )
 
@@ -188,7 +187,8 @@ class LlamaEngine:
 
     def _next_calls(self) -> list[Call]:
         chunk = n_rows_max = self._context.batch.n_rows_max
-        if all([s.decoding for s in self._running]):
+        no_prompts = all([s.decoding for s in self._running])
+        if no_prompts:
             by_rank = in_turn(self._running)
             if self._plan.n_draft:
                 self._guess(by_rank)
@@ -200,7 +200,8 @@ class LlamaEngine:
             chunk = self._pace.chunk(n_rows_max, self._budget_ms())
         if self._plan.numerics == "exact":
             return plan_exact(by_rank, chunk)
-        return [self._pad(call) for call in plan_fast(by_rank, chunk, n_rows_max)]
+        calls = plan_fast(by_rank, chunk, n_rows_max)
+        return calls if no_prompts else [self._pad(call) for call in calls]
 
     def _pad(self, call: Call) -> Call:
         """The end of a long prompt is a call of few rows, which take longer than 64 where they look at many cells."""
@@ -311,9 +312,10 @@ class LlamaEngine:
         self._stop(lowest, parked=True)
 
     def _account(self, call: Call, start_s: float) -> None:
-        n_prompt_rows = 0
+        n_prompt_rows = n_attended = 0
         for piece in call.pieces:
             s = piece.sequence
+            n_attended += piece.n_rows * s.n_computed
             if s.started_s is None:
                 self._start(s, start_s)
             decoding = s.decoding
@@ -327,7 +329,7 @@ class LlamaEngine:
         took_ms = (time.perf_counter() - start_s) * 1e3
         self._pace.note(call.n_rows, n_prompt_rows, took_ms)
         if n_prompt_rows and call.n_rows < BLOCK:
-            self._pace.note_short(call.n_rows, call.n_attended, took_ms)
+            self._pace.note_short(call.n_rows, n_attended, took_ms)
 
     def _draw(self, call: Call) -> None:
         complete = [piece.sequence for piece in call.pieces if not piece.sequence.n_left]

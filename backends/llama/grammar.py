@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,8 +67,8 @@ class Grammars:
             made = self._made[grammar] = self._thread.submit(self._compile, grammar)
             self._forget()
         self._made.move_to_end(grammar)
-        if wait_s and not made.done():
-            _settled(made, wait_s)
+        if wait_s:
+            wait([made], wait_s)
         return made.done()
 
     def begin(self, grammar: str) -> Grammar:
@@ -157,13 +157,6 @@ class _Words:
 
     def __call__(self, text: bytes) -> list[int]:
         return self._vocab.tokenize(text, add_special=False, parse_special=False)
-
-
-def _settled(made: Future[Any], wait_s: float) -> None:
-    try:
-        made.result(wait_s)
-    except BaseException:
-        return  # late, or failed: `begin` tells
 
 
 def _one_line(text: str) -> str:

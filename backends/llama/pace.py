@@ -42,9 +42,9 @@ class Pace:
             self.call_ms[chunk] = _OLD * self.call_ms.get(chunk, took_ms) + (1 - _OLD) * took_ms
 
     def note_short(self, n_rows: int, n_attended: int, took_ms: float) -> None:
-        """A call of fewer than 64 rows with prompts among them is over."""
+        """A call of fewer than 64 rows with prompts among them is over; one that looked at few cells says nothing."""
         whole_ms = self.predict_ms(BLOCK)
-        if n_attended and whole_ms is not None:
+        if n_attended >= FILL_CELLS * n_rows and whole_ms is not None:
             look_ms = max(0.0, took_ms - whole_ms * n_rows / BLOCK) / n_attended
             self._look_ms = look_ms if self._look_ms is None else _OLD * self._look_ms + (1 - _OLD) * look_ms
 

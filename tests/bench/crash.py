@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from inferd import Client, InferdError
@@ -34,7 +35,7 @@ class Reader:
     resumed: int = 0
 
     def gap_s(self) -> float:
-        return max(b - a for a, b in zip(self.times_s, self.times_s[1:], strict=False))
+        return max(b - a for a, b in pairwise(self.times_s))
 
 
 def measure(*, quick: bool) -> Outcome:

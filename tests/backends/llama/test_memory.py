@@ -229,7 +229,7 @@ def test_exact_tokens_are_those_of_a_fresh_engine_wherever_the_beginning_comes_f
     for request in again:
         n_done = len(request.tokens) - request.n_prompt
         assert run(engine, request)[request.job].tokens == alone[request.job][n_done:]
-    assert engine.stats().cached_tokens > 2000
+    assert engine._memory.cached_tokens > 2000
     engine.close()
 
 

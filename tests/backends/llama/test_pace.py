@@ -74,6 +74,8 @@ def test_few_rows_that_look_at_many_cells_are_filled_up_where_that_is_faster() -
     pace.note_short(32, 32 * 1000, 110.0)  # 10 ms as in a call of 64, and 100 for looking at 32,000 cells
     assert [pace.pads(n_rows, n_rows * 2000) for n_rows in (2, 5, 40)] == [False, True, True]
     assert not pace.pads(40, 0)
+    pace.note_short(32, 32 * 10, 500.0)  # a slow one that looked at little is none of attention's doing
+    assert not pace.pads(2, 2 * 2000)
     for _ in range(30):
         pace.note_short(32, 32 * 1000, 10.0)  # a model that does not care
     assert not pace.pads(60, 60 * 2000)
