@@ -41,8 +41,8 @@ def check_form(form: Form) -> Form:
     bare = _NOT_CODE[form.kind].sub("", form.text)
     if form.kind == "grammar" and (n_rules := bare.count("::=")) > MAX_RULES:
         raise _invalid(form, f"takes at most {MAX_RULES} rules, not {n_rules}", MAX_RULES)
-    if (deepest := _nesting(bare)) > MAX_NESTING:
-        raise _invalid(form, f"takes at most {MAX_NESTING} levels of nesting, not {deepest}", MAX_NESTING)
+    if _too_deep(bare):
+        raise _invalid(form, f"takes at most {MAX_NESTING} levels of nesting", MAX_NESTING)
     if form.kind == "json_schema":
         _check_json(form)
     elif form.kind == "grammar" and "root" not in bare:
@@ -59,12 +59,13 @@ def _check_json(form: Form) -> None:
         raise _invalid(form, "must be a JSON object")
 
 
-def _nesting(text: str) -> int:
-    deepest = depth = 0
-    for bracket in _BRACKETS.findall(text):
-        depth = depth + 1 if bracket in "([{" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    return deepest
+def _too_deep(text: str) -> bool:
+    depth = 0
+    for bracket in _BRACKETS.finditer(text):
+        depth = depth + 1 if bracket[0] in "([{" else max(0, depth - 1)
+        if depth > MAX_NESTING:
+            return True
+    return False
 
 
 def _invalid(form: Form, why: str, highest: int | None = None) -> InferdError:

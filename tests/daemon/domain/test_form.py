@@ -64,10 +64,13 @@ def test_brackets_in_strings_classes_and_comments_are_not_nesting() -> None:
     "text", ["(" * 60_000, "[" * 60_000, chr(34) * 60_000, chr(92) * 60_000, "root ::= " + "(#\n" * 20_000]
 )
 def test_hostile_text_is_judged_in_no_time(text: str) -> None:
-    start_s = time.perf_counter()
-    for form in (Form("grammar", text), Form("json_schema", text)):
+    def seconds(form: Form) -> float:
+        start_s = time.perf_counter()
         refused(form)
-    assert time.perf_counter() - start_s < 0.04
+        return time.perf_counter() - start_s
+
+    for form in (Form("grammar", text), Form("json_schema", text)):
+        assert min(seconds(form) for _ in range(3)) < 0.02  # a busy machine may have stopped one of them
 
 
 @given(st.text(max_size=200))
