@@ -16,6 +16,7 @@ from . import (
     crash,
     fanout,
     footprint,
+    gpu,
     machine,
     overhead,
     prefix,
@@ -48,7 +49,9 @@ PROBES = {
     "turns": turns.measure,
     "replay": replay.measure,
     "footprint": footprint.measure,
+    "gpu": gpu.measure,
 }
+DEFAULT = [name for name in PROBES if name != "gpu"]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -61,7 +64,7 @@ def main() -> int:
         outcomes[name] = PROBES[name](quick=options.quick)
     text = report.render(facts, outcomes, quick=options.quick)
     print(f"\n{text}")
-    full = len(outcomes) == len(PROBES) and not options.quick
+    full = list(outcomes) == DEFAULT and not options.quick
     out = options.out or (RESULTS if full else None)
     if out is not None:
         out.write_text(text)
@@ -71,7 +74,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure what inferd promises.")
-    parser.add_argument("--only", type=_probes, default=list(PROBES), help=f"some of {','.join(PROBES)}")
+    parser.add_argument("--only", type=_probes, default=DEFAULT, help=f"some of {','.join(PROBES)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a bar is missed")

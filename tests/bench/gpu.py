@@ -1,0 +1,335 @@
+"""What only a GPU shows: memory as the driver counts it, tokens/s beside llama-server, parking, energy, recovery.
+
+Needs an NVIDIA GPU and a llama.cpp built for it (see CONTRIBUTING.md); it is not among the default probes. The model
+has random weights in the shape of Qwen2.5-7B at Q4_K_M.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+import traceback
+from functools import cache, partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from inferd import Client
+from inferd.backends import kinds, process
+from inferd.backends.facts import LoadPlan
+from inferd.backends.llama.loading import load
+from inferd.backends.messages import Finished, Ready, Step, Stopped
+from inferd.daemon.domain.device import Device, DeviceKind
+from inferd.daemon.system.hardware import Sensors, detect, survey
+from inferd.daemon.system.processes import rss
+
+from ..models.random_blocks import write_random_q4_k_m
+from ..models.random_gguf import Shape
+from . import daemon, footprint, overhead, rival
+from .contenders import Contender, Room, _generate, rivals
+from .figures import Outcome, of_runs, spread
+from .models import CACHE
+from .prefix import to_submit
+from .throughput import ORDINARY, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .contenders import Generate
+
+SEVEN = Shape("qwen2", 151_936, 3584, 28, 28, 4, 18_944, 32_768, 1_000_000.0, tied=False)
+GIB = 2**30
+N_OUT = 128
+AGENTS = Room(8, 8704)
+N_SHARED, N_OWN = 8192, 64
+NO_GUESSES = 'spec_type = "none"'  # random weights in a ring of answers would flatter us
+
+
+def measure(*, quick: bool) -> Outcome:
+    """Each part by itself: one that fails is told of, and the others are measured."""
+    outcome = Outcome([])
+    for part in (_facts, _footprints, _streams, _share, _agents, _parking, _kill, _rooms):
+        start_s = time.monotonic()
+        try:
+            part(outcome, quick)
+        except Exception:
+            outcome.lines.append(f"**{part.__name__} failed**: {traceback.format_exc(limit=-3)}")
+        print(f"{part.__name__}: {time.monotonic() - start_s:.0f} s", *outcome.lines[-3:], sep="\n", flush=True)
+    return outcome
+
+
+def _seven(name: str = "seven") -> Path:
+    path = CACHE / "seven" / f"{name}.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_random_q4_k_m(path, SEVEN, name)
+    return path
+
+
+@cache
+def _gpu() -> Device:
+    """The first GPU that this build of llama.cpp can use."""
+    for device in survey().devices:
+        if device.kind is DeviceKind.GPU and device.llama_name:
+            return device
+    raise RuntimeError("no GPU that this build of llama.cpp can use")
+
+
+def _plan(n_ctx: int, n_slots: int, **more: Any) -> LoadPlan:
+    gpu = _gpu()
+    known: dict[str, Any] = {"n_gpu_layers": -1, "devices": (gpu.id,), "device_names": (gpu.llama_name,)}
+    known |= {"n_ctx": n_ctx, "kv_cells": n_ctx, "n_slots": n_slots, "n_threads": 4}
+    return LoadPlan(backend="llama", path=str(_seven()), **(known | more))
+
+
+def _facts(outcome: Outcome, quick: bool) -> None:
+    gpu = _gpu()
+    sensors = Sensors(detect())
+    reading = next(r for r in sensors.read()[1] if r.device_id == gpu.id)
+    sensors.close()
+    total = (gpu.memory_total_bytes or 0) / GIB
+    outcome.lines.append(
+        f"{gpu.id}: {gpu.name}, {gpu.llama_name}, {gpu.pci}, {total:.1f} GiB, {reading.power_watts} W of "
+        f"{reading.power_limit_watts}, {reading.clock_mhz} MHz, {reading.temperature_celsius} C."
+    )
+
+
+def _footprints(outcome: Outcome, quick: bool) -> None:
+    facts, errors = kinds.read_facts(_seven()), []
+    for n_ctx, kv_type in ((4096, "f16"), (4096, "q8_0"), (32_768, "f16"), (32_768, "q8_0")):
+        plan = _plan(n_ctx, 4, kv_type=kv_type, n_draft=15)
+        price = kinds.footprint(facts, plan)
+        (pool,) = plan.devices
+        seen = asyncio.run(_weigh(plan))
+        errors.append((price.bytes_on[pool] / seen[0] - 1) * 100)
+        outcome.lines.append(
+            f"- {n_ctx} cells of {kv_type}: device {price.bytes_on[pool] / 2**20:.0f} MiB estimated, "
+            f"{seen[0] / 2**20:.0f} measured ({errors[-1]:+.1f} %); host {price.bytes_on['host'] / 2**20:.0f} and "
+            f"{seen[1] / 2**20:.0f} (private); buffers {seen[2]}."
+        )
+        print(outcome.lines[-1], flush=True)
+    outcome.figures.append(
+        of_runs("device memory, estimate against NVML, worst", [max(map(abs, errors))], "%", at_most=5)
+    )
+
+
+async def _weigh(plan: LoadPlan) -> tuple[int, int, dict[str, int]]:
+    """Bytes on the device, private bytes on the host and llama.cpp's own lines, after a full batch in every slot."""
+    said: footprint.Said = asyncio.Queue()
+    worker = process.worker(said.put_nowait, lambda: said.put_nowait(None), lambda _: None)
+    await worker.start(plan)
+    try:
+        while not isinstance(ready := await footprint._next(said), Ready):
+            pass
+        worker.ready()
+        for submit in footprint._work(plan, ready.n_vocab):
+            worker.send(submit)
+        n_left = plan.n_slots
+        while n_left:
+            message = await footprint._next(said)
+            if isinstance(message, Step):
+                n_left -= sum(isinstance(event, Finished | Stopped) for event in message.events)
+        assert worker.pid is not None
+        size = rss(worker.pid)
+        assert size is not None
+        return _on_device(worker.pid), size.anon, ready.buffers
+    finally:
+        worker.stop()
+        await worker.wait()
+
+
+def _on_device(pid: int) -> int:
+    """Bytes that the driver counts for a process."""
+    sensors = Sensors(detect())
+    try:
+        return sum(n or 0 for reading in sensors.read()[1] for its, n in reading.processes if its == pid)
+    finally:
+        sensors.close()
+
+
+def _joules() -> float:
+    sensors = Sensors(detect())
+    try:
+        return sum(r.energy_joules or 0.0 for r in sensors.read()[1] if r.device_id == _gpu().id)
+    finally:
+        sensors.close()
+
+
+def _ours(model: Path, room: Room, layout: str = "unified") -> Contender:
+    return Contender(f"inferd {layout}", partial(_opened, model, room, layout))
+
+
+@contextlib.contextmanager
+def _opened(model: Path, room: Room, layout: str) -> Iterator[Generate]:
+    """The daemon finds GPUs some seconds after its start: nothing may be loaded before."""
+    sizes = f"slots = {room.slots}\ncontext_tokens = {room.context_tokens}\nkv_cells = {room.cells}"
+    with daemon.running(_config(model, f'{sizes}\nkv_layout = "{layout}"')) as one, Client(one.address) as client:
+        _wait_gpu(client, model.stem)
+        client.load(model.stem).wait()
+        yield partial(_generate, client, model.stem)
+
+
+def _streams(outcome: Outcome, quick: bool) -> None:
+    """1, 8 and 32 streams, both servers loaded side by side and computing in turn."""
+    room = Room(32, 512)
+    model, binary = _seven(), rival.binary()
+    settings = [c for c in rivals(binary, model, room) if c.name in ("-kvu -ub 512 -fa on", "-no-kvu -ub 2048 -fa on")]
+    sides = [*(_ours(model, room, layout) for layout in ("unified", "split")), *settings]
+    runs: dict[str, dict[int, list[float]]] = {side.name: {1: [], 8: [], 32: []} for side in sides}
+    for side in sides:
+        with side.open() as generate:
+            run(generate, 32, seed=0, n_out=8)
+            for n_streams in (1, 8, 32):
+                for seed in range(1, 3 if quick else 4):
+                    before = _joules()
+                    rate = run(generate, n_streams, seed, N_OUT)
+                    runs[side.name][n_streams].append(rate)
+                joules = (_joules() - before) / (n_streams * N_OUT)
+                outcome.lines.append(
+                    f"- `{side.name}`, {n_streams} streams: {spread(runs[side.name][n_streams])} tokens/s, "
+                    f"{joules:.2f} J per output token."
+                )
+                print(outcome.lines[-1], flush=True)
+    for n_streams, bar in ((1, 1.0), (8, 1.0), (32, 1.1)):
+        ours, theirs = (max(median(runs[s.name][n_streams]) for s in part) for part in (sides[:2], sides[2:]))
+        outcome.figures.append(
+            of_runs(f"7B, {n_streams} streams: tokens/s against llama-server", [ours / theirs], "x", at_least=bar)
+        )
+
+
+def _share(outcome: Outcome, quick: bool) -> None:
+    engine = load(_plan(256, 8, kv_cells=2048), lambda _: None)
+    try:
+        for name, params in (("greedy", overhead.GREEDY), ("top_k, top_p, temperature", overhead.SAMPLED)):
+            runs = [overhead._shares(engine, params, seed) for seed in range(3)][1:]
+            outcome.lines.append(
+                f"- Python and sampling, 8 streams, {name}: {median(s for s, _ in runs):.3f} of a step of "
+                f"{median(ms for _, ms in runs):.2f} ms."
+            )
+    finally:
+        engine.close()
+
+
+def _agents(outcome: Outcome, quick: bool) -> None:
+    model, binary = _seven(), rival.binary()
+    theirs = [c for c in rivals(binary, model, AGENTS, caches=True) if c.name in ("-kvu -ub 2048 -fa on",)]
+    took: list[list[float]] = []
+    for side in (_ours(model, AGENTS), *theirs):
+        with side.open() as generate:
+            run(generate, 8, seed=99, n_out=8)
+            took.append([_wall_s(generate, seed) for seed in range(2 if quick else 3)])
+        outcome.lines.append(f"- 8 agents over {N_SHARED} shared tokens, `{side.name}`: {spread(took[-1], 2)} s.")
+        print(outcome.lines[-1], flush=True)
+    ratio = median(took[0]) / min(map(median, took[1:]))
+    outcome.figures.append(
+        of_runs("8 agents over 8k shared tokens: time against llama-server", [ratio], "x", at_most=0.4)
+    )
+
+
+def _wall_s(generate: Any, seed: int) -> float:
+    draw = random.Random(seed)
+    shared = draw.choices(ORDINARY, k=N_SHARED)
+    prompts = [shared + draw.choices(ORDINARY, k=N_OWN) for _ in range(8)]
+    start_s = time.monotonic()
+    threads = [threading.Thread(target=generate, args=(prompt, 32)) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.monotonic() - start_s
+
+
+def _parking(outcome: Outcome, quick: bool) -> None:
+    """An 8k prompt computed, put into host RAM, and taken back, against computing it again."""
+    engine = load(_plan(8704, 2, kv_cells=17_408, prefix_caching=True, cache_bytes=2 * GIB), lambda _: None)
+    try:
+        for seed in range(2):
+            prompt = random.Random(seed).choices(ORDINARY, k=N_SHARED + 1)
+            cold_ms = _first_token_ms(engine, prompt)
+            start_s = time.perf_counter()
+            engine._memory.make_room(10**9)
+            out_ms = (time.perf_counter() - start_s) * 1e3
+            stored = engine._memory.store.n_bytes
+            back_ms = _first_token_ms(engine, prompt)
+            outcome.lines.append(
+                f"- park {N_SHARED} tokens: {out_ms:.0f} ms ({stored / 2**20:.0f} MiB); first token after it "
+                f"{back_ms:.0f} ms, computed {cold_ms:.0f} ms."
+            )
+    finally:
+        engine.close()
+
+
+def _first_token_ms(engine: Any, prompt: list[int]) -> float:
+    engine.submit(to_submit("park", prompt, 1))
+    start_s = time.perf_counter()
+    while engine.busy():
+        engine.step()
+    return (time.perf_counter() - start_s) * 1e3
+
+
+def _config(model: Path, more: str = "") -> str:
+    return f'[models]\nfolders = ["{model.parent}"]\n[models.defaults]\nkeep_alive_s = -1\n{NO_GUESSES}\n{more}\n'
+
+
+def _wait_gpu(client: Client, model: str) -> None:
+    _until(lambda: any(d.startswith("gpu") for d in client.plan(model).devices))
+
+
+def _until(true: Callable[[], bool], limit_s: float = 30.0) -> float:
+    """Seconds until then."""
+    start_s = time.monotonic()
+    while not true():
+        if time.monotonic() - start_s > limit_s:
+            raise RuntimeError(f"not after {limit_s:g} s")
+        time.sleep(0.01)
+    return time.monotonic() - start_s
+
+
+def _is_free(pid: int) -> bool:
+    return _on_device(pid) == 0
+
+
+def _kill(outcome: Outcome, quick: bool) -> None:
+    model = _seven()
+    with daemon.running(_config(model)) as one, Client(one.address) as client:
+        _wait_gpu(client, model.stem)
+        client.load(model.stem).wait()
+        answer = client.generate(model.stem, random.Random(5).choices(ORDINARY, k=200), max_tokens=300, ignore_eos=True)
+        n_seen, killed_s, freed_s = 0, 0.0, -1.0
+        for delta in answer:
+            n_seen += len(delta.tokens)
+            if n_seen >= 100 and not killed_s:
+                pid = next(m.pid for m in client.snapshot().models if m.name == model.stem)
+                os.kill(pid, signal.SIGKILL)
+                killed_s = time.monotonic()
+                freed_s = _until(partial(_is_free, pid), 10.0)
+        outcome.lines.append(
+            f"- kill -9: memory of the device free after {freed_s:.2f} s (as polled), {n_seen} tokens of 300 came, "
+            f"resumed {answer.resumed}."
+        )
+        outcome.figures.append(of_runs("kill -9: device memory is free after", [freed_s], "s", at_most=2.0))
+
+
+def _rooms(outcome: Outcome, quick: bool) -> None:
+    """Two models on a budget that holds one; then a budget that holds half of one."""
+    models = _seven(), _seven("other")
+    prompt = random.Random(6).choices(ORDINARY, k=100)
+    for budget in (8 * GIB, 4 * GIB):
+        more = f"context_tokens = 4096\nslots = 2\n[memory]\ndevice_budget_bytes = {budget}"
+        with daemon.running(_config(models[0], more)) as one, Client(one.address) as client:
+            _wait_gpu(client, models[0].stem)
+            for model in models:
+                plan = client.plan(model.stem)
+                pools = ", ".join(f"{p.pool} {p.needed_bytes >> 20} of {p.free_bytes >> 20} MiB" for p in plan.pools)
+                text = client.generate(model.stem, prompt, max_tokens=16, ignore_eos=True)
+                n = sum(len(delta.tokens) for delta in text)
+                state = {m.name: (m.state, list(m.devices)) for m in client.snapshot().models}
+                outcome.lines.append(
+                    f"- budget {budget >> 30} GiB, {model.stem}: plan {plan.outcome}, {list(plan.devices)} ({pools}), "
+                    f"victims {list(plan.victims)}; {n} tokens came; now {state}."
+                )
