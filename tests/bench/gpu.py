@@ -11,49 +11,45 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
-from functools import cache, partial
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from inferd import Client
 from inferd.backends import kinds, process
-from inferd.backends.facts import LoadPlan
-from inferd.backends.llama.loading import load
 from inferd.backends.messages import Finished, Ready, Step, Stopped
-from inferd.daemon.domain.device import Device, DeviceKind
-from inferd.daemon.system.hardware import Sensors, detect, survey
+from inferd.daemon.system.hardware import Sensors, detect
 from inferd.daemon.system.processes import rss
 
-from ..models.random_blocks import write_random_q4_k_m
-from ..models.random_gguf import Shape
-from . import daemon, footprint, overhead, rival
+from . import daemon, footprint, rival
 from .contenders import Contender, Room, _generate, rivals
 from .figures import Outcome, of_runs, spread
-from .models import CACHE
-from .prefix import to_submit
+from .gpu_engine import GIB, N_SHARED, PARTS, gpu, plan_of, seven
 from .throughput import ORDINARY, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from inferd.backends.facts import LoadPlan
+
     from .contenders import Generate
 
-SEVEN = Shape("qwen2", 151_936, 3584, 28, 28, 4, 18_944, 32_768, 1_000_000.0, tied=False)
-GIB = 2**30
 N_OUT = 128
 AGENTS = Room(8, 8704)
-N_SHARED, N_OWN = 8192, 64
+N_OWN = 64
 NO_GUESSES = 'spec_type = "none"'  # random weights in a ring of answers would flatter us
 
 
 def measure(*, quick: bool) -> Outcome:
     """Each part by itself: one that fails is told of, and the others are measured."""
     outcome = Outcome([])
-    for part in (_facts, _footprints, _streams, _share, _agents, _parking, _kill, _rooms):
+    for part in (_facts, _footprints, _engine, _agents, _kill, _rooms, _streams):
         start_s = time.monotonic()
         try:
             part(outcome, quick)
@@ -63,46 +59,32 @@ def measure(*, quick: bool) -> Outcome:
     return outcome
 
 
-def _seven(name: str = "seven") -> Path:
-    path = CACHE / "seven" / f"{name}.gguf"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_random_q4_k_m(path, SEVEN, name)
-    return path
-
-
-@cache
-def _gpu() -> Device:
-    """The first GPU that this build of llama.cpp can use."""
-    for device in survey().devices:
-        if device.kind is DeviceKind.GPU and device.llama_name:
-            return device
-    raise RuntimeError("no GPU that this build of llama.cpp can use")
-
-
-def _plan(n_ctx: int, n_slots: int, **more: Any) -> LoadPlan:
-    gpu = _gpu()
-    known: dict[str, Any] = {"n_gpu_layers": -1, "devices": (gpu.id,), "device_names": (gpu.llama_name,)}
-    known |= {"n_ctx": n_ctx, "kv_cells": n_ctx, "n_slots": n_slots, "n_threads": 4}
-    return LoadPlan(backend="llama", path=str(_seven()), **(known | more))
-
-
 def _facts(outcome: Outcome, quick: bool) -> None:
-    gpu = _gpu()
+    device = gpu()
     sensors = Sensors(detect())
-    reading = next(r for r in sensors.read()[1] if r.device_id == gpu.id)
+    reading = next(r for r in sensors.read()[1] if r.device_id == device.id)
     sensors.close()
-    total = (gpu.memory_total_bytes or 0) / GIB
+    total = (device.memory_total_bytes or 0) / GIB
     outcome.lines.append(
-        f"{gpu.id}: {gpu.name}, {gpu.llama_name}, {gpu.pci}, {total:.1f} GiB, {reading.power_watts} W of "
+        f"{device.id}: {device.name}, {device.llama_name}, {device.pci}, {total:.1f} GiB, {reading.power_watts} W of "
         f"{reading.power_limit_watts}, {reading.clock_mhz} MHz, {reading.temperature_celsius} C."
     )
 
 
+def _engine(outcome: Outcome, quick: bool) -> None:
+    """Each in a process of its own, as a worker is."""
+    for part in PARTS:
+        command = [sys.executable, "-X", "faulthandler", "-m", "tests.bench.gpu_engine", part]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        outcome.lines += told.stdout.splitlines()
+        if told.returncode:
+            outcome.lines.append(f"**{part} failed with {told.returncode}**: {told.stderr[-2500:]}")
+
+
 def _footprints(outcome: Outcome, quick: bool) -> None:
-    facts, errors = kinds.read_facts(_seven()), []
+    facts, errors = kinds.read_facts(seven()), []
     for n_ctx, kv_type in ((4096, "f16"), (4096, "q8_0"), (32_768, "f16"), (32_768, "q8_0")):
-        plan = _plan(n_ctx, 4, kv_type=kv_type, n_draft=15)
+        plan = plan_of(n_ctx, 4, kv_type=kv_type, n_draft=15)
         price = kinds.footprint(facts, plan)
         (pool,) = plan.devices
         seen = asyncio.run(_weigh(plan))
@@ -155,7 +137,7 @@ def _on_device(pid: int) -> int:
 def _joules() -> float:
     sensors = Sensors(detect())
     try:
-        return sum(r.energy_joules or 0.0 for r in sensors.read()[1] if r.device_id == _gpu().id)
+        return sum(r.energy_joules or 0.0 for r in sensors.read()[1] if r.device_id == gpu().id)
     finally:
         sensors.close()
 
@@ -177,7 +159,7 @@ def _opened(model: Path, room: Room, layout: str) -> Iterator[Generate]:
 def _streams(outcome: Outcome, quick: bool) -> None:
     """1, 8 and 32 streams, both servers loaded side by side and computing in turn."""
     room = Room(32, 512)
-    model, binary = _seven(), rival.binary()
+    model, binary = seven(), rival.binary()
     settings = [c for c in rivals(binary, model, room) if c.name in ("-kvu -ub 512 -fa on", "-no-kvu -ub 2048 -fa on")]
     sides = [*(_ours(model, room, layout) for layout in ("unified", "split")), *settings]
     runs: dict[str, dict[int, list[float]]] = {side.name: {1: [], 8: [], 32: []} for side in sides}
@@ -202,21 +184,8 @@ def _streams(outcome: Outcome, quick: bool) -> None:
         )
 
 
-def _share(outcome: Outcome, quick: bool) -> None:
-    engine = load(_plan(256, 8, kv_cells=2048), lambda _: None)
-    try:
-        for name, params in (("greedy", overhead.GREEDY), ("top_k, top_p, temperature", overhead.SAMPLED)):
-            runs = [overhead._shares(engine, params, seed) for seed in range(3)][1:]
-            outcome.lines.append(
-                f"- Python and sampling, 8 streams, {name}: {median(s for s, _ in runs):.3f} of a step of "
-                f"{median(ms for _, ms in runs):.2f} ms."
-            )
-    finally:
-        engine.close()
-
-
 def _agents(outcome: Outcome, quick: bool) -> None:
-    model, binary = _seven(), rival.binary()
+    model, binary = seven(), rival.binary()
     theirs = [c for c in rivals(binary, model, AGENTS, caches=True) if c.name in ("-kvu -ub 2048 -fa on",)]
     took: list[list[float]] = []
     for side in (_ours(model, AGENTS), *theirs):
@@ -244,34 +213,6 @@ def _wall_s(generate: Any, seed: int) -> float:
     return time.monotonic() - start_s
 
 
-def _parking(outcome: Outcome, quick: bool) -> None:
-    """An 8k prompt computed, put into host RAM, and taken back, against computing it again."""
-    engine = load(_plan(8704, 2, kv_cells=17_408, prefix_caching=True, cache_bytes=2 * GIB), lambda _: None)
-    try:
-        for seed in range(2):
-            prompt = random.Random(seed).choices(ORDINARY, k=N_SHARED + 1)
-            cold_ms = _first_token_ms(engine, prompt)
-            start_s = time.perf_counter()
-            engine._memory.make_room(10**9)
-            out_ms = (time.perf_counter() - start_s) * 1e3
-            stored = engine._memory.store.n_bytes
-            back_ms = _first_token_ms(engine, prompt)
-            outcome.lines.append(
-                f"- park {N_SHARED} tokens: {out_ms:.0f} ms ({stored / 2**20:.0f} MiB); first token after it "
-                f"{back_ms:.0f} ms, computed {cold_ms:.0f} ms."
-            )
-    finally:
-        engine.close()
-
-
-def _first_token_ms(engine: Any, prompt: list[int]) -> float:
-    engine.submit(to_submit("park", prompt, 1))
-    start_s = time.perf_counter()
-    while engine.busy():
-        engine.step()
-    return (time.perf_counter() - start_s) * 1e3
-
-
 def _config(model: Path, more: str = "") -> str:
     return f'[models]\nfolders = ["{model.parent}"]\n[models.defaults]\nkeep_alive_s = -1\n{NO_GUESSES}\n{more}\n'
 
@@ -295,7 +236,7 @@ def _is_free(pid: int) -> bool:
 
 
 def _kill(outcome: Outcome, quick: bool) -> None:
-    model = _seven()
+    model = seven()
     with daemon.running(_config(model)) as one, Client(one.address) as client:
         _wait_gpu(client, model.stem)
         client.load(model.stem).wait()
@@ -317,7 +258,7 @@ def _kill(outcome: Outcome, quick: bool) -> None:
 
 def _rooms(outcome: Outcome, quick: bool) -> None:
     """Two models on a budget that holds one; then a budget that holds half of one."""
-    models = _seven(), _seven("other")
+    models = seven(), seven("other")
     prompt = random.Random(6).choices(ORDINARY, k=100)
     for budget in (8 * GIB, 4 * GIB):
         more = f"context_tokens = 4096\nslots = 2\n[memory]\ndevice_budget_bytes = {budget}"
