@@ -25,6 +25,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
     """Raises LoadError."""
     start_s = time.perf_counter()
     exact = plan.numerics == "exact"
+    if exact and plan.n_gpu_layers:
+        raise LoadError("unsupported", "numerics = exact is the processor's alone: set gpu_layers = 0")
     if exact and (plan.kv_layout != "unified" or plan.flash_attention is False):
         raise LoadError("unsupported", "numerics = exact needs kv_layout = unified and flash attention")
     unified = plan.kv_layout == "unified"

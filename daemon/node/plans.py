@@ -48,7 +48,7 @@ def make_plans(
     """The ways in which the model may be loaded here; `gpus`: those that the engine can use, by device id.
 
     On any one GPU that is large enough, or else over all of them. Where not even that takes it whole, as many layers go
-    to the GPUs as fit, and the processor computes the others; without GPUs it computes all.
+    to the GPUs as fit, and the processor computes the others; without GPUs, and with exact numerics, it computes all.
     """
 
     def over(devices: Sequence[str], n_layers: int | None = None) -> LoadPlan:
@@ -66,7 +66,7 @@ def make_plans(
         return all(n <= gpus[pool].n_bytes for pool, n in kinds.footprint(facts, plan).bytes_on.items() if pool in gpus)
 
     options = options_for(name, config)
-    if not gpus or options.gpu_layers == 0:
+    if not gpus or options.gpu_layers == 0 or (options.numerics == "exact" and options.gpu_layers is None):
         return [over(())]
     if whole := [plan for plan in map(over, [(gpu,) for gpu in gpus]) if fits(plan)]:
         return whole

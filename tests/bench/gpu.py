@@ -1,6 +1,6 @@
 """What only a GPU shows: memory as the driver counts it, tokens/s beside llama-server, parking, energy, recovery.
 
-Needs an NVIDIA GPU and a llama.cpp built for it (see CONTRIBUTING.md); it is not among the default probes. The model
+Needs an NVIDIA GPU and a llama.cpp built for it (see the README); it is not among the default probes. The model
 has random weights in the shape of Qwen2.5-7B at Q4_K_M.
 """
 
@@ -92,7 +92,7 @@ def _footprints(outcome: Outcome, quick: bool) -> None:
         outcome.lines.append(
             f"- {n_ctx} cells of {kv_type}: device {price.bytes_on[pool] / 2**20:.0f} MiB estimated, "
             f"{seen[0] / 2**20:.0f} measured ({errors[-1]:+.1f} %); host {price.bytes_on['host'] / 2**20:.0f} and "
-            f"{seen[1] / 2**20:.0f} (private); buffers {seen[2]}."
+            f"{seen[1] / 2**20:.0f} (private)."
         )
         print(outcome.lines[-1], flush=True)
     outcome.figures.append(
@@ -100,8 +100,8 @@ def _footprints(outcome: Outcome, quick: bool) -> None:
     )
 
 
-async def _weigh(plan: LoadPlan) -> tuple[int, int, dict[str, int]]:
-    """Bytes on the device, private bytes on the host and llama.cpp's own lines, after a full batch in every slot."""
+async def _weigh(plan: LoadPlan) -> tuple[int, int]:
+    """Bytes on the device and private bytes on the host, after a full batch in every slot."""
     said: footprint.Said = asyncio.Queue()
     worker = process.worker(said.put_nowait, lambda: said.put_nowait(None), lambda _: None)
     await worker.start(plan)
@@ -119,7 +119,7 @@ async def _weigh(plan: LoadPlan) -> tuple[int, int, dict[str, int]]:
         assert worker.pid is not None
         size = rss(worker.pid)
         assert size is not None
-        return _on_device(worker.pid), size.anon, ready.buffers
+        return _on_device(worker.pid), size.anon
     finally:
         worker.stop()
         await worker.wait()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from inferd.backends.facts import LoadPlan
 from inferd.backends.llama.loading import load
-from inferd.backends.messages import Delta, SamplingParams, Submit
 from inferd.daemon.domain.device import Device, DeviceKind
 from inferd.daemon.system.hardware import survey
 
@@ -99,38 +98,6 @@ def _steps_ms(engine: Any, n: int) -> list[float]:
     return took
 
 
-def _exact() -> list[str]:
-    """Exact numerics: the same sampled request alone, beside others, and cut off and gone on with."""
-    lines: list[str] = []
-    engine = load(plan_of(1024, 8, kv_cells=8192, numerics="exact"), lambda _: None)
-    try:
-        n_differ = {"beside": 0, "resumed": 0}
-        for seed in range(5):
-            draw = random.Random(seed)
-            prompts = [draw.choices(ORDINARY, k=draw.randrange(40, 300)) for _ in range(6)]
-            alone = _sampled(engine, prompts[:1], seed)[0]
-            n_differ["beside"] += _sampled(engine, prompts, seed)[0] != alone
-            n_differ["resumed"] += _sampled(engine, prompts[:1], seed, alone[:60])[0] != alone
-        lines.append(f"- exact numerics on the device, of 5 answers of 120 tokens these differ: {n_differ}.")
-    finally:
-        engine.close()
-    return lines
-
-
-def _sampled(engine: Any, prompts: list[list[int]], seed: int, before: list[int] | None = None) -> list[list[int]]:
-    params = SamplingParams(max_tokens=120, temperature=1.0, ignore_eos=True, seed=seed)
-    tokens: dict[str, list[int]] = {str(i): [] for i in range(len(prompts))}
-    if before is not None:
-        tokens["0"] = list(before)
-    for i, prompt in enumerate(prompts):
-        engine.submit(Submit(str(i), 1, prompt + tokens[str(i)], len(prompt), params, cache_salt=str(time.time())))
-    while engine.busy():
-        for event in engine.step():
-            if isinstance(event, Delta):
-                tokens[event.job] += event.tokens
-    return list(tokens.values())
-
-
 def _parking() -> list[str]:
     """An 8k prompt computed, put into host RAM, and taken back, against computing it again."""
     lines: list[str] = []
@@ -161,7 +128,7 @@ def _first_token_ms(engine: Any, prompt: list[int]) -> float:
     return (time.perf_counter() - start_s) * 1e3
 
 
-PARTS: dict[str, Callable[[], list[str]]] = {"share": _share, "gap": _gap, "parking": _parking, "exact": _exact}
+PARTS: dict[str, Callable[[], list[str]]] = {"share": _share, "gap": _gap, "parking": _parking}
 
 if __name__ == "__main__":
     print(*PARTS[sys.argv[1]](), sep="\n", flush=True)

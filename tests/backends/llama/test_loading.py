@@ -28,9 +28,9 @@ def test_ready_says_what_was_loaded(tiny_model: Path) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("changes", [{"kv_layout": "split"}, {"flash_attention": False}])
+@pytest.mark.parametrize("changes", [{"kv_layout": "split"}, {"flash_attention": False}, {"n_gpu_layers": -1}])
 def test_exact_has_its_conditions(tiny_model: Path, changes: dict[str, object]) -> None:
-    with pytest.raises(LoadError) as error:
+    with pytest.raises(LoadError, match="numerics = exact") as error:
         load(plan(tiny_model, numerics="exact", **changes), lambda _: None)
     assert error.value.code == "unsupported"
 

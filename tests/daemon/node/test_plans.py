@@ -160,3 +160,8 @@ def test_the_fake_stands_in_for_every_backend() -> None:
 )
 def test_the_keep_alive(given_s: float | None, expected_s: float) -> None:
     assert keep_alive_s("m", config(m=ModelOptions(keep_alive_s=given_s))) == expected_s
+
+
+def test_a_model_with_exact_numerics_stays_on_the_processor_unless_the_operator_says_where_it_goes() -> None:
+    assert where([24], ModelOptions(numerics="exact")) == [((), 0)]
+    assert where([24], ModelOptions(numerics="exact", gpu_layers=-1)) == [(("gpu0",), -1)]
