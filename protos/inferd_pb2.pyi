@@ -50,6 +50,8 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     STOP: _FinishReason.ValueType  # 1
     LENGTH: _FinishReason.ValueType  # 2
     CANCELLED: _FinishReason.ValueType  # 3
+    TOOL_CALLS: _FinishReason.ValueType  # 4
+    """as STOP, and there is at least one whole tool call"""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
 
@@ -57,6 +59,8 @@ FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 STOP: FinishReason.ValueType  # 1
 LENGTH: FinishReason.ValueType  # 2
 CANCELLED: FinishReason.ValueType  # 3
+TOOL_CALLS: FinishReason.ValueType  # 4
+"""as STOP, and there is at least one whole tool call"""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
@@ -65,18 +69,54 @@ class Message(google.protobuf.message.Message):
 
     ROLE_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     role: builtins.str
     """system, user, assistant, tool"""
     content: builtins.str
+    tool_call_id: builtins.str
+    """of a tool: the call that `content` is the result of"""
+    name: builtins.str
+    """of a tool, or of who speaks; seen by templates that look for it"""
+    @property
+    def tool_calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
+        """of an assistant: the calls that it made"""
+
     def __init__(
         self,
         *,
         role: builtins.str = ...,
         content: builtins.str = ...,
+        tool_calls: collections.abc.Iterable[Global___ToolCall] | None = ...,
+        tool_call_id: builtins.str = ...,
+        name: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["content", b"content", "role", b"role"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "name", b"name", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]) -> None: ...
 
 Global___Message: typing_extensions.TypeAlias = Message
+
+@typing.final
+class ToolCall(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    name: builtins.str
+    arguments: builtins.str
+    """a JSON object as JSON text"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        arguments: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name"]) -> None: ...
+
+Global___ToolCall: typing_extensions.TypeAlias = ToolCall
 
 @typing.final
 class Messages(google.protobuf.message.Message):
@@ -251,9 +291,10 @@ class Tool(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     name: builtins.str
+    """1..64 of a-z, A-Z, 0-9, _ and -"""
     description: builtins.str
     parameters: builtins.str
-    """a JSON schema as JSON text"""
+    """a JSON schema of an object as JSON text; empty: it takes none"""
     def __init__(
         self,
         *,
@@ -264,6 +305,48 @@ class Tool(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["description", b"description", "name", b"name", "parameters", b"parameters"]) -> None: ...
 
 Global___Tool: typing_extensions.TypeAlias = Tool
+
+@typing.final
+class ToolChoice(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Mode:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ToolChoice._Mode.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        AUTO: ToolChoice._Mode.ValueType  # 0
+        """the model decides"""
+        NONE: ToolChoice._Mode.ValueType  # 1
+        """it sees the tools, but calls none"""
+        REQUIRED: ToolChoice._Mode.ValueType  # 2
+        """it calls at least one"""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper): ...
+    AUTO: ToolChoice.Mode.ValueType  # 0
+    """the model decides"""
+    NONE: ToolChoice.Mode.ValueType  # 1
+    """it sees the tools, but calls none"""
+    REQUIRED: ToolChoice.Mode.ValueType  # 2
+    """it calls at least one"""
+
+    MODE_FIELD_NUMBER: builtins.int
+    FUNCTION_FIELD_NUMBER: builtins.int
+    mode: Global___ToolChoice.Mode.ValueType
+    function: builtins.str
+    """the name of the one that it calls"""
+    def __init__(
+        self,
+        *,
+        mode: Global___ToolChoice.Mode.ValueType = ...,
+        function: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["choice", b"choice", "function", b"function", "mode", b"mode"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice", "function", b"function", "mode", b"mode"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["choice", b"choice"]) -> typing.Literal["mode", "function"] | None: ...
+
+Global___ToolChoice: typing_extensions.TypeAlias = ToolChoice
 
 @typing.final
 class GenerateRequest(google.protobuf.message.Message):
@@ -284,6 +367,8 @@ class GenerateRequest(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     SUPERSEDE_KEY_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: builtins.int
+    PARALLEL_TOOL_CALLS_FIELD_NUMBER: builtins.int
     model: builtins.str
     prompt: builtins.str
     """taken as it is, no template"""
@@ -297,6 +382,8 @@ class GenerateRequest(google.protobuf.message.Message):
     supersede_key: builtins.str
     request_id: builtins.str
     """chosen by the daemon when empty"""
+    parallel_tool_calls: builtins.bool
+    """false: at most one call; default true"""
     @property
     def messages(self) -> Global___Messages:
         """rendered by the model's chat template"""
@@ -312,7 +399,13 @@ class GenerateRequest(google.protobuf.message.Message):
     @property
     def response_format(self) -> Global___ResponseFormat: ...
     @property
-    def tools(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tool]: ...
+    def tools(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """at most 128; they need `messages`"""
+
+    @property
+    def tool_choice(self) -> Global___ToolChoice:
+        """default AUTO"""
+
     def __init__(
         self,
         *,
@@ -331,13 +424,17 @@ class GenerateRequest(google.protobuf.message.Message):
         run_id: builtins.str = ...,
         supersede_key: builtins.str = ...,
         request_id: builtins.str = ...,
+        tool_choice: Global___ToolChoice | None = ...,
+        parallel_tool_calls: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "prompt", b"prompt", "response_format", b"response_format", "sampling", b"sampling", "tokens", b"tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "response_format", b"response_format", "run_id", b"run_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "supersede_key", b"supersede_key", "tokens", b"tokens", "tools", b"tools"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "response_format", b"response_format", "sampling", b"sampling", "tokens", b"tokens", "tool_choice", b"tool_choice"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "response_format", b"response_format", "run_id", b"run_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "supersede_key", b"supersede_key", "tokens", b"tokens", "tool_choice", b"tool_choice", "tools", b"tools"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_deadline_ms", b"_deadline_ms"]) -> typing.Literal["deadline_ms"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]) -> typing.Literal["parallel_tool_calls"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["prompt", "messages", "tokens"] | None: ...
 
@@ -479,6 +576,7 @@ class Delta(google.protobuf.message.Message):
     TOKENS_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
     CHOICE_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
     index: builtins.int
     """position of the first of `tokens` in the completion"""
     text: builtins.str
@@ -489,6 +587,10 @@ class Delta(google.protobuf.message.Message):
     def tokens(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Logprob]: ...
+    @property
+    def tool_calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ToolCallDelta]:
+        """What `tokens` spell of tool calls; it is not in `text`."""
+
     def __init__(
         self,
         *,
@@ -497,10 +599,38 @@ class Delta(google.protobuf.message.Message):
         tokens: collections.abc.Iterable[builtins.int] | None = ...,
         logprobs: collections.abc.Iterable[Global___Logprob] | None = ...,
         choice: builtins.int = ...,
+        tool_calls: collections.abc.Iterable[Global___ToolCallDelta] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["choice", b"choice", "index", b"index", "logprobs", b"logprobs", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice", "index", b"index", "logprobs", b"logprobs", "text", b"text", "tokens", b"tokens", "tool_calls", b"tool_calls"]) -> None: ...
 
 Global___Delta: typing_extensions.TypeAlias = Delta
+
+@typing.final
+class ToolCallDelta(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """of the call in the answer"""
+    id: builtins.str
+    """with its first piece, as is the name"""
+    name: builtins.str
+    arguments: builtins.str
+    """a piece of their JSON text"""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        arguments: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name"]) -> None: ...
+
+Global___ToolCallDelta: typing_extensions.TypeAlias = ToolCallDelta
 
 @typing.final
 class Resumed(google.protobuf.message.Message):
