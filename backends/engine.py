@@ -24,8 +24,9 @@ class LoadError(Exception):
 class GrammarError(Exception):
     """Nothing can be made of the form that an answer is to have; the message is fit for a client."""
 
-    def __init__(self, message: str, code: Literal["grammar", "unsupported"] = "grammar") -> None:
+    def __init__(self, message: str, code: Literal["grammar", "unsupported"] = "grammar", field: str = "") -> None:
         super().__init__(message)
+        self.field = field  # of the request, where it is known
         self.code: Literal["grammar", "unsupported"] = code
 
 

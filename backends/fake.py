@@ -4,6 +4,8 @@ Its vocabulary is the 256 bytes and a list of words. Token i of an answer depend
 so a replayed request continues with the same words. A prompt may carry orders, for tests and demonstrations:
 `fake:tokens=N` (length of the answer), `fake:crash=N` and `fake:hang=N` (after N tokens). With `fake:clock=1` the text
 of a token is the time at which it came, in microseconds of the monotonic clock: a reader here sees how long it took.
+With `fake:say=HEX` the answer is these bytes, a token each; the last such order counts. A request that must call a tool
+gets the answer that its tokenizer made up (`fake_tokenizer.py`).
 
 With `fake_prefill_tokens_per_s` prompts cost time: they are computed one after another, in the order in which they got
 their slots, and the answers that flow beside them keep their own rate.
@@ -37,6 +39,7 @@ N_BYTES = 256
 N_VOCAB = N_BYTES + len(WORDS)
 NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
 ORDER = re.compile(rb"fake:(tokens|crash|hang|clock)=(\d+)")
+SAY = re.compile(rb"fake:say=((?:[0-9a-f]{2})+)")
 
 
 def token_bytes(token: int) -> bytes:
@@ -56,7 +59,9 @@ class _Run:
         self.orders = {key.decode(): int(value) for key, value in ORDER.findall(prompt)}
         seed = submit.params.seed if submit.params.temperature > 0 else 0
         self.mix = zlib.crc32(prompt, seed & 0xFFFFFFFF)
-        self.length = self.orders.get("tokens", 40 + self.mix % 80)
+        said = SAY.findall(prompt)
+        self.words = bytes.fromhex(said[-1].decode()) if said else submit.params.grammar.encode()
+        self.length = len(self.words) or self.orders.get("tokens", 40 + self.mix % 80)
         self.n_done = 0
         self.unsent = ""  # decided in an earlier attempt, but not sent by it
         self.text = TextStream(submit.params.stop, sent_bytes=submit.sent_bytes)
@@ -77,6 +82,8 @@ class _Run:
         return min(len(self.submit.tokens), int((now_s - self.started_s) / prompt_token_s))
 
     def token(self) -> int:
+        if self.n_done < len(self.words):
+            return self.words[self.n_done]
         return N_BYTES + zlib.crc32(self.n_done.to_bytes(4, "little"), self.mix) % len(WORDS)
 
 

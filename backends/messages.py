@@ -12,6 +12,10 @@ from typing import Literal
 
 import msgspec
 
+from .calls import CallSyntax as CallSyntax
+from .calls import Tool as Tool
+from .calls import ToolCall as ToolCall
+from .calls import ToolUse as ToolUse
 from .facts import LoadPlan
 
 
@@ -21,6 +25,7 @@ class FinishReason(Enum):
     STOP = "stop"  # end of generation token or a stop string
     LENGTH = "length"  # max_tokens or the context is used up
     CANCELLED = "cancelled"
+    TOOL_CALLS = "tool_calls"  # said by the daemon: as STOP, and the answer holds a call
     ERROR = "error"
 
 
@@ -45,6 +50,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     grammar: str = ""  # what Compiled said; ""  lets every token come
+    calls: CallSyntax | None = None  # what Compiled said of tool calls
 
 
 # daemon -> worker
@@ -94,6 +100,14 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
 class ChatMessage(msgspec.Struct, frozen=True):
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that a prompt may hold of it."""
+        return self.content, *(call.arguments for call in self.tool_calls)
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
@@ -104,6 +118,7 @@ class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
     prompt: str | None = None
     add_special: bool = True  # add the model's BOS/EOS where it says so
     parse_special: bool = True  # "<|im_end|>" in the text becomes that control token
+    tools: tuple[Tool, ...] = ()
 
 
 class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
@@ -114,9 +129,17 @@ class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
     text: str  # a JSON schema, or GBNF
 
 
+class CompileTools(msgspec.Struct, frozen=True, array_like=True, tag="compile_tools"):
+    """Make of tools what the worker understands, in the way the model writes calls."""
+
+    id: str
+    use: ToolUse
+
+
 class Compiled(msgspec.Struct, frozen=True, array_like=True, tag="compiled"):
     id: str
     grammar: str
+    calls: CallSyntax | None = None
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
@@ -128,6 +151,7 @@ class PrepareFailed(msgspec.Struct, frozen=True, array_like=True, tag="prepare_f
     id: str
     code: Literal["template", "no_template", "limit", "tokenize", "grammar", "unsupported"]
     message: str
+    field: str = ""  # of the request, where it is more than what was asked about
 
 
 # worker -> daemon
@@ -230,7 +254,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     events: list[Started | Delta | Finished | Stopped]
 
 
-ToWorker = Load | Submit | Cancel | Cores | Stop | Prepare | Compile
+ToWorker = Load | Submit | Cancel | Cores | Stop | Prepare | Compile | CompileTools
 FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | Compiled | PrepareFailed
 Event = Started | Delta | Finished | Stopped
 

@@ -18,6 +18,7 @@ from .engine import GrammarError, LoadError
 from .messages import (
     Compile,
     Compiled,
+    CompileTools,
     Load,
     LoadFailed,
     Prepare,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .facts import LoadPlan
-    from .messages import ChatMessage, FormatKind
+    from .messages import CallSyntax, ChatMessage, FormatKind, Tool, ToolUse
 
 PROMPT_BYTES = 4 * 2**20
 HEADROOM_BYTES = 768 * 2**20  # address space beyond what the loaded vocabulary takes
@@ -47,13 +48,16 @@ class Tokenizer(Protocol):
 
     n_vocab: int
 
-    def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
+    def chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int] | None:
         """None when the model has no chat template. Raises TemplateError."""
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
 
     def compile(self, kind: FormatKind, text: str) -> str:
         """What the worker understands of a form. Raises GrammarError."""
+
+    def compile_tools(self, use: ToolUse) -> tuple[str, CallSyntax]:
+        """The grammar of calls, and how the model writes them. Raises GrammarError."""
 
 
 TOKENIZERS = {"llama": ".llama.tokenizer", "fake": ".fake_tokenizer"}
@@ -121,7 +125,7 @@ def serve(channel: SyncChannel, tokenizer: Tokenizer) -> None:
             case Prepare() as request:
                 limit_cpu()
                 channel.send(encode(prepare(tokenizer, request)))
-            case Compile() as request:
+            case Compile() | CompileTools() as request:
                 limit_cpu()
                 channel.send(encode(compile_form(tokenizer, request)))
             case Stop():
@@ -132,7 +136,8 @@ def serve(channel: SyncChannel, tokenizer: Tokenizer) -> None:
 
 def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
     """Tokens of one prompt, or why there are none."""
-    texts = [request.prompt or ""] if request.messages is None else [m.content for m in request.messages]
+    texts = [request.prompt or ""] if request.messages is None else [t for m in request.messages for t in m.texts]
+    texts += [text for tool in request.tools for text in tool.texts]
     n_bytes = sum(len(text.encode(errors="replace")) for text in texts)
     if n_bytes > PROMPT_BYTES:
         return PrepareFailed(request.id, "limit", f"the prompt has {n_bytes} bytes, at most {PROMPT_BYTES} are allowed")
@@ -142,7 +147,7 @@ def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
                 texts[0], add_special=request.add_special, parse_special=request.parse_special
             )
         else:
-            tokens = tokenizer.chat(request.messages)
+            tokens = tokenizer.chat(request.messages, request.tools)
     except TemplateError as error:
         return PrepareFailed(request.id, error.code, str(error))
     except MemoryError:
@@ -154,15 +159,17 @@ def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
     return Prepared(request.id, tokens)
 
 
-def compile_form(tokenizer: Tokenizer, request: Compile) -> Compiled | PrepareFailed:
+def compile_form(tokenizer: Tokenizer, request: Compile | CompileTools) -> Compiled | PrepareFailed:
     """A form for the worker, or why there is none."""
     try:
         with time_limit(COMPILE_S):
+            if isinstance(request, CompileTools):
+                return Compiled(request.id, *tokenizer.compile_tools(request.use))
             return Compiled(request.id, tokenizer.compile(request.kind, request.text))
     except TimeUp:
         return PrepareFailed(request.id, "grammar", f"it takes longer than {COMPILE_S:g} s to compile")
     except GrammarError as error:
-        return PrepareFailed(request.id, error.code, str(error))
+        return PrepareFailed(request.id, error.code, str(error), error.field)
     except MemoryError:
         return PrepareFailed(request.id, "limit", "the form needs too much memory to compile")
 

@@ -14,10 +14,12 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from .tools import knows_tools, message_dicts, spelled_out, tool_dicts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .messages import ChatMessage
+    from .messages import ChatMessage, Tool
 
 LIMIT_S = 2.0
 OUTPUT_BYTES = 4 * 2**20
@@ -82,15 +84,27 @@ class ChatTemplate:
     """One template, compiled when it is first used."""
 
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
-        self._source = source
+        self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._compiled: jinja2.Template | None = None
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> str:
         """The prompt up to where the assistant's answer begins. Raises TemplateError."""
+        has_calls = any(message.tool_calls for message in messages)
+        if not knows_tools(self.source) and (tools or has_calls):
+            messages, tools = spelled_out(messages, tools), ()
+        given = tool_dicts(tools) if tools else None
+        try:
+            return self._within_limits(message_dicts(messages), given)
+        except TemplateError as error:
+            if error.code != "template" or not has_calls:
+                raise
+            return self._within_limits(message_dicts(messages, parsed=False), given)  # some want arguments as text
+
+    def _within_limits(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         try:
             with time_limit(LIMIT_S):
-                return self._render([{"role": m.role, "content": m.content} for m in messages])
+                return self._render(messages, tools)
         except TimeUp:
             raise TemplateError("limit", f"the chat template took longer than {LIMIT_S:g} s") from None
         except (MemoryError, OverflowError, RecursionError, _TooMuch):
@@ -100,12 +114,12 @@ class ChatTemplate:
         except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise TemplateError("template", f"the chat template failed: {str(error)[:200]}") from None
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         if self._compiled is None:
-            self._compiled = Sandbox().from_string(self._source)
+            self._compiled = Sandbox().from_string(self.source)
         parts, n_bytes = [], 0
         for part in self._compiled.generate(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
+            messages=messages, tools=tools, documents=None, add_generation_prompt=True, **self._tokens
         ):
             n_bytes += len(part)  # characters first: encoding a huge part would cost as much again
             if n_bytes > OUTPUT_BYTES:

@@ -11,12 +11,8 @@ from .sampling import InvalidLogits, logprob
 if TYPE_CHECKING:
     from ..messages import Event
     from .binding import Logits
-    from .grammar import Grammar
     from .sequence import Sequence
     from .vocab import Vocab
-
-
-FORM_FIELD = "response_format"
 
 
 class End(NamedTuple):
@@ -51,7 +47,7 @@ def draw(s: Sequence, rows: Logits, vocab: Vocab, n_ctx: int, events: list[Event
 def over(s: Sequence, n_ctx: int) -> End | None:
     """Whether the tokens there are make a whole answer, or one that cannot be continued."""
     if s.grammar is not None and s.grammar.failed:
-        return _unfit(s.grammar)
+        return _unfit(s)
     if s.text.stopped or (s.grammar is not None and s.grammar.complete):
         return End(FinishReason.STOP)
     n_tokens = len(s.tokens)
@@ -60,8 +56,9 @@ def over(s: Sequence, n_ctx: int) -> End | None:
     return None
 
 
-def _unfit(grammar: Grammar) -> End:
-    return End(FinishReason.ERROR, grammar.fault, FORM_FIELD)
+def _unfit(s: Sequence) -> End:
+    assert s.grammar is not None
+    return End(FinishReason.ERROR, s.grammar.fault, s.form_field)
 
 
 def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[Event]) -> End | None:
@@ -71,11 +68,11 @@ def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[E
         if s.grammar is not None:
             s.grammar.mask(row)
             if s.grammar.failed:
-                return _unfit(s.grammar)
+                return _unfit(s)
         token = s.sampler.sample(row, s.tokens, index)
         logprobs = None if raw is None else [logprob(raw, token, n_top or 0, vocab.piece)]
     except InvalidLogits:
-        return End(FinishReason.ERROR, "the model produced invalid numbers") if s.grammar is None else _unfit(s.grammar)
+        return End(FinishReason.ERROR, "the model produced invalid numbers") if s.grammar is None else _unfit(s)
     if s.first_s is None:
         s.first_s = time.perf_counter()
     if token in vocab.eog:
@@ -83,5 +80,5 @@ def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[E
     if s.grammar is not None:
         s.grammar.accept(token)
     job, attempt = s.name
-    events.append(Delta(job, attempt, index, [token], s.add(token, vocab.piece(token)), logprobs))
+    events.append(Delta(job, attempt, index, [token], s.add(token), logprobs))
     return over(s, n_ctx)

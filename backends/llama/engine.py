@@ -9,7 +9,7 @@ from ..engine import GrammarError
 from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerStats
 from .batch import apart, flowing, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
-from .draw import FORM_FIELD, draw, over
+from .draw import draw, over
 from .grammar import Grammars
 from .lookup import Lookup
 from .pace import BLOCK, Pace
@@ -144,17 +144,17 @@ class LlamaEngine:
 
     def _begin(self, submit: Submit) -> None:
         sampler = Sampler(submit.params, self._vocab.eog, self._vocab.suppressed, self._vocab.n_tokens)
-        s = Sequence(submit, self._free.pop(0), sampler, Lookup() if self._plan.n_draft else None)
-        generated = submit.tokens[submit.n_prompt :]
-        s.replay([self._vocab.piece(t) for t in generated])
+        piece = self._vocab.spelling(submit.params.calls)
+        s = Sequence(submit, self._free.pop(0), sampler, piece, Lookup() if self._plan.n_draft else None)
+        s.replay()
         self._memory.join(s, self._running)
         self._running.append(s)
         try:
-            if submit.params.grammar:
-                s.grammar = self._grammars.begin(submit.params.grammar)
-                s.grammar.accept(*generated)
+            if submit.params.grammar or submit.params.calls:
+                s.grammar = self._grammars.begin(submit.params)
+                s.grammar.accept(*submit.tokens[submit.n_prompt :])
         except GrammarError as error:
-            return self._finish(s, FinishReason.ERROR, f"the grammar: {error}", FORM_FIELD)
+            return self._finish(s, FinishReason.ERROR, f"the grammar: {error}", s.form_field)
         if (end := over(s, self._n_ctx)) is not None:
             self._finish(s, *end)
         return None

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine import GrammarError
+from .lazy import NoCalls, OnCall
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from ..messages import FormatKind
+    from ..messages import FormatKind, SamplingParams
     from .binding import Logits
     from .vocab import Vocab
 
@@ -43,6 +44,29 @@ def translate(kind: FormatKind, text: str) -> str:
         raise
     except Exception as error:  # the converter has no type of its own for all that it finds
         raise GrammarError(_one_line(str(error))) from None
+    return _valid(made)
+
+
+def checked(lark: str) -> str:
+    """A grammar in llguidance's own words. Raises GrammarError."""
+    from llguidance import LLMatcher
+
+    return _valid(LLMatcher.grammar_from_lark(lark))
+
+
+def check_schema(schema: dict[str, Any], field: str) -> None:
+    """Raises GrammarError that names `field`."""
+    from llguidance import LLMatcher
+
+    try:
+        _valid(LLMatcher.grammar_from_json_schema(schema))
+    except GrammarError as error:
+        raise GrammarError(f"{field}: {error}", field=field) from None
+
+
+def _valid(made: str) -> str:
+    from llguidance import LLMatcher
+
     failed, messages = LLMatcher.validate_grammar_with_warnings(made, limits=_limits())
     if failed:
         raise GrammarError(_one_line(messages[0]))
@@ -71,8 +95,17 @@ class Grammars:
             wait([made], wait_s)
         return made.done()
 
-    def begin(self, grammar: str) -> Grammar:
-        """For one request; it must be ready. Raises GrammarError."""
+    def begin(self, params: SamplingParams) -> Grammar | OnCall | NoCalls:
+        """For one request; its grammar must be ready. Raises GrammarError."""
+        calls = params.calls
+        if calls is not None and not params.grammar:
+            return NoCalls(self._vocab.marker(calls.begin))
+        grammar = self._begin(params.grammar)
+        if calls is None or calls.grammar != "on_call":
+            return grammar
+        return OnCall(grammar.copy, calls, self._vocab.spelling(calls))
+
+    def _begin(self, grammar: str) -> Grammar:
         try:
             matcher = self._made[grammar].result(timeout=0)
         except BaseException:  # a panic of the library is no Exception
@@ -121,6 +154,10 @@ class Grammar:
         if self.failed:
             return "the grammar became too complex to follow"
         return "no token of the model fits the grammar"
+
+    def copy(self) -> Grammar:
+        """From the same point on."""
+        return Grammar(self._matcher.deep_copy())
 
     def mask(self, row: Logits) -> None:
         """Rule out what may not come next."""

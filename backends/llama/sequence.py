@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from ..text import TextStream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..messages import Submit
     from .grammar import Grammar
+    from .lazy import NoCalls, OnCall
     from .lookup import Lookup
     from .prefix import Node
     from .sampling import Sampler
@@ -22,6 +25,7 @@ class Sequence:
     submit: Submit
     seq: int
     sampler: Sampler
+    piece: Callable[[int], bytes]  # what a token adds to its text
     lookup: Lookup | None = None
     # Asked for with every token, so these are no properties.
     name: tuple[str, int] = field(init=False)
@@ -30,7 +34,7 @@ class Sequence:
     text: TextStream = field(init=False)
     unsent: str = ""  # text of a replay that the daemon has not seen
     n_computed: int = 0
-    grammar: Grammar | None = None
+    grammar: Grammar | OnCall | NoCalls | None = None
     draft: list[int] = field(default_factory=list)  # guesses at what follows `tokens`, in the call that is due
     n_guessed: int = 0  # cells it has beyond the computed ones, for guesses that were not right so far
     n_drafted: int = 0
@@ -67,14 +71,19 @@ class Sequence:
         """Only the last token is missing, and something was drawn before: one row a step."""
         return self.n_computed >= self.n_prompt and len(self.tokens) == self.n_computed + 1
 
-    def replay(self, pieces: list[bytes]) -> None:
-        """Feed the text of what an earlier attempt generated."""
-        self.unsent = "".join(self.text.feed(piece) for piece in pieces)
+    @property
+    def form_field(self) -> str:
+        """Of the request, where its form comes from."""
+        return "response_format" if self.submit.params.calls is None else "tools"
 
-    def add(self, token: int, piece: bytes) -> str:
+    def replay(self) -> None:
+        """Feed the text of what an earlier attempt generated."""
+        self.unsent = "".join(self.text.feed(self.piece(token)) for token in self.tokens[self.n_prompt :])
+
+    def add(self, token: int) -> str:
         """Append a drawn token; returns the text that is now decided."""
         self.tokens.append(token)
-        text = self.unsent + self.text.feed(piece)
+        text = self.unsent + self.text.feed(self.piece(token))
         self.unsent = ""
         return text
 

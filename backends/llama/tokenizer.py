@@ -5,16 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ..engine import LoadError
+from ..engine import GrammarError, LoadError
 from ..template import ChatTemplate
+from ..tools import syntax_of
 from .binding import BindingError, Model
+from .calls import translate_tools
 from .grammar import translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..facts import LoadPlan
-    from ..messages import ChatMessage, FormatKind
+    from ..messages import CallSyntax, ChatMessage, FormatKind, Tool, ToolUse
 
 
 class LlamaTokenizer:
@@ -26,12 +28,13 @@ class LlamaTokenizer:
         source = model.chat_template()
         bos, eos = (self._vocab.text(token) for token in (self._vocab.bos, self._vocab.eos))
         self._translate = lru_cache(maxsize=64)(translate)
+        self.compile_tools = lru_cache(maxsize=64)(self._compile_tools)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
-    def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
+    def chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int] | None:
         if self._template is None:
             return None
-        text = self._template.render(messages)
+        text = self._template.render(messages, tools)
         tokens = self.plain(text, add_special=False, parse_special=True)
         bos = self._vocab.bos
         if self._vocab.add_bos and bos is not None and tokens[:1] != [bos]:
@@ -44,6 +47,12 @@ class LlamaTokenizer:
 
     def compile(self, kind: FormatKind, text: str) -> str:
         return self._translate(kind, text)
+
+    def _compile_tools(self, use: ToolUse) -> tuple[str, CallSyntax]:
+        syntax = syntax_of(self._template.source) if self._template is not None else None
+        if syntax is None:
+            raise GrammarError("the model writes tool calls in a way that is not known here", "unsupported", "tools")
+        return translate_tools(use, syntax, self._vocab.marker)
 
 
 def load(plan: LoadPlan) -> LlamaTokenizer:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as c
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..messages import CallSyntax
 
 
 class Vocab:
@@ -27,13 +32,17 @@ class Vocab:
     @cached_property
     def markers(self) -> frozenset[int]:
         """Tokens that are no text: control tokens, and what was added in their likeness ("<tool_call>")."""
+        return frozenset(filter(self.is_marker, range(self.n_tokens)))
 
-        def is_marker(token: int) -> bool:
-            kind = c.llama_vocab_get_attr(self._vocab, token)
-            added = kind & c.LLAMA_TOKEN_ATTR_USER_DEFINED and self.text(token)[:1] + self.text(token)[-1:] == "<>"
-            return bool(kind & c.LLAMA_TOKEN_ATTR_CONTROL or added)
+    def is_marker(self, token: int) -> bool:
+        kind = c.llama_vocab_get_attr(self._vocab, token)
+        added = kind & c.LLAMA_TOKEN_ATTR_USER_DEFINED and self.text(token)[:1] + self.text(token)[-1:] == "<>"
+        return bool(kind & c.LLAMA_TOKEN_ATTR_CONTROL or added)
 
-        return frozenset(filter(is_marker, range(self.n_tokens)))
+    def marker(self, text: str) -> int | None:
+        """The one that is spelled so; None when that is text to this model."""
+        tokens = self.tokenize(text.encode(), add_special=False, parse_special=True)
+        return tokens[0] if len(tokens) == 1 and self.is_marker(tokens[0]) else None
 
     @cached_property
     def suppressed(self) -> tuple[int, ...]:
@@ -62,6 +71,13 @@ class Vocab:
                 n = c.llama_token_to_piece(self._vocab, token, buffer, -n, 0, False)
             piece = self._pieces[token] = buffer.raw[:n]
         return piece
+
+    def spelling(self, calls: CallSyntax | None) -> Callable[[int], bytes]:
+        """`piece`; in answers with tool calls with the control tokens that mark them, too."""
+        if calls is None:
+            return self.piece
+        shown = {token: mark.encode() for mark in calls.marks if (token := self.marker(mark)) is not None}
+        return lambda token: self.piece(token) or shown.get(token, b"")
 
     def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
         n_max = len(text) + 8

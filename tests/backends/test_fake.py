@@ -297,3 +297,19 @@ def test_an_ordered_crash_kills_the_process_and_spares_a_replay() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGABRT
     assert end(run(submit("fake:crash=2", done=(300, 301), max_tokens=3))).reason is FinishReason.LENGTH
+
+
+def test_it_says_what_it_is_told_to() -> None:
+    events = run(submit(f"fake:say={b'no'.hex()} fake:say={'é!'.encode().hex()}"))
+    assert (text(events), tokens(events)) == ("é!", list("é!".encode()))
+    assert (end(events).reason, end(events).completion_tokens) == (FinishReason.STOP, 3)
+
+
+def test_a_replay_goes_on_with_what_it_is_told_to_say() -> None:
+    events = run(submit(f"fake:say={b'abc'.hex()}", done=(ord("a"), ord("b"))))
+    assert text(events) == "c"
+
+
+def test_a_grammar_is_what_it_says() -> None:
+    assert text(run(submit("x", grammar="<call>"))) == "<call>"
+    assert text(run(submit(f"fake:say={b'a'.hex()}", grammar="<call>"))) == "a"

@@ -15,7 +15,10 @@ from inferd.backends.facts import LoadPlan
 PLAN = LoadPlan(
     backend="fake", path="/m.gguf", n_ctx=256, n_slots=2, kv_cells=512, n_threads=1, devices=("gpu0",), n_gpu_layers=-1
 )
-PARAMS = m.SamplingParams(max_tokens=5, logit_bias={7: -1.5}, stop=("a", "§"), logprobs=0, seed=2**64 - 1)
+PARAMS = m.SamplingParams(
+    max_tokens=5, logit_bias={7: -1.5}, stop=("a", "§"), logprobs=0, seed=2**64 - 1, calls=m.CallSyntax(begin="<")
+)
+TOOL = m.Tool("f", "does", "{}")
 TO_WORKER: list[m.ToWorker] = [
     m.Load(PLAN),
     m.Submit("job", 2, [1, 2, 3], 2, PARAMS, rank=1, sent_bytes=4),
@@ -24,6 +27,8 @@ TO_WORKER: list[m.ToWorker] = [
     m.Stop(),
     m.Prepare("7", messages=[m.ChatMessage("user", "hi")]),
     m.Prepare("7", prompt="", add_special=False, parse_special=False),
+    m.Prepare("7", [m.ChatMessage("tool", "x", (m.ToolCall("i", "f", "{}"),), "i", "f")], tools=(TOOL,)),
+    m.CompileTools("7", m.ToolUse((TOOL,), "required", "f", parallel=False)),
 ]
 FROM_WORKER: list[m.FromWorker] = [
     m.Loading(0.5),
@@ -31,6 +36,7 @@ FROM_WORKER: list[m.FromWorker] = [
     m.LoadFailed("corrupt", "not a model"),
     m.WorkerStats(1, 0, 10, 20, 30, 40, 0.5, 60),
     m.Prepared("7", [1, 2]),
+    m.Compiled("7", "grammar", m.CallSyntax(begin="<", once=True, grammar="no_calls")),
     m.PrepareFailed("7", "limit", "too long"),
     m.Step([]),
     m.Step(

@@ -18,9 +18,11 @@ from inferd.backends.channel import SyncChannel
 from inferd.backends.engine import GrammarError
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import (
+    CallSyntax,
     ChatMessage,
     Compile,
     Compiled,
+    CompileTools,
     FormatKind,
     FromWorker,
     Load,
@@ -30,12 +32,16 @@ from inferd.backends.messages import (
     PrepareFailed,
     Ready,
     Stop,
+    Tool,
+    ToolCall,
+    ToolUse,
     ToWorker,
     decode_from_worker,
     encode,
 )
 from inferd.backends.prepare import PROMPT_BYTES, TOKENIZERS, compile_form, open_tokenizer, prepare
 from inferd.backends.template import ChatTemplate
+from inferd.backends.tools import HERMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,10 +58,10 @@ class Templated:
     def __init__(self, source: str | None) -> None:
         self.template = None if source is None else ChatTemplate(source)
 
-    def chat(self, messages: Sequence[ChatMessage]) -> list[int] | None:
+    def chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int] | None:
         if self.template is None:
             return None
-        return self.plain(self.template.render(messages), add_special=True, parse_special=True)
+        return self.plain(self.template.render(messages, tools), add_special=True, parse_special=True)
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return [len(word) for word in prompt.split()]
@@ -68,6 +74,11 @@ class Templated:
         if text == "bad":
             raise GrammarError("it is bad")
         return f"{kind}: {text}"
+
+    def compile_tools(self, use: ToolUse) -> tuple[str, CallSyntax]:
+        if use.tools[0].parameters == "bad":
+            raise GrammarError("it is bad", field="tools[0].parameters")
+        return use.tools[0].name, HERMES
 
 
 def chat(source: str | None, content: str = "hi") -> Prepared | PrepareFailed:
@@ -127,6 +138,28 @@ def test_nothing_at_all_is_refused() -> None:
     failed = prepare(Templated(None), Prepare("id", prompt=""))
     assert isinstance(failed, PrepareFailed)
     assert failed.code == "tokenize"
+
+
+def test_tools_are_in_the_prompt_and_become_a_grammar() -> None:
+    tool = Tool("f", "does it", '{"type": "object"}')
+    asked = Prepare("id", [ChatMessage("user", "hi")], tools=(tool,))
+    source = "{% for t in tools %}{{ t.function.name }} {{ t.function.description }}{% endfor %}"
+    assert prepare(Templated(source), asked) == Prepared("id", [1, 4, 2])
+    assert compile_form(Templated(source), CompileTools("id", ToolUse((tool,)))) == Compiled("id", "f", HERMES)
+
+
+def test_the_tool_that_is_at_fault_is_named() -> None:
+    answer = compile_form(Templated(""), CompileTools("id", ToolUse((Tool("f", "", "bad"),))))
+    assert answer == PrepareFailed("id", "grammar", "it is bad", "tools[0].parameters")
+
+
+def test_tools_and_calls_count_as_prompt() -> None:
+    half = "x" * (PROMPT_BYTES // 2)
+    call = ChatMessage("assistant", "", (ToolCall("1", "f", half),))
+    for request in (Prepare("id", [call], tools=(Tool("f", "", half + "x"),)), Prepare("id", [call, call, call])):
+        failed = prepare(Templated("x"), request)
+        assert isinstance(failed, PrepareFailed)
+        assert failed.code == "limit"
 
 
 def test_the_fake_speaks_bytes() -> None:

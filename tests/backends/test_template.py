@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from inferd.backends import template
-from inferd.backends.messages import ChatMessage
+from inferd.backends.messages import ChatMessage, Tool, ToolCall
 from inferd.backends.template import ChatTemplate, TemplateError
 
 HELLO = [ChatMessage("system", "Be brief."), ChatMessage("user", "Hello")]
@@ -111,3 +113,39 @@ def test_endless_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_messages_say_nothing_about_this_machine() -> None:
     assert "/" not in str(failure("{% include '../../secret' %}{{ x.y }}")).replace("../../secret", "")
+
+
+ADD = Tool("add", "Adds.", '{"type": "object"}')
+CALLED = [*HELLO, ChatMessage("assistant", "", (ToolCall("c", "add", '{"a": 1}'),)), ChatMessage("tool", "2")]
+
+
+def test_a_template_that_knows_tools_gets_them_and_the_arguments_as_a_mapping() -> None:
+    source = (
+        "{% for t in tools %}{{ t | tojson }}{% endfor %}"
+        "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.a + 1 }}{% endfor %}{% endfor %}"
+    )
+    made = ChatTemplate(source).render(CALLED, [ADD])
+    tool = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+    assert made == json.dumps(tool) + "2"
+
+
+def test_a_template_that_wants_arguments_as_text_gets_text() -> None:
+    source = (
+        "{{ tools | length }}{% for m in messages %}{% for c in m.tool_calls %}"
+        "{{ '>' + c.function.arguments }}{% endfor %}{% endfor %}"
+    )
+    assert ChatTemplate(source).render(CALLED, [ADD]) == '1>{"a": 1}'
+
+
+def test_a_template_that_fails_either_way_says_so() -> None:
+    with pytest.raises(TemplateError, match="single"):
+        ChatTemplate("{{ tools }}{{ raise_exception('only single calls') }}").render(CALLED)
+
+
+def test_a_template_that_knows_no_tools_gets_messages_that_explain_them() -> None:
+    chat = ChatTemplate(CHATML)
+    made = chat.render(CALLED, [ADD])
+    assert '"description": "Adds."' in made
+    assert "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>" in made
+    assert '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>' in chat.render(CALLED)
+    assert "<|im_start|>tool\n2" in chat.render([*HELLO, ChatMessage("tool", "2")])  # as ever

@@ -89,8 +89,19 @@ QUANTS = {
 }
 
 
-def write_random_gguf(path: Path, shape: Shape, quant: str = "q8_0", name: str = "random") -> Path:
-    """Write the file and return its path; `q4_k_m` is llama.cpp's own mix of types, made from a Q8_0 file."""
+def write_random_gguf(
+    path: Path,
+    shape: Shape,
+    quant: str = "q8_0",
+    name: str = "random",
+    *,
+    chat_template: str | None = None,
+    control: tuple[str, ...] = (),
+) -> Path:
+    """Write the file and return its path; `q4_k_m` is llama.cpp's own mix of types, made from a Q8_0 file.
+
+    `control` are control tokens beside the usual ones.
+    """
     if quant == "q4_k_m":
         return _write_q4_k_m(path, shape, name)
     if quant not in QUANTS:
@@ -98,7 +109,7 @@ def write_random_gguf(path: Path, shape: Shape, quant: str = "q8_0", name: str =
     kind, file_type = QUANTS[quant]
     writer = gguf.GGUFWriter(path, shape.arch)
     _describe(writer, shape, name, file_type)
-    _add_vocabulary(writer, shape)
+    _add_vocabulary(writer, shape, chat_template or CHAT_TEMPLATE, (*control, *CONTROL))
     plan = [(tensor, dims, kind if len(dims) == 2 else QUANTS["f32"][0]) for tensor, dims in tensors(shape)]
     for tensor, dims, its_kind in plan:
         stored, dtype = _stored(dims, its_kind)
@@ -138,7 +149,7 @@ def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "output.weight", (shape.n_vocab, width)
 
 
-def vocabulary(shape: Shape) -> tuple[list[str], list[str]]:
+def vocabulary(shape: Shape, control: tuple[str, ...] = CONTROL) -> tuple[list[str], list[str]]:
     """Tokens in GPT-2's byte letters, and merges: bytes, letter pairs, random pairs of pairs, control tokens."""
     letters = list(_byte_letters())
     blank = _byte_letters()[ord(" ")]
@@ -146,11 +157,11 @@ def vocabulary(shape: Shape) -> tuple[list[str], list[str]]:
     # Only pairs without a blank may come second, as in a vocabulary made from words.
     seconds = firsts[len(ascii_lowercase) :]
     pairs = [(pair[0], pair[1]) for pair in firsts]
-    n_merges = shape.n_vocab - len(letters) - len(CONTROL)
+    n_merges = shape.n_vocab - len(letters) - len(control)
     chosen = random.Random(shape.seed).sample(range(len(firsts) * len(seconds)), max(0, n_merges - len(pairs)))
     longer = [(firsts[i // len(seconds)], seconds[i % len(seconds)]) for i in chosen]
     merges = [*pairs[:n_merges], *longer]
-    tokens = [*letters, *(a + b for a, b in merges), *CONTROL]
+    tokens = [*letters, *(a + b for a, b in merges), *control]
     return tokens, [f"{a} {b}" for a, b in merges]
 
 
@@ -190,13 +201,13 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape, name: str, file_type: gguf.
         writer.add_sliding_window(shape.sliding_window)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    tokens, merges = vocabulary(shape)
+def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape, chat_template: str, markers: tuple[str, ...]) -> None:
+    tokens, merges = vocabulary(shape, markers)
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([normal] * (len(tokens) - len(CONTROL)) + [control] * len(CONTROL))
+    writer.add_token_types([normal] * (len(tokens) - len(markers)) + [control] * len(markers))
     writer.add_token_merges(merges)
     end_of_text, _, im_end = (tokens.index(token) for token in CONTROL)
     writer.add_bos_token_id(end_of_text)
@@ -204,7 +215,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_eot_token_id(im_end)
     writer.add_pad_token_id(end_of_text)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_chat_template(chat_template)
 
 
 def _stored(dims: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> tuple[tuple[int, ...], np.dtype[Any]]:

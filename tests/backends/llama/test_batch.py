@@ -16,7 +16,7 @@ PARAMS = SamplingParams(max_tokens=100)
 
 def sequence(n_prompt: int, n_computed: int = 0, n_tokens: int | None = None) -> Sequence:
     tokens = list(range(n_tokens or n_prompt))
-    made = Sequence(Submit("job", 1, tokens, n_prompt, PARAMS), 0, Sampler(PARAMS, (), (), 1000))
+    made = Sequence(Submit("job", 1, tokens, n_prompt, PARAMS), 0, Sampler(PARAMS, (), (), 1000), lambda token: b"")
     made.n_computed = n_computed
     return made
 

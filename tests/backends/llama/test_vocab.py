@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.llama.binding import Model
+from inferd.backends.messages import CallSyntax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,3 +56,21 @@ def test_two_threads_may_ask_for_the_same_pieces(tiny_model: Path) -> None:
 
 def test_markers_are_no_text(model: Model) -> None:
     assert {model.vocab.text(token) for token in model.vocab.markers} == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+
+
+def test_a_marker_is_one_token_that_is_no_text(model: Model) -> None:
+    end = model.vocab.marker("<|im_end|>")
+    assert end is not None
+    assert model.vocab.text(end) == "<|im_end|>"
+    for text in ("<|im_end|>x", "a", "<tool_call>", ""):
+        assert model.vocab.marker(text) is None
+
+
+def test_markers_of_calls_are_spelled_in_answers_with_tools(model: Model) -> None:
+    vocab = model.vocab
+    start, end = vocab.marker("<|im_start|>"), vocab.marker("<|im_end|>")
+    assert start is not None
+    assert end is not None
+    piece = vocab.spelling(CallSyntax(begin="<|im_start|>", end="no marker"))
+    assert (piece(start), piece(end), piece(65)) == (b"<|im_start|>", b"", vocab.piece(65))
+    assert vocab.spelling(None)(start) == b""
