@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...backends.messages import ChatMessage, FinishReason, SamplingParams
+from ...backends.messages import FinishReason, SamplingParams
 from ...protos import inferd_pb2 as pb
 from ..domain.errors import Code, InferdError
 from ..domain.form import Form, check_form
@@ -21,12 +21,15 @@ from ..domain.request import (
     check_range,
     check_stop,
 )
+from ..domain.tools import check_calls
 from ..node import stream as words
 from ..policy import explain
+from .tools import to_call_deltas, to_message, to_tool_use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...backends.messages import ChatMessage
     from ..domain.model import Model
     from ..domain.snapshot import Snapshot
     from ..node.planner import LoadReport
@@ -43,6 +46,7 @@ FINISH_REASON = {
     FinishReason.STOP: pb.STOP,
     FinishReason.LENGTH: pb.LENGTH,
     FinishReason.CANCELLED: pb.CANCELLED,
+    FinishReason.TOOL_CALLS: pb.TOOL_CALLS,
 }
 ROLES = ("system", "user", "assistant", "tool", "developer")
 
@@ -52,7 +56,6 @@ ROLES = ("system", "user", "assistant", "tool", "developer")
 
 def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
     """One Request per completion asked for. Raises InferdError naming the first wrong field."""
-    _refuse_unsupported(wire)
     params = _params(wire)
     if wire.HasField("max_tokens"):
         check_range("max_tokens", wire.max_tokens)
@@ -61,6 +64,7 @@ def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
     if wire.priority not in PRIORITY:
         raise InferdError(Code.INVALID, f"priority has no value {wire.priority}", field="priority")
     messages, prompt, tokens = _input(wire)
+    tools = to_tool_use(wire)
     request = Request(
         id=_id(wire.request_id),
         model=_model(wire.model),
@@ -76,6 +80,7 @@ def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
         run_id=_key(wire, "run_id"),
         supersede_key=_key(wire, "supersede_key"),
         form=_form(wire.response_format),
+        tools=tools,
     )
     n = wire.sampling.n if wire.sampling.HasField("n") else 1
     return [request] if n == 1 else [_choice(request, i) for i in range(n)]
@@ -87,11 +92,6 @@ def _choice(request: Request, i: int) -> Request:
         return request
     params = msgspec.structs.replace(request.params, seed=(request.params.seed + i) % 2**64)
     return replace(request, id=f"{request.id}.{i}", parent_id=request.id, choice=i, params=params)
-
-
-def _refuse_unsupported(wire: pb.GenerateRequest) -> None:
-    if wire.tools:
-        raise InferdError(Code.UNSUPPORTED, "tools are not supported yet", field="tools")
 
 
 def _form(wire: pb.ResponseFormat) -> Form | None:
@@ -143,7 +143,7 @@ def to_prompt(text: str) -> str:
 
 
 def to_messages(wire: pb.Messages) -> list[ChatMessage]:
-    """Raises InferdError for no or too many messages, or a role nobody knows."""
+    """Raises InferdError for no or too many messages, a role nobody knows, or calls that are none."""
     n = len(wire.messages)
     if not 1 <= n <= MAX_MESSAGES:
         raise InferdError(
@@ -156,7 +156,9 @@ def to_messages(wire: pb.Messages) -> list[ChatMessage]:
         if message.role not in ROLES:
             text = f"messages[{i}].role must be one of {', '.join(ROLES)}, not {message.role[:32]!r}"
             raise InferdError(Code.INVALID, text, field=f"messages[{i}].role")
-    return [ChatMessage(message.role, message.content) for message in wire.messages]
+    messages = [to_message(message) for message in wire.messages]
+    check_calls(messages)
+    return messages
 
 
 def _model(name: str) -> str:
@@ -188,6 +190,8 @@ def to_response(event: words.StreamEvent, choice: int = 0) -> pb.GenerateRespons
     match event:
         case words.Text():
             delta = pb.Delta(index=event.index, text=event.text, tokens=event.tokens, choice=choice)
+            if event.calls:
+                delta.tool_calls.extend(to_call_deltas(event.calls))
             for entry in event.logprobs or ():
                 top = [pb.Logprob(token=t, logprob=p, text=s) for t, p, s in entry.top]
                 delta.logprobs.add(token=entry.token, logprob=entry.logprob, text=entry.text, top=top)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import Code, InferdError
 
@@ -35,28 +35,39 @@ class Form:
 
 def check_form(form: Form) -> Form:
     """Size, nesting and rules within their limits, and a schema that is JSON. Raises INVALID."""
-    n_bytes = len(form.text.encode())
-    if n_bytes > MAX_FORM_BYTES:
-        raise _invalid(form, f"takes at most {MAX_FORM_BYTES} bytes, not {n_bytes}", MAX_FORM_BYTES)
-    bare = _NOT_CODE[form.kind].sub("", form.text)
-    if form.kind == "grammar" and (n_rules := bare.count("::=")) > MAX_RULES:
-        raise _invalid(form, f"takes at most {MAX_RULES} rules, not {n_rules}", MAX_RULES)
-    if _too_deep(bare):
-        raise _invalid(form, f"takes at most {MAX_NESTING} levels of nesting", MAX_NESTING)
+    field = f"{FIELD}.{form.kind}"
     if form.kind == "json_schema":
-        _check_json(form)
-    elif form.kind == "grammar" and "root" not in bare:
-        raise _invalid(form, "needs a rule named root")
+        check_json(form.text, field)
+        return form
+    bare = _bare(form.kind, form.text, field)
+    if form.kind == "grammar" and (n_rules := bare.count("::=")) > MAX_RULES:
+        raise _invalid(field, f"takes at most {MAX_RULES} rules, not {n_rules}", MAX_RULES)
+    if form.kind == "grammar" and "root" not in bare:
+        raise _invalid(field, "needs a rule named root")
     return form
 
 
-def _check_json(form: Form) -> None:
+def check_json(text: str, field: str) -> dict[str, Any]:
+    """The JSON object of a field, parsed only when it is within the limits. Raises INVALID."""
+    _bare("json_schema", text, field)
     try:
-        schema = json.loads(form.text)
+        value = json.loads(text)
     except ValueError as error:
-        raise _invalid(form, f"is not JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise _invalid(form, "must be a JSON object")
+        raise _invalid(field, f"is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise _invalid(field, "must be a JSON object")
+    return value
+
+
+def _bare(kind: FormatKind, text: str, field: str) -> str:
+    """Without strings and comments, once size and nesting are within their limits."""
+    n_bytes = len(text.encode())
+    if n_bytes > MAX_FORM_BYTES:
+        raise _invalid(field, f"takes at most {MAX_FORM_BYTES} bytes, not {n_bytes}", MAX_FORM_BYTES)
+    bare = _NOT_CODE[kind].sub("", text)
+    if _too_deep(bare):
+        raise _invalid(field, f"takes at most {MAX_NESTING} levels of nesting", MAX_NESTING)
+    return bare
 
 
 def _too_deep(text: str) -> bool:
@@ -68,7 +79,6 @@ def _too_deep(text: str) -> bool:
     return False
 
 
-def _invalid(form: Form, why: str, highest: int | None = None) -> InferdError:
-    field = f"{FIELD}.{form.kind}"
+def _invalid(field: str, why: str, highest: int | None = None) -> InferdError:
     limit = {} if highest is None else {"highest": highest}
     return InferdError(Code.INVALID, f"{field} {why}", field=field, **limit)

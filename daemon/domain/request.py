@@ -12,7 +12,8 @@ from .errors import Code, InferdError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...backends.messages import ChatMessage, FinishReason, SamplingParams
+    from ...backends.messages import CallSyntax, ChatMessage, FinishReason, SamplingParams, ToolUse
+    from ..policy.calls import CallParser
     from .form import Form
 
 
@@ -66,6 +67,7 @@ class Request:
     run_id: str = ""
     supersede_key: str = ""
     form: Form | None = None  # None: any text
+    tools: ToolUse | None = None
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
 
@@ -78,7 +80,10 @@ class Request:
     def prompt_bytes(self) -> int:
         """Of the text that is to become tokens; 0 when they came as such."""
         if self.messages is not None:
-            return sum(_n_bytes(message.content) for message in self.messages)
+            said = sum(_n_bytes(text) for message in self.messages for text in message.texts)
+            return said + sum(
+                _n_bytes(text) for tool in (self.tools.tools if self.tools else ()) for text in tool.texts
+            )
         return _n_bytes(self.prompt or "")
 
 
@@ -103,6 +108,8 @@ class Job:
     cache_salt: str = ""  # what it has computed is shared with requests of the same salt
     prompt: list[int] | None = None  # tokens, once prepared
     grammar: str = ""  # its form as the worker understands it
+    syntax: CallSyntax | None = None  # how its model writes tool calls
+    calls: CallParser | None = None  # finds them in its text, of which it sees every piece once
     max_tokens: int = 0  # resolved against the context when prepared
     generated: list[int] = field(default_factory=list)
     sent_bytes: int = 0

@@ -98,7 +98,11 @@ class Jobs:
         text = event.text
         job.sent_bytes += len(text) if text.isascii() else len(text.encode())
         self.meter.on_tokens(job.place, len(event.tokens))
-        self._streams[job.id].push_text(event.index, text, event.tokens, event.logprobs)
+        if job.calls is None:
+            self._streams[job.id].push_text(event.index, text, event.tokens, event.logprobs)
+        else:
+            said, calls = job.calls.feed(text)
+            self._streams[job.id].push_text(event.index, said, event.tokens, event.logprobs, calls)
 
     def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
         if event.reason is FinishReason.ERROR:
@@ -106,13 +110,15 @@ class Jobs:
             message = f"{job.request.model}: {event.error}"
             return self.failed(job, InferdError(code, message, field=event.error_field or None))
         job.move(Phase.DONE)
-        job.finish_reason = event.reason
+        text, calls = (event.text, None) if job.calls is None else job.calls.feed(event.text, last=True)
+        whole = event.reason is FinishReason.STOP and job.calls is not None and job.calls.n_whole > 0
+        job.finish_reason = FinishReason.TOOL_CALLS if whole else event.reason
         job.prefill_ms += event.prefill_ms
         job.decode_ms += event.decode_ms
         self.meter.total.requests_finished += 1
         stream = self._streams[job.id]
-        if event.text:
-            stream.push_text(len(job.generated), event.text, (), None)
+        if text or calls:
+            stream.push_text(len(job.generated), text, (), None, calls)
         stream.push(summary(job, event.completion_tokens, now_s))
         return stream.close()
 

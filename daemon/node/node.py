@@ -234,7 +234,9 @@ class Node:
         job.why, job.place = "", place
         if job.started_s is None:
             job.started_s = time.monotonic()
-        params = msgspec.structs.replace(job.request.params, max_tokens=job.max_tokens, grammar=job.grammar)
+        params = msgspec.structs.replace(
+            job.request.params, max_tokens=job.max_tokens, grammar=job.grammar, calls=job.syntax
+        )
         tokens = job.prompt + job.generated
         priority = job.request.priority
         submit = Submit(

@@ -7,16 +7,17 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...backends.messages import Compile, Compiled, LoadFailed, Prepare, Prepared, PrepareFailed, Ready
+from ...backends.messages import Compile, Compiled, CompileTools, LoadFailed, Prepare, Prepared, PrepareFailed, Ready
 from ...backends.process import prompt_helper
 from ..domain.errors import Code, InferdError
 from ..domain.form import FIELD as FORM_FIELD
+from ..domain.tools import FIELD as TOOLS_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ...backends.facts import LoadPlan
-    from ...backends.messages import ChatMessage, FromWorker, ToWorker
+    from ...backends.messages import ChatMessage, FromWorker, Tool, ToolUse, ToWorker
     from ...backends.process import Exit, Process
     from ..domain.form import Form
     from ..policy.ledger import Ledger, Reservation
@@ -56,16 +57,27 @@ class Prompter:
         self._retiring = False
         self.on_released: Callable[[], None] = lambda: None  # its bytes are free
 
-    async def prepare(self, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None) -> list[int]:
+    async def prepare(
+        self,
+        *,
+        messages: Sequence[ChatMessage] | None = None,
+        prompt: str | None = None,
+        tools: tuple[Tool, ...] = (),
+    ) -> list[int]:
         """Token ids of a chat (through the model's template) or a plain prompt. Raises InferdError."""
         chat = None if messages is None else list(messages)
-        prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt), "messages")
+        prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt, tools=tools), "messages")
         return prepared.tokens
 
     async def compile(self, form: Form) -> str:
         """A form as the worker understands it. Raises InferdError."""
         compiled: Compiled = await self._ask(lambda ticket: Compile(ticket, form.kind, form.text), FORM_FIELD)
         return compiled.grammar
+
+    async def compile_tools(self, use: ToolUse) -> Compiled:
+        """What the worker understands of tools, in the model's way to call them. Raises InferdError."""
+        compiled: Compiled = await self._ask(lambda ticket: CompileTools(ticket, use), TOOLS_FIELD)
+        return compiled
 
     async def _ask(self, message: Callable[[str], ToWorker], field: str) -> Any:
         self._n_users += 1
@@ -168,9 +180,9 @@ class Prompter:
                 self._fail(lambda _: corrupt)
             case Prepared(id=ticket) | Compiled(id=ticket):
                 self._settle(ticket, lambda answer, _: answer.set_result(message))
-            case PrepareFailed(id=ticket, code=code, message=text):
+            case PrepareFailed(id=ticket, code=code, message=text, field=at):
                 error = partial(InferdError, CODES[code], f"{self.name}: {text}")
-                self._settle(ticket, lambda answer, field: answer.set_exception(error(field=field)))
+                self._settle(ticket, lambda answer, field: answer.set_exception(error(field=at or field)))
             case other:
                 raise AssertionError(f"not from a prompt helper: {other}")
 

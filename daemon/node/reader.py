@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import string
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ..domain.errors import Code, InferdError
 from ..domain.model import check_fits
 from ..domain.request import check_bias_tokens, check_tokens
+from ..policy.calls import CallParser
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ...backends.messages import CallSyntax, ToolUse
     from ..domain.model import Model
     from ..domain.request import Job
     from .deployment import Deployment
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+# Some chat templates take ids of calls only if they have nine letters and digits.
+ID_CHARS, ID_LENGTH = string.ascii_letters + string.digits, 9
 
 
 class Reader:
@@ -39,14 +45,19 @@ class Reader:
     async def _prepare(self, job: Job, deployment: Deployment) -> None:
         request = job.request
         try:
-            prompter, form = deployment.prompter, request.form
+            prompter, form, use = deployment.prompter, request.form, request.tools
             if request.tokens is not None:
                 tokens = list(request.tokens)
             else:
-                ask = partial(prompter.prepare, messages=request.messages, prompt=request.prompt)
+                tools = use.tools if use is not None else ()
+                ask = partial(prompter.prepare, messages=request.messages, prompt=request.prompt, tools=tools)
                 tokens = await self._read(job, ask)
             if form is not None:
                 job.grammar = await self._read(job, partial(prompter.compile, form))
+            if use is not None:
+                compiled = await self._read(job, partial(prompter.compile_tools, use))
+                job.grammar, job.syntax = compiled.grammar, compiled.calls
+                job.calls = call_parser(use, job.syntax)
             if job.live:
                 _check(job, tokens, deployment.model)
                 self.node.on_prepared(job)
@@ -68,6 +79,17 @@ class Reader:
                 if error.code is not Code.NO_ROOM or not waits:
                     raise
             await change
+
+
+def call_parser(use: ToolUse, syntax: CallSyntax | None) -> CallParser | None:
+    """What finds the calls in an answer; None where none may come."""
+    if syntax is None or use.choice == "none":
+        return None
+    return CallParser(syntax, {tool.name for tool in use.tools}, _call_id)
+
+
+def _call_id() -> str:
+    return "".join(secrets.choice(ID_CHARS) for _ in range(ID_LENGTH))
 
 
 def _check(job: Job, tokens: list[int], model: Model) -> None:

@@ -11,12 +11,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..domain.tools import join
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...backends.messages import FinishReason, TokenLogprob
     from ..domain.errors import InferdError
     from ..domain.request import Job
+    from ..domain.tools import CallPiece
 
 
 # Each stream has a timer of its own: one for all was tried, and 32 writes in a burst came later (p50 7.2 ms, not 5.3).
@@ -51,6 +54,7 @@ class Text:
     text: str
     tokens: list[int]
     logprobs: list[TokenLogprob] | None
+    calls: list[CallPiece] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,14 @@ class Stream:
             self._events.append(event)
         self._end_gap()
 
-    def push_text(self, index: int, text: str, tokens: Sequence[int], logprobs: list[TokenLogprob] | None) -> None:
+    def push_text(
+        self,
+        index: int,
+        text: str,
+        tokens: Sequence[int],
+        logprobs: list[TokenLogprob] | None,
+        calls: list[CallPiece] | None = None,
+    ) -> None:
         """Hand over tokens; they join those that still wait."""
         if self._closed:
             return
@@ -113,8 +124,12 @@ class Stream:
             if logprobs is not None:
                 last.logprobs = last.logprobs or []
                 last.logprobs.extend(logprobs)
+            if calls:
+                last.calls = join(last.calls or [], calls)
         else:
-            self._events.append(Text(index, text, list(tokens), None if logprobs is None else list(logprobs)))
+            self._events.append(
+                Text(index, text, list(tokens), None if logprobs is None else list(logprobs), calls or None)
+            )
         if self._gap is None:
             self._wake_or_wait()
 

@@ -177,6 +177,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sampling": pb.Sampling(logit_bias={7: math.nan})}, "logit_bias[7]"),
     ({"sampling": pb.Sampling(logit_bias={7: 100.5})}, "logit_bias[7]"),
     ({"sampling": pb.Sampling(logit_bias=dict.fromkeys(range(1025), 1.0))}, "logit_bias"),
+    ({"tools": [pb.Tool(name="t")]}, "tools"),
 ]
 
 
@@ -184,17 +185,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_other_bad_fields(given: dict[str, Any], field: str) -> None:
     error = refused(pb.GenerateRequest(**{"model": "m", "prompt": "p"} | given))
     assert (error.code, error.field) == (Code.INVALID, field)
-
-
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"tools": [pb.Tool(name="t")]}, "tools"),
-    ],
-)
-def test_what_later_versions_will_do_is_refused_by_name(given: dict[str, Any], field: str) -> None:
-    error = refused(pb.GenerateRequest(model="m", prompt="p", **given))
-    assert (error.code, error.field) == (Code.UNSUPPORTED, field)
 
 
 def test_plain_text_is_a_format_too() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.domain.form import MAX_FORM_BYTES, MAX_NESTING, MAX_RULES, Form, check_form
+from inferd.daemon.domain.form import MAX_FORM_BYTES, MAX_NESTING, MAX_RULES, Form, check_form, check_json
 
 
 def refused(form: Form) -> InferdError:
@@ -78,3 +78,11 @@ def test_any_text_is_taken_or_refused(text: str) -> None:
     for form in (Form("grammar", text), Form("json_schema", text)):
         with contextlib.suppress(InferdError):
             check_form(form)
+
+
+def test_json_of_any_field_has_the_same_limits() -> None:
+    assert check_json('{"a": [1]}', "x") == {"a": [1]}
+    for text in ("{", "[]", '{"a":' * 129 + "1" + "}" * 129, " " * (MAX_FORM_BYTES + 1)):
+        with pytest.raises(InferdError) as caught:
+            check_json(text, "tools[3].parameters")
+        assert (caught.value.code, caught.value.field) == (Code.INVALID, "tools[3].parameters")

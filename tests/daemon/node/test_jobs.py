@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from inferd.backends import messages as m
+from inferd.backends.tools import HERMES
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Job, Phase, Priority, Request
+from inferd.daemon.domain.tools import CallPiece
 from inferd.daemon.node.jobs import Jobs, summary
 from inferd.daemon.node.stream import Finished, Queued, Resumed, Started, Stream, Text
+from inferd.daemon.policy.calls import CallParser
 from inferd.daemon.policy.meter import Meter
 
 
@@ -210,3 +213,31 @@ async def test_of_an_attempt_without_a_token_nothing_is_known() -> None:
     job, _ = running(jobs)
     jobs.attempt_lost(job, start_tokens=3)
     assert jobs.meter.total.computed_tokens == 0
+
+
+async def test_calls_are_found_in_the_text_and_end_the_answer_as_such() -> None:
+    for reason, ended in ((m.FinishReason.STOP, m.FinishReason.TOOL_CALLS), (m.FinishReason.LENGTH,) * 2):
+        jobs = Jobs(Meter())
+        job, stream = running(jobs)
+        job.calls = CallParser(HERMES, {"f"}, lambda: "id")
+        jobs.grown(job, delta(0, 5, text="Hm. <tool_call>"), 12.0)
+        jobs.grown(job, delta(1, 6, text='{"name": "f", "arguments": {'), 12.0)
+        jobs.grown(job, delta(2, 7, text='"é": 1}}</tool'), 12.0)
+        jobs.finished(job, finished(reason, text="_call>"), 13.0)
+        said, end = await stream.take()
+        assert said == Text(0, "Hm.", [5, 6, 7], None, [CallPiece(0, "id", "f", '{"é": 1}')])
+        assert isinstance(end, Finished)
+        assert end.reason is job.finish_reason is ended
+        assert job.sent_bytes == len('Hm. <tool_call>{"name": "f", "arguments": {"é": 1}}</tool'.encode())
+
+
+async def test_what_was_held_back_for_a_call_is_said_at_the_end() -> None:
+    jobs = Jobs(Meter())
+    job, stream = running(jobs)
+    job.calls = CallParser(HERMES, {"f"}, lambda: "id")
+    jobs.grown(job, delta(0, 5, text="a <tool_call>{"), 12.0)
+    jobs.finished(job, finished(), 13.0)
+    said, end = await stream.take()
+    assert said == Text(0, "a <tool_call>{", [5], None)
+    assert isinstance(end, Finished)
+    assert end.reason is m.FinishReason.STOP

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.facts import LoadPlan
-from inferd.backends.messages import ChatMessage
+from inferd.backends.messages import ChatMessage, PrepareFailed, Tool, ToolUse
+from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.form import Form
 from inferd.daemon.node import prompter as prompters
@@ -56,6 +57,22 @@ async def test_a_form_that_cannot_be_followed_is_refused_by_its_field(prompter: 
     error = await failure(prompter.compile(Form("json_object")))
     assert (error.code, error.field) == (Code.UNSUPPORTED, "response_format")
     assert await prompter.prepare(prompt="x") == [ord("x")]
+
+
+async def test_tools_are_compiled_in_the_models_way(prompter: Prompter) -> None:
+    compiled = await prompter.compile_tools(ToolUse((Tool("f", "", ""),), "required"))
+    assert compiled.calls is not None
+    assert (compiled.grammar, compiled.calls.begin) == (call_text("f", "{}"), "<tool_call>")
+
+
+async def test_a_tool_at_fault_is_named(prompter: Prompter) -> None:
+    await prompter.prepare(prompt="x")
+    asking = asyncio.create_task(prompter.compile_tools(ToolUse((Tool("f", "", ""),))))
+    await asyncio.sleep(0)
+    (ticket,) = prompter._pending
+    prompter._receive(PrepareFailed(ticket, "grammar", "it is bad", "tools[0].parameters"))
+    error = await failure(asking)
+    assert (error.code, error.field, error.message) == (Code.INVALID, "tools[0].parameters", "m: it is bad")
 
 
 async def test_many_prompts_go_through_one_helper(prompter: Prompter, ledger: Ledger) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferd.backends.messages import ChatMessage
+from inferd.backends.messages import ChatMessage, FinishReason, Tool, ToolUse
+from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code
-from inferd.tests.daemon.node.house import House, failure, finished, read
+from inferd.daemon.node.stream import Text
+from inferd.tests.daemon.node.house import House, failure, finished, read, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Open = Callable[..., House]
+
+TOOL = Tool("f", "does it", "")
 
 
 async def test_a_chat_and_a_plain_prompt_are_read_beside_the_engine(house: House) -> None:
@@ -56,3 +61,28 @@ async def test_half_a_pair_of_surrogates_harms_nobody_else(house: House) -> None
     error = await failure(read(house.submit(None, messages=[ChatMessage("user", "\ud800")])))
     assert error.code in (Code.INVALID, Code.INTERNAL)
     assert await house.answer()
+
+
+def asked(said: str, choice: str = "auto") -> dict[str, Any]:
+    order = f"fake:say={said.encode().hex()}"
+    return {"messages": [ChatMessage("user", order)], "tools": ToolUse((TOOL,), choice)}  # type: ignore[arg-type]
+
+
+async def test_tools_are_read_with_the_prompt_and_calls_found_in_the_answer(house: House) -> None:
+    stream = house.submit(None, **asked(call_text("f", '{"a": 1}') * 2))
+    events = await read(stream)
+    assert b"does it" in bytes(stream.job.prompt or ())
+    pieces = [piece for event in events if isinstance(event, Text) for piece in event.calls or ()]
+    starts = [piece for piece in pieces if piece.name]
+    assert [(piece.index, piece.name) for piece in starts] == [(0, "f"), (1, "f")]
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}", piece.id) for piece in starts)
+    assert starts[0].id != starts[1].id
+    assert "".join(piece.arguments for piece in pieces) == '{"a": 1}' * 2
+    assert finished(events).reason is FinishReason.TOOL_CALLS
+
+
+async def test_where_no_call_may_come_none_is_looked_for(house: House) -> None:
+    said = call_text("f", "{}")
+    events = await read(house.submit(None, **asked(said, "none")))
+    assert text(events) == said
+    assert finished(events).reason is FinishReason.STOP

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from inferd.backends.messages import SamplingParams, TokenLogprob
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Job, Priority, Request
+from inferd.daemon.domain.tools import CallPiece
 from inferd.daemon.node.stream import Queued, Resumed, Stream, Text
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ async def test_a_reader_waits_for_the_first_event() -> None:
     assert not taking.done()
     it.push(Resumed("x"))
     assert await taking == [Resumed("x")]
+
+
+async def test_calls_that_wait_are_joined() -> None:
+    it = stream()
+    it.push_text(0, "a", [0], None, [CallPiece(0, "i", "f", "{")])
+    it.push_text(1, "", [1], None, [CallPiece(0, arguments="}"), CallPiece(1, "j", "g")])
+    (event,) = await it.take()
+    assert event == Text(0, "a", [0, 1], None, [CallPiece(0, "i", "f", "{}"), CallPiece(1, "j", "g")])
 
 
 async def test_text_that_waits_is_joined() -> None:

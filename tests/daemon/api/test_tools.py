@@ -1,0 +1,93 @@
+"""Tools and calls on the wire: what arrives, what is refused by name, what goes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inferd.backends.messages import ChatMessage, Tool, ToolCall, ToolUse
+from inferd.daemon.api import wire
+from inferd.daemon.api.tools import to_call_deltas, to_message, to_tool_use
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.tools import CallPiece
+from inferd.protos import inferd_pb2 as pb
+
+MESSAGES = pb.Messages(messages=[pb.Message(role="user", content="hi")])
+F, G = pb.Tool(name="f", description="does", parameters="{}"), pb.Tool(name="g")
+
+
+def ask(**given: Any) -> pb.GenerateRequest:
+    fields: dict[str, Any] = {"model": "m", "messages": MESSAGES, "tools": [F, G]}
+    return pb.GenerateRequest(**fields | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("auto", "", True)),
+        ({"tool_choice": pb.ToolChoice(mode=pb.ToolChoice.AUTO)}, ("auto", "", True)),
+        ({"tool_choice": pb.ToolChoice(mode=pb.ToolChoice.NONE)}, ("none", "", True)),
+        ({"tool_choice": pb.ToolChoice(mode=pb.ToolChoice.REQUIRED)}, ("required", "", True)),
+        ({"tool_choice": pb.ToolChoice(function="g"), "parallel_tool_calls": False}, ("required", "g", False)),
+        ({"parallel_tool_calls": True, "response_format": pb.ResponseFormat(text=True)}, ("auto", "", True)),
+    ],
+)
+def test_the_tools_and_what_may_come_of_them(given: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    (request,) = wire.to_requests(ask(**given), "t")
+    use = request.tools
+    assert use == ToolUse((Tool("f", "does", "{}"), Tool("g", "", "")), *expected)
+    assert request.prompt_bytes == len("hi" + "does" + "{}")
+
+
+def test_without_tools_there_is_no_use() -> None:
+    assert to_tool_use(ask(tools=[])) is None
+    assert to_tool_use(ask(tools=[], tool_choice=pb.ToolChoice(mode=pb.ToolChoice.NONE))) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"tools": [], "tool_choice": pb.ToolChoice(mode=pb.ToolChoice.REQUIRED)}, "tool_choice"),
+        ({"tools": [], "tool_choice": pb.ToolChoice(function="f")}, "tool_choice"),
+        ({"tool_choice": pb.ToolChoice(function="unknown")}, "tool_choice"),
+        ({"tool_choice": pb.ToolChoice(function="")}, "tool_choice"),
+        ({"tool_choice": pb.ToolChoice(mode=9)}, "tool_choice"),  # type: ignore[arg-type]
+        ({"messages": None, "prompt": "p"}, "tools"),
+        ({"messages": None, "tokens": pb.Tokens(ids=[1])}, "tools"),
+        ({"response_format": pb.ResponseFormat(json_object=True)}, "response_format"),
+        ({"response_format": pb.ResponseFormat(json_schema="{}")}, "response_format"),
+        ({"response_format": pb.ResponseFormat(grammar='root ::= "a"')}, "response_format"),
+        ({"tools": [F, F]}, "tools[1].name"),
+        ({"tools": [G, pb.Tool(name="x", parameters="[")]}, "tools[1].parameters"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(InferdError) as caught:
+        wire.to_requests(ask(**given), "t")
+    assert (caught.value.code, caught.value.field) == (Code.INVALID, field)
+
+
+def test_messages_carry_calls_and_results() -> None:
+    call = pb.ToolCall(id="1", name="f", arguments="{}")
+    assert to_message(pb.Message(role="assistant", tool_calls=[call])) == ChatMessage(
+        "assistant", "", (ToolCall("1", "f", "{}"),)
+    )
+    assert to_message(pb.Message(role="tool", content="x", tool_call_id="1", name="f")) == ChatMessage(
+        "tool", "x", (), "1", "f"
+    )
+
+
+def test_bad_calls_of_earlier_turns_are_refused_wherever_messages_are_read() -> None:
+    bad = pb.Messages(messages=[pb.Message(role="user", tool_calls=[pb.ToolCall(name="f", arguments="{}")])])
+    with pytest.raises(InferdError) as caught:
+        wire.to_messages(bad)
+    assert caught.value.field == "messages[0].tool_calls"
+
+
+def test_pieces_go_back_as_they_are() -> None:
+    pieces = [CallPiece(0, "i", "f", "{"), CallPiece(0, arguments="}")]
+    assert to_call_deltas(pieces) == [
+        pb.ToolCallDelta(index=0, id="i", name="f", arguments="{"),
+        pb.ToolCallDelta(index=0, arguments="}"),
+    ]
