@@ -61,14 +61,14 @@ class AsyncClient:
     def generate(
         self,
         model: str,
-        prompt: str | Sequence[Mapping[str, str]] | Sequence[int],
+        prompt: str | Sequence[Mapping[str, Any]] | Sequence[int],
         **options: Unpack[GenerateOptions],
     ) -> AsyncGeneration:
         """Ask for an answer; see Client.generate. The request leaves when the answer is first read."""
         request = generate_request(model, prompt, options)
         return AsyncGeneration(self, lambda channel: stubs.InferenceStub(channel).Generate, request)
 
-    async def tokenize(self, model: str, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
+    async def tokenize(self, model: str, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
         """The model's tokens for a plain prompt or for a chat."""
         method = stubs.InferenceStub(self.channel()).Tokenize
         return list((await self._call(method, tokenize_request(model, prompt))).tokens)

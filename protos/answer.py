@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import inferd_pb2 as pb
 from .errors import InferdError
 
-FINISH_REASONS = {pb.STOP: "stop", pb.LENGTH: "length", pb.CANCELLED: "cancelled"}
+FINISH_REASONS = {pb.STOP: "stop", pb.LENGTH: "length", pb.CANCELLED: "cancelled", pb.TOOL_CALLS: "tool_calls"}
 
 
 @dataclass(slots=True)
@@ -16,6 +17,25 @@ class Logprob:
     logprob: float
     text: str
     top: list[Logprob] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call: `index` in the answer; id and name come with its first piece."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """A call that the model made; `arguments` is JSON text, whole once the answer has ended well."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(slots=True)
@@ -27,6 +47,7 @@ class Delta:
     index: int
     choice: int
     logprobs: list[Logprob]
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +97,12 @@ class Answer:
         self.resumed = 0  # times it was moved or restarted without losing a token
         self.endings: dict[int, Ending] = {}  # by choice
         self._text: dict[int, list[str]] = {}
+        self._calls: dict[int, dict[int, ToolCall]] = {}  # by choice and index
         self._cancelled = False
 
     @property
     def finish_reason(self) -> str | None:
-        """stop, length or cancelled; None while it runs. Of the first choice, if there are several."""
+        """stop, length, tool_calls or cancelled; None while it runs. Of the first choice, if there are several."""
         ending = self._first_ending()
         return ending.finish_reason if ending else "cancelled" if self._cancelled else None
 
@@ -102,6 +124,22 @@ class Answer:
         """What has been received and read of one choice."""
         return "".join(self._text.get(choice, ()))
 
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """What has been received and read of the first choice's calls."""
+        return self.tool_calls_so_far()
+
+    def tool_calls_so_far(self, choice: int = 0) -> list[ToolCall]:
+        """What has been received and read of one choice's calls."""
+        return list(self._calls.get(choice, {}).values())
+
+    def message(self, choice: int = 0) -> dict[str, Any]:
+        """The answer as the next message of the chat that it belongs to."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text_so_far(choice)}
+        if calls := self.tool_calls_so_far(choice):
+            message["tool_calls"] = calls
+        return message
+
     def take(self, event: pb.GenerateResponse) -> Delta | None:
         """Move by one event; a delta comes back as such."""
         return _delta(event.delta) if self.note(event) else None
@@ -113,6 +151,8 @@ class Answer:
             delta = event.delta
             if text := delta.text:
                 self._text.setdefault(delta.choice, []).append(text)
+            if delta.tool_calls:
+                self._on_calls(delta)
             return True
         if kind == "queued":
             self.request_id = event.queued.request_id or self.request_id
@@ -159,13 +199,20 @@ class Answer:
             ),
         )
 
+    def _on_calls(self, delta: pb.Delta) -> None:
+        calls = self._calls.setdefault(delta.choice, {})
+        for piece in delta.tool_calls:
+            call = calls.setdefault(piece.index, ToolCall(piece.id, piece.name, ""))
+            call.arguments += piece.arguments
+
     def _first_ending(self) -> Ending | None:
         return self.endings[min(self.endings)] if self.endings else None
 
 
 def _delta(wire: pb.Delta) -> Delta:
     logprobs = [_logprob(entry) for entry in wire.logprobs] if wire.logprobs else []
-    return Delta(wire.text, list(wire.tokens), wire.index, wire.choice, logprobs)
+    calls = [ToolCallDelta(c.index, c.id, c.name, c.arguments) for c in wire.tool_calls] if wire.tool_calls else []
+    return Delta(wire.text, list(wire.tokens), wire.index, wire.choice, logprobs, calls)
 
 
 def _logprob(wire: pb.Logprob) -> Logprob:

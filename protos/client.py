@@ -70,7 +70,7 @@ class Client:
     def generate(
         self,
         model: str,
-        prompt: str | Sequence[Mapping[str, str]] | Sequence[int],
+        prompt: str | Sequence[Mapping[str, Any]] | Sequence[int],
         **options: Unpack[GenerateOptions],
     ) -> Generation:
         """Ask for an answer: to a str (one user message), a chat (a list of messages) or token ids.
@@ -79,7 +79,7 @@ class Client:
         """
         return Generation(self, self._inference.Generate, generate_request(model, prompt, options))
 
-    def tokenize(self, model: str, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
+    def tokenize(self, model: str, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
         """The model's tokens for a plain prompt or for a chat."""
         return list(self._call(self._inference.Tokenize, tokenize_request(model, prompt)).tokens)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from . import inferd_pb2 as pb
+from .compose_tools import json_text, set_tool_choice, set_tools, to_message
 from .errors import InferdError
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class GenerateOptions(TypedDict, total=False):
     n: int | None
     stop: str | Sequence[str] | None
     response_format: str | Mapping[str, Any] | None  # text, json_object, {"json_schema": ...}, {"grammar": ...}
-    tools: Sequence[Mapping[str, Any]] | None  # {"name", "description", "parameters"} each
+    tools: Sequence[Mapping[str, Any]] | None  # {"name", "description", "parameters"} each, or as OpenAI has them
+    tool_choice: str | Mapping[str, Any] | None  # auto, none, required, or {"function": name}
+    parallel_tool_calls: bool | None
     priority: str | None  # interactive, normal, batch
     deadline_ms: int | None
     session_id: str | None
@@ -46,7 +48,9 @@ class GenerateOptions(TypedDict, total=False):
 
 SPECIAL: dict[str, Callable[[pb.GenerateRequest, Any], None]]  # at the end: options that are not one scalar
 SAMPLING = frozenset(pb.Sampling.DESCRIPTOR.fields_by_name) - {"logit_bias"}
-PLAIN = frozenset({"max_tokens", "deadline_ms", "session_id", "run_id", "supersede_key", "request_id"})
+PLAIN = frozenset(
+    {"max_tokens", "deadline_ms", "session_id", "run_id", "supersede_key", "request_id", "parallel_tool_calls"}
+)
 
 
 def generate_request(model: str, prompt: Any, options: GenerateOptions) -> pb.GenerateRequest:
@@ -104,8 +108,8 @@ def _set_input(request: pb.GenerateRequest, prompt: Any, *, raw: bool, system: s
     request.messages.messages.extend(_messages(prompt))
 
 
-def _messages(prompt: Iterable[Mapping[str, str]]) -> list[pb.Message]:
-    return [pb.Message(role=message["role"], content=message["content"]) for message in prompt]
+def _messages(prompt: Iterable[Mapping[str, Any]]) -> list[pb.Message]:
+    return [to_message(message) for message in prompt]
 
 
 def _set_stop(request: pb.GenerateRequest, stop: str | Sequence[str]) -> None:
@@ -132,21 +136,11 @@ def _set_response_format(request: pb.GenerateRequest, wanted: str | Mapping[str,
         return
     ((kind, value),) = wanted.items()
     if kind == "json_schema":
-        form.json_schema = _json_text(value)
+        form.json_schema = json_text(value)
     elif kind == "grammar":
         form.grammar = value
     else:
         raise ValueError(f"it must be json_schema or grammar, not {kind!r}")
-
-
-def _set_tools(request: pb.GenerateRequest, tools: Sequence[Mapping[str, Any]]) -> None:
-    for tool in tools:
-        parameters = _json_text(tool.get("parameters", {}))
-        request.tools.add(name=tool["name"], description=tool.get("description", ""), parameters=parameters)
-
-
-def _json_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 SPECIAL = {
@@ -154,7 +148,8 @@ SPECIAL = {
     "priority": _set_priority,
     "logit_bias": _set_logit_bias,
     "response_format": _set_response_format,
-    "tools": _set_tools,
+    "tools": set_tools,
+    "tool_choice": set_tool_choice,
 }
 
 

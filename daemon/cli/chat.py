@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...protos.errors import InferdError
 from .common import show_error
@@ -28,7 +28,7 @@ class Chat:
         self._model = model
         self._options = options.copy()
         self._stats = stats
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
 
     def loop(self, ask: Callable[[str], str] = input) -> None:
         """Talk until the user leaves."""
@@ -65,7 +65,7 @@ class Chat:
     def say(self, line: str) -> None:
         """Send one message and print the answer. One that failed leaves no trace in the history."""
         asked = {"role": "user", "content": line}
-        prompt: str | list[dict[str, str]] = line if self._options.get("raw") else [*self.messages, asked]
+        prompt: str | list[dict[str, Any]] = line if self._options.get("raw") else [*self.messages, asked]
         try:
             generation = self._client.generate(self._model, prompt, **self._options)
             try:
@@ -76,8 +76,8 @@ class Chat:
             show_error(error)
             return
         # What was said before Ctrl-C is part of the conversation.
-        if text := generation.text_so_far():
-            self.messages += [asked, {"role": "assistant", "content": text}]
+        if generation.text_so_far() or generation.tool_calls:
+            self.messages += [asked, generation.message()]
         if self._stats:
             print_stats(generation)
 

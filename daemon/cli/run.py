@@ -1,5 +1,6 @@
 """`inferd run`: one answer to stdout, or a chat when nobody says what to answer."""
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
@@ -37,6 +38,12 @@ Schema = Annotated[
 Grammar = Annotated[
     typer.FileText | None, typer.Option("--grammar", metavar="FILE", help="Have the answer follow this GBNF grammar.")
 ]
+Tools = Annotated[
+    typer.FileText | None, typer.Option("--tools", metavar="FILE", help="JSON: a list of functions that it may call.")
+]
+ToolChoice = Annotated[
+    str | None, typer.Option("--tool-choice", metavar="C", help="auto, none, required, or a function's name.")
+]
 Deadline = Annotated[int | None, typer.Option(metavar="MS", help="Give up after so many milliseconds.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")]
 
@@ -59,6 +66,8 @@ def run(
     json_object: JsonObject = False,
     schema: Schema = None,
     grammar: Grammar = None,
+    tools: Tools = None,
+    tool_choice: ToolChoice = None,
     deadline_ms: Deadline = None,
     stats: Stats = False,
     address: Address = None,
@@ -69,6 +78,8 @@ def run(
         "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "seed": seed, "stop": stop, "priority": priority, "session_id": session, "deadline_ms": deadline_ms,
         "raw": raw, "system": system, "response_format": response_format(json_object, schema, grammar),
+        "tools": read_tools(tools),
+        "tool_choice": tool_choice if tool_choice in (None, "auto", "none", "required") else {"function": tool_choice},
     }  # fmt: skip
     text = read_prompt(prompt, sys.stdin, as_json=as_json)
     with connect(address) as client:
@@ -91,6 +102,19 @@ def response_format(json_object: bool, schema: TextIO | None, grammar: TextIO | 
     return "json_object" if json_object else None
 
 
+def read_tools(file: TextIO | None) -> "list[Any] | None":
+    """A list of tools, as Client.generate takes them."""
+    if file is None:
+        return None
+    try:
+        tools = json.loads(file.read())
+    except ValueError as error:
+        end(USAGE, f"--tools: this is not JSON: {error}")
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        end(USAGE, "--tools: there must be a list of objects")
+    return tools
+
+
 def read_prompt(prompt: str | None, stdin: TextIO, *, as_json: bool) -> str | None:
     """The text to answer; None asks for a chat."""
     if prompt is None and stdin.isatty():
@@ -110,7 +134,8 @@ def one_shot(
     generation = client.generate(model, text, **options)
     print_answer(generation, Waiting(client, model), silent=as_json)
     if as_json:
-        print_json(twin(generation))
+        calls = [fields_of(call, ("id", "name", "arguments")) for call in generation.tool_calls]
+        print_json(twin(generation) | ({"tool_calls": calls} if options.get("tools") else {}))
     if stats:
         print_stats(generation)
     if generation.finish_reason == "cancelled":
@@ -118,7 +143,7 @@ def one_shot(
 
 
 def print_answer(generation: "Generation", waiting: Waiting, *, silent: bool = False) -> None:
-    """Write each piece at once. A terminal does not get what it would obey; a pipe gets every byte."""
+    """Write each piece at once, and calls at the end. A terminal gets nothing that it would obey; a pipe every byte."""
     controls = CONTROLS if sys.stdout.isatty() else {}
     open_line = False
     try:
@@ -135,6 +160,8 @@ def print_answer(generation: "Generation", waiting: Waiting, *, silent: bool = F
         if open_line:
             sys.stdout.write("\n")
             sys.stdout.flush()
+    for call in () if silent else generation.tool_calls:
+        print(f"{call.name}({call.arguments.translate(controls)})")
 
 
 def twin(answer: "Answer") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inferd.protos import inferd_pb2 as pb
-from inferd.protos.answer import Answer, Logprob, Usage
+from inferd.protos.answer import Answer, Logprob, ToolCall, ToolCallDelta, Usage
 from inferd.protos.errors import InferdError
 
 
@@ -47,12 +47,33 @@ def test_logprobs_come_with_their_alternatives(answer: Answer) -> None:
     assert delta.logprobs == [Logprob(1, -1, "a", [Logprob(2, -2, "b")])]
 
 
-@pytest.mark.parametrize(("wire", "word"), [(pb.STOP, "stop"), (pb.LENGTH, "length"), (pb.CANCELLED, "cancelled")])
+@pytest.mark.parametrize(
+    ("wire", "word"),
+    [(pb.STOP, "stop"), (pb.LENGTH, "length"), (pb.CANCELLED, "cancelled"), (pb.TOOL_CALLS, "tool_calls")],
+)
 def test_finish_reasons(answer: Answer, steps: Any, wire: Any, word: Any) -> None:
     answer.take(steps.finished(3, wire))
     assert answer.finish_reason == word
     assert answer.usage == Usage(5, 2, 3)
     answer.check_complete()
+
+
+def test_calls_are_put_together_by_choice_and_index(answer: Answer) -> None:
+    def piece(index: int, choice: int = 0, **fields: str) -> list[ToolCallDelta]:
+        wire = pb.Delta(choice=choice, tool_calls=[pb.ToolCallDelta(index=index, **fields)])
+        delta = answer.take(pb.GenerateResponse(delta=wire))
+        assert delta is not None
+        return delta.tool_calls
+
+    assert answer.tool_calls == []
+    assert answer.message() == {"role": "assistant", "content": ""}
+    assert piece(0, id="a", name="f", arguments="{") == [ToolCallDelta(0, "a", "f", "{")]
+    piece(0, choice=1, id="x", name="g", arguments="{}")
+    piece(0, arguments="}")
+    piece(1, id="b", name="g")
+    assert answer.tool_calls == [ToolCall("a", "f", "{}"), ToolCall("b", "g", "")]
+    assert answer.tool_calls_so_far(1) == [ToolCall("x", "g", "{}")]
+    assert answer.message()["tool_calls"] == answer.tool_calls
 
 
 def test_an_event_of_a_later_daemon_is_passed_over(answer: Answer) -> None:

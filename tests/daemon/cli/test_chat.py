@@ -13,11 +13,10 @@ import pytest
 
 from inferd import Client
 from inferd.daemon.cli.chat import Chat
+from inferd.protos import inferd_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from inferd.protos import inferd_pb2 as pb
 
 
 def typing(*lines: str | type[BaseException]) -> Callable[[str], str]:
@@ -47,6 +46,17 @@ def test_the_history_goes_along(client: Client, daemon: Any, capsys: pytest.Capt
     Chat(client, "demo", {}).loop(typing("one", "", "two"))
     assert said(daemon.requests[1]) == [("user", "one"), ("assistant", "hello world"), ("user", "two")]
     assert capsys.readouterr().out == "hello world\nhello world\n\n"
+
+
+def test_a_call_is_shown_and_is_part_of_the_history(
+    client: Client, daemon: Any, steps: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = pb.ToolCallDelta(index=0, id="a", name="f", arguments="{}")
+    daemon.script = [steps.started(), pb.GenerateResponse(delta=pb.Delta(tool_calls=[call])), steps.finished()]
+    Chat(client, "demo", {"tools": [{"name": "f"}]}).loop(typing("one", "two"))
+    history = daemon.requests[1].messages.messages
+    assert list(history[1].tool_calls) == [pb.ToolCall(id="a", name="f", arguments="{}")]
+    assert capsys.readouterr().out == "f({})\nf({})\n\n"
 
 
 def test_commands(client: Client, daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:

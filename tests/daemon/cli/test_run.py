@@ -72,6 +72,34 @@ def test_the_form_of_the_answer(inferd: Any, daemon: Any, tmp_path: Path) -> Non
     assert inferd("run", "demo", "hi", "--schema", str(tmp_path / "nowhere")).exit_code == 2
 
 
+def called(steps: Any) -> list[Any]:
+    call = pb.ToolCallDelta(index=0, id="a", name="f", arguments='{"x": "\x1b"}')
+    ends = steps.finished(reason=pb.TOOL_CALLS)
+    return [steps.started(), steps.delta("Hm."), pb.GenerateResponse(delta=pb.Delta(tool_calls=[call])), ends]
+
+
+def test_tools_and_their_calls(inferd: Any, daemon: Any, steps: Any, tmp_path: Path) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "f"}}]')
+    daemon.script = called(steps)
+    result = inferd("run", "demo", "hi", "--tools", str(tools), "--tool-choice", "required")
+    assert (result.exit_code, result.stdout) == (0, 'Hm.\nf({"x": "\x1b"})\n')
+    twin = json.loads(inferd("run", "demo", "hi", "--tools", str(tools), "--tool-choice", "f", "--json").stdout)
+    assert twin["tool_calls"] == [{"id": "a", "name": "f", "arguments": '{"x": "\x1b"}'}]
+    assert (twin["text"], twin["finish_reason"]) == ("Hm.", "tool_calls")
+    modes = [request.tool_choice for request in daemon.requests]
+    assert modes == [pb.ToolChoice(mode=pb.ToolChoice.REQUIRED), pb.ToolChoice(function="f")]
+    assert [tool.name for tool in daemon.requests[0].tools] == ["f"]
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]"])
+def test_a_file_without_tools_is_refused(inferd: Any, tmp_path: Path, text: str) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text(text)
+    result = inferd("run", "demo", "hi", "--tools", str(tools))
+    assert (result.exit_code, "--tools" in result.stderr) == (2, True)
+
+
 def test_guesses_that_were_right_are_in_the_stats(inferd: Any, daemon: Any, steps: Any) -> None:
     end = steps.finished()
     end.finished.timings.draft_n, end.finished.timings.draft_n_accepted = 9, 7
