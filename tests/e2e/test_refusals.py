@@ -59,6 +59,11 @@ def test_every_sampling_field_out_of_range_is_named(daemon: Daemon, name: str) -
         assert {"lowest", "highest"} <= set(error.details)
 
 
+def chat(**given: Any) -> pb.GenerateRequest:
+    messages = pb.Messages(messages=[pb.Message(role="user", content="x")])
+    return pb.GenerateRequest(model="small", messages=messages, **given)
+
+
 DEEP = "root ::= " + "(" * 60_000
 BAD: list[tuple[pb.GenerateRequest, str, str | None]] = [
     (ask("x", max_tokens=0), "invalid", "max_tokens"),
@@ -84,7 +89,9 @@ BAD: list[tuple[pb.GenerateRequest, str, str | None]] = [
     (ask("x", response_format=pb.ResponseFormat(json_object=True)), "unsupported", "response_format"),
     (ask("x", response_format=pb.ResponseFormat(json_schema="{")), "invalid", "response_format.json_schema"),
     (ask("x", response_format=pb.ResponseFormat(grammar=DEEP)), "invalid", "response_format.grammar"),
-    (ask("x", tools=[pb.Tool(name="t")]), "unsupported", "tools"),
+    (ask("x", tools=[pb.Tool(name="t")]), "invalid", "tools"),
+    (chat(tools=[pb.Tool(name="t"), pb.Tool(name="u", parameters='{"a":' * 9000)]), "invalid", "tools[1].parameters"),
+    (chat(tools=[pb.Tool(name="t")], tool_choice=pb.ToolChoice(function="u")), "invalid", "tool_choice"),
 ]
 
 
