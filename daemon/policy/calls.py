@@ -151,41 +151,32 @@ class CallParser:
         yield from self._read_arguments()
 
     def _read_object(self) -> Reading:
-        """An object with a name and arguments, in any order."""
-        name = early = ""  # `early`: arguments that come before the name
-        told = False
+        """An object of a name, arguments, and whatever else: in this order, as the grammar of calls has them."""
         yield from self._want("{")
-        while True:
-            if (yield from self._after_blanks()) != '"':
-                raise _NoCall
-            key = _string((yield from self._value()))
-            yield from self._want(":")
-            char = yield from self._after_blanks()
-            if key == self._syntax.arguments_key and name and not told:
-                if char != "{":
-                    raise _NoCall
-                self._tell(name)
-                told = True
-                yield from self._read_arguments()
-            else:
-                value = yield from self._value()
-                if key == self._syntax.name_key and not told:
-                    name = _string(value)
-                    if name not in self._names:
-                        raise _NoCall
-                elif key == self._syntax.arguments_key and not told:
-                    early = value
-            if name and early.startswith("{") and not told:
-                self._tell(name)
-                told = True
-                self._argue(early)
-                self.n_whole += 1
-            char = yield from self._after_blanks()
-            if char not in (",", "}") or (char == "}" and not told):
-                raise _NoCall
+        if (yield from self._key()) != self._syntax.name_key:
+            raise _NoCall
+        yield from self._after_blanks()
+        name = _string((yield from self._value()))
+        if name not in self._names:
+            raise _NoCall
+        yield from self._want(",")
+        if (yield from self._key()) != self._syntax.arguments_key or (yield from self._after_blanks()) != "{":
+            raise _NoCall
+        self._tell(name)
+        yield from self._read_arguments()
+        while (yield from self._after_blanks()) == ",":
             self._at += 1
-            if char == "}":
-                return
+            yield from self._key()
+            yield from self._after_blanks()
+            yield from self._value()
+        yield from self._want("}")
+
+    def _key(self) -> Looking:
+        if (yield from self._after_blanks()) != '"':
+            raise _NoCall
+        key = _string((yield from self._value()))
+        yield from self._want(":")
+        return key
 
     def _tell(self, name: str) -> None:
         """It is a call: none of what led to it is text."""

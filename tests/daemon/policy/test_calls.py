@@ -126,8 +126,8 @@ def test_text_flows_although_it_might_become_a_call() -> None:
 @pytest.mark.parametrize(
     ("answer", "text", "calls"),
     [
-        ('<tool_call>{"arguments": {"a": 1}, "name": "add"}</tool_call>', "", [("add", '{"a": 1}')]),
-        ('<tool_call>{"id": [1], "name": "add", "arguments": {}, "x": "}"}</tool_call>', "", [("add", "{}")]),
+        ('<tool_call>{"name": "add", "arguments": {}, "id": 7, "x": ["}"]}</tool_call>', "", [("add", "{}")]),
+        ('<tool_call>{"arguments": {"a": 1}, "name": "add"}</tool_call>', None, []),
         ('<tool_call>{"name": "add", "arguments": {}} so', " so", [("add", "{}")]),
         ('<tool_call>{"name": "add", "arguments": {}}</tool', "", [("add", "{}")]),
         ('<tool_call>{"name": "add", "arguments": {"a": 1', "", [("add", '{"a": 1')]),
@@ -149,7 +149,14 @@ def test_a_bare_call_is_the_whole_answer_or_none() -> None:
     call = '{"name": "add", "parameters": {"a": 1}}'
     assert parse(llama, f" {call}") == ("", [("add", '{"a": 1}')], 1)
     assert parse(llama, f"<|python_tag|>{call}") == ("", [("add", '{"a": 1}')], 1)
-    for text in (f"I call {call}", '{"city": "Oslo"}', ' {"name": "Ann", "parameters": {}}', "{", " "):
+    for text in (
+        f"I call {call}",
+        '{"city": "Oslo"}',
+        '{"parameters": {}, "name": "add"}',
+        ' {"name": "Ann", "parameters": {}}',
+        "{",
+        " ",
+    ):
         assert parse(llama, text) == (text, [], 0)
 
 
