@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 # What a schema says of an object beside its properties; where there is any, it alone says what else may come.
 OPEN = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
+# LEAD are the blanks that a bare call may have before it is seen to be one.
 TERMINALS = f"""
 TEXT: /(?s:.*)/
 W: /{WHITESPACE}/
-GAP: /[ \\n]{{0,2}}/
+LEAD: /[ \\t\\r\\n]{{0,20}}/
 ID: /[a-zA-Z0-9_-]{{1,64}}/
 """
 
@@ -53,10 +54,10 @@ def _start(syntax: CallSyntax, marker: Marker, *, at_once: bool, once: bool) -> 
     begin = _mark(syntax.begin, marker)
     if at_once:
         first = "block" if syntax.bare else f"{begin} block"
-        return [f"start: {first}" if once else f"start: {first} (GAP {first})*"]
+        return [f"start: {first}" if once else f"start: {first} (W {first})*"]
     ways = [begin] if marker(syntax.begin) is not None else []
     if syntax.bare:
-        ways.append("GAP")
+        ways.append("LEAD")
     else:
         ways.append("head")
     return [f"start: ({' | '.join(ways)}) block", f"head[lazy]: TEXT {json.dumps(syntax.begin)}"]
@@ -64,25 +65,26 @@ def _start(syntax: CallSyntax, marker: Marker, *, at_once: bool, once: bool) -> 
 
 def _block(syntax: CallSyntax, marker: Marker, *, single: bool) -> list[str]:
     """From after `begin` to `end`."""
-    end = f" GAP {_mark(syntax.end, marker)}" if syntax.end else ""
+    end = f" W {_mark(syntax.end, marker)}" if syntax.end else ""
     if syntax.split:
         return [f"block: call{end}"]
     if not syntax.listed:
-        return [f"block: GAP call{end}"]
+        return [f"block: W call{end}"]
     more = "" if single else ' (W "," W call)*'
-    return [f'block: GAP "[" W call{more} W "]"{end}']
+    return [f'block: W "[" W call{more} W "]"{end}']
 
 
 def _tool(i: int, tool: Tool, syntax: CallSyntax, marker: Marker) -> list[str]:
     arguments = f"a{i}: %json {json.dumps(_arguments(tool))}"
     if syntax.split:
         call_id = f" ({_mark(syntax.call_id, marker)} ID)?" if syntax.call_id else ""
-        return [f"t{i}: {json.dumps(tool.name)}{call_id} {_mark(syntax.split, marker)} GAP a{i}", arguments]
+        return [f"t{i}: {json.dumps(tool.name)}{call_id} {_mark(syntax.split, marker)} W a{i}", arguments]
+    lead = "LEAD" if syntax.bare else "W"
     name, key, its_arguments = (json.dumps(json.dumps(s)) for s in (tool.name, syntax.name_key, syntax.arguments_key))
     call_id = rf' (W "," W {json.dumps(json.dumps(syntax.id_key))} W ":" W "\"" ID "\"")?' if syntax.id_key else ""
     return [
         f't{i}: OPEN{i} a{i}{call_id} W "}}"',
-        f'OPEN{i}: "{{" W {key} W ":" W {name} W "," W {its_arguments} W ":" W',
+        f'OPEN{i}: "{{" {lead} {key} {lead} ":" W {name} W "," W {its_arguments} W ":" W',
         arguments,
     ]
 
