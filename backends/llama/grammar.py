@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .vocab import Vocab
 
 MAX_KEPT = 32  # compiled grammars
+MAX_KEPT_CHARS = 2**20  # of their texts: large ones take up to 150 bytes each once they are compiled
 MAX_STATES = 25_000  # of a lexer, at up to 2 kB
 # One blank, or a new line with its indentation: else a weak model may go on with blanks for ever.
 WHITESPACE = r"( |\n[ \t]{0,40})?"
@@ -59,9 +60,9 @@ def check_schema(schema: dict[str, Any], field: str) -> None:
     from llguidance import LLMatcher
 
     try:
-        _valid(LLMatcher.grammar_from_json_schema(schema))
-    except GrammarError as error:
-        raise GrammarError(f"{field}: {error}", field=field) from None
+        _valid(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
+    except (GrammarError, ValueError) as error:  # half a pair of surrogates is no error of a schema, but of a value
+        raise GrammarError(f"{field}: {_one_line(str(error))}", field=field) from None
 
 
 def _valid(made: str) -> str:
@@ -119,9 +120,13 @@ class Grammars:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self) -> None:
-        """The one that was asked for least lately, but none that somebody still waits for."""
-        if len(self._made) > MAX_KEPT and (old := next((g for g, m in self._made.items() if m.done()), None)):
-            del self._made[old]
+        """Those that were asked for least lately, but none that somebody still waits for."""
+        n_chars = sum(map(len, self._made))
+        for grammar in [grammar for grammar, made in self._made.items() if made.done()]:
+            if len(self._made) <= MAX_KEPT and n_chars <= MAX_KEPT_CHARS:
+                return
+            n_chars -= len(grammar)
+            del self._made[grammar]
 
     def _compile(self, grammar: str) -> Any:
         from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper

@@ -28,7 +28,7 @@ class LlamaTokenizer:
         source = model.chat_template()
         bos, eos = (self._vocab.text(token) for token in (self._vocab.bos, self._vocab.eos))
         self._translate = lru_cache(maxsize=64)(translate)
-        self.compile_tools = lru_cache(maxsize=64)(self._compile_tools)
+        self.compile_tools = lru_cache(maxsize=16)(self._compile_tools)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int] | None:

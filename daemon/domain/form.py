@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Code, InferdError
 
@@ -51,7 +51,7 @@ def check_json(text: str, field: str) -> dict[str, Any]:
     """The JSON object of a field, parsed only when it is within the limits. Raises INVALID."""
     _bare("json_schema", text, field)
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise _invalid(field, f"is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -68,6 +68,10 @@ def _bare(kind: FormatKind, text: str, field: str) -> str:
     if _too_deep(bare):
         raise _invalid(field, f"takes at most {MAX_NESTING} levels of nesting", MAX_NESTING)
     return bare
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
 
 
 def _too_deep(text: str) -> bool:

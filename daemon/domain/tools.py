@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FIELD = "tools"
 MAX_TOOLS, MAX_CALLS = 128, 128
 MAX_DESCRIPTION_BYTES = 16 * 1024
-MAX_TOOLS_BYTES = 512 * 1024  # of all descriptions and parameters together
+MAX_TOOLS_BYTES = 256 * 1024  # of all descriptions and parameters together
 MAX_CALL_ID_CHARS = 128
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
 

@@ -225,7 +225,7 @@ def ask(real: Daemon, seed: int, model: str = "qwen") -> Generation:
     begin = real.client.tokenize(model, "<tool_call>")
     assert len(begin) == 1
     return real.client.generate(
-        model, "Weather?", tools=[WEATHER], logit_bias={begin[0]: 4.0}, temperature=1.0, seed=seed, max_tokens=300,
+        model, "Weather?", tools=[WEATHER], logit_bias={begin[0]: 4.0}, temperature=1.0, seed=seed, max_tokens=1200,
         ignore_eos=True,
     )  # fmt: skip
 

@@ -129,6 +129,21 @@ def test_a_schema_that_nothing_can_be_made_of_is_refused_by_its_place() -> None:
     translate_tools(ToolUse((STOP, bad), "required", "stop"), SYNTAXES["mistral"], lambda mark: None)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        '{"properties": 5}', '{"properties": {"a": 5}}', '{"required": 5, "properties": {}}',
+        '{"additionalProperties": false, "required": ["a"]}', '{"properties": {"a": {"const": "\\ud800"}}}',
+        '{"properties": {"a": {"$ref": "https://example.com/schema"}}}', '{"properties": {"a": {"pattern": "("}}}',
+    ],
+)  # fmt: skip
+def test_odd_schemas_are_refused_in_one_line(parameters: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        translate_tools(ToolUse((Tool("f", "", parameters),)), SYNTAXES["mistral"], lambda mark: None)
+    assert caught.value.field == "tools[0].parameters"
+    assert "\n" not in str(caught.value)
+
+
 def test_keywords_that_no_grammar_can_follow_are_left_to_the_tool() -> None:
     odd = Tool("odd", "", '{"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}}')
     assert translate_tools(ToolUse((odd,)), SYNTAXES["mistral"], lambda mark: None)[0]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.backends.engine import GrammarError
-from inferd.backends.llama.grammar import MAX_KEPT, Grammar, translate
+from inferd.backends.llama import grammar as grammar_room
+from inferd.backends.llama.grammar import MAX_KEPT, Grammar, Grammars, translate
 from inferd.backends.llama.loading import load
 from inferd.backends.messages import Finished, FinishReason
 
@@ -161,6 +162,16 @@ def test_a_grammar_that_is_made_for_others_is_not_dropped_while_it_waits(tiny_mo
     assert [heard[f"j{i}"].text for i in range(len(asked_for))] == [f"{i}x" for i in range(len(asked_for))]
     assert len(engine._grammars._made) <= MAX_KEPT + 8
     engine.close()
+
+
+def test_large_grammars_are_kept_by_their_size(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars = Grammars(engine._vocab)
+    made = [translate("grammar", f'root ::= "{i}"') for i in range(6)]
+    monkeypatch.setattr(grammar_room, "MAX_KEPT_CHARS", len(made[0]) * 3)
+    for one in made:
+        assert grammars.ready(one, 10)
+    assert list(grammars._made) == made[-3:]
+    grammars.close()
 
 
 def test_a_library_that_panics_fails_the_request_alone(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:

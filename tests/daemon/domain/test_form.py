@@ -82,7 +82,7 @@ def test_any_text_is_taken_or_refused(text: str) -> None:
 
 def test_json_of_any_field_has_the_same_limits() -> None:
     assert check_json('{"a": [1]}', "x") == {"a": [1]}
-    for text in ("{", "[]", '{"a":' * 129 + "1" + "}" * 129, " " * (MAX_FORM_BYTES + 1)):
+    for text in ("{", "[]", '{"a": NaN}', '{"a":' * 129 + "1" + "}" * 129, " " * (MAX_FORM_BYTES + 1)):
         with pytest.raises(InferdError) as caught:
             check_json(text, "tools[3].parameters")
         assert (caught.value.code, caught.value.field) == (Code.INVALID, "tools[3].parameters")

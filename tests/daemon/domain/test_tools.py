@@ -36,7 +36,7 @@ def many(n: int, **fields: str) -> tuple[Tool, ...]:
 def test_what_is_within_the_limits_passes_as_it_is() -> None:
     use = ToolUse((tool("a-Z_09" + "x" * 58), *many(MAX_TOOLS - 1, parameters="")), "required", "f3")
     assert check_tool_use(use) is use
-    nested = '{"type":' * 0 + '{"a":' * MAX_NESTING + "1" + "}" * MAX_NESTING
+    nested = '{"a":' * MAX_NESTING + "1" + "}" * MAX_NESTING
     assert check_tool_use(ToolUse((tool(parameters=nested),)))
 
 
