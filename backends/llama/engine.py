@@ -11,6 +11,7 @@ from .batch import apart, flowing, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
 from .draw import draw, over
 from .grammar import Grammars
+from .guess import Guesser
 from .lookup import Lookup
 from .pace import BLOCK, Pace
 from .sampling import Sampler
@@ -45,6 +46,7 @@ class LlamaEngine:
         self._scratch = plan.n_slots
         self._events: list[Event] = []
         self._pace = Pace()
+        self._guesser = Guesser(plan, self._n_ctx, self._pace)
         self._grammars = Grammars(model.vocab)
         self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
         self._prefill_tokens = self._decode_tokens = self._steps = 0
@@ -191,7 +193,7 @@ class LlamaEngine:
         if no_prompts:
             by_rank = in_turn(self._running)
             if self._plan.n_draft:
-                self._guess(by_rank)
+                self._guesser.guess(by_rank)
         else:
             for i, s in enumerate(self._running):
                 if s.leader is not None and (s.leader.n_computed >= s.n_shared or s.leader not in self._running):
@@ -210,18 +212,6 @@ class LlamaEngine:
         if unified and prompts and self._pace.pads(call.n_rows, call.n_attended):
             call.n_padding = BLOCK - call.n_rows
         return call
-
-    def _guess(self, sequences: list[Sequence]) -> None:
-        """What may follow is computed, too, where no prompt waits and it pays."""
-        n_rows = len(sequences)
-        n_left = self._plan.n_draft if self._plan.numerics == "fast" else min(self._plan.n_draft, BLOCK - 1 - n_rows)
-        for s in sequences:
-            if s.lookup is not None:
-                n_most = min(n_left, self._n_ctx - len(s.tokens), s.submit.params.max_tokens - s.n_completion - 1)
-                s.draft = s.lookup.draft(s.tokens, n_rows, n_most, self._pace.flow_rows_ms)
-                if s.grammar is not None and len(forced := s.grammar.forced()[: max(0, n_most)]) > len(s.draft):
-                    s.draft = forced
-                n_rows, n_left = n_rows + len(s.draft), n_left - len(s.draft)
 
     def _budget_ms(self) -> float | None:
         """What a step may take for the sake of the answers that flow; None when none does."""
