@@ -60,6 +60,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     flash_attention: bool | None = None  # None lets llama.cpp decide
     numerics: Numerics = "fast"
     n_draft: int = 0  # guessed tokens that one step may compute on top of those that are due; 0: no speculation
+    draft: ModelFacts | None = None  # the smaller model that guesses, in the same process on the same devices
     prefix_caching: bool = True  # requests that begin alike share what is computed
     cache_bytes: int = 0  # of host RAM, for computed prompts whose KV cells are gone
     use_mmap: bool = True

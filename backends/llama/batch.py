@@ -15,6 +15,7 @@ from .pace import BLOCK
 if TYPE_CHECKING:
     from collections.abc import Sequence as Many
 
+    from .pace import Pace
     from .sequence import Sequence
 
 APART_CELLS = 768
@@ -63,6 +64,15 @@ def flowing(sequences: Many[Sequence]) -> list[Sequence]:
 def apart(sequences: Many[Sequence]) -> bool:
     """Rows of one call look at each other's cells, if only to find them masked: whether prompts stay out of it."""
     return sum(s.n_computed for s in sequences if s.decoding) > APART_CELLS
+
+
+def budget_ms(running: Many[Sequence], pace: Pace) -> float | None:
+    """What a step may take for the sake of the answers that flow; None when none does."""
+    limits_ms = [s.submit.itl_target_ms for s in flowing(running)]
+    if not limits_ms:
+        return None
+    apart_ms = pace.flow_ms if apart(running) else None
+    return min(limit_ms or pace.stall_ms() for limit_ms in limits_ms) - (apart_ms or 0.0)
 
 
 def in_turn(running: Many[Sequence]) -> list[Sequence]:

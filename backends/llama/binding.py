@@ -219,7 +219,7 @@ class Context:
         self.n_ctx_seq: int = c.llama_n_ctx_seq(self._ctx)
         self.n_cells: int = c.llama_n_ctx(self._ctx)
         self.n_seqs = shape.n_seqs
-        self.batch = Batch(shape.n_ubatch)
+        self.batch = Batch(min(shape.n_ubatch, c.llama_n_batch(self._ctx)))  # never more rows than cells
 
     def decode(self, unwanted: Callable[[], bool] | None = None) -> bool:
         """Compute the batch; False when there are no KV cells for it (nothing changed). Raises RuntimeError else.

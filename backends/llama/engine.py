@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..engine import GrammarError
 from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerStats
-from .batch import apart, flowing, in_turn, plan_exact, plan_fast
+from .batch import budget_ms, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
 from .draw import draw, over
 from .grammar import Grammars
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..messages import Event, Submit
     from .batch import Call
     from .binding import Context, Model
+    from .drafter import Drafter
     from .memory import Memory
 
 LISTEN_S = 0.02  # how often a long call looks for cancels
@@ -33,7 +34,15 @@ GRAMMAR_S = 0.02  # how long an idle engine waits for a grammar before it listen
 class LlamaEngine:
     """One model, one context, one thread; keeps the promise of ../engine.py."""
 
-    def __init__(self, plan: LoadPlan, model: Model, context: Context, memory: Memory, load_ms: float) -> None:
+    def __init__(
+        self,
+        plan: LoadPlan,
+        model: Model,
+        context: Context,
+        memory: Memory,
+        load_ms: float,
+        drafter: Drafter | None = None,
+    ) -> None:
         self._plan = plan
         self._model = model
         self._vocab = model.vocab
@@ -46,7 +55,7 @@ class LlamaEngine:
         self._scratch = plan.n_slots
         self._events: list[Event] = []
         self._pace = Pace()
-        self._guesser = Guesser(plan, self._n_ctx, self._pace)
+        self._guesser = Guesser(plan, self._n_ctx, self._pace, drafter)
         self._grammars = Grammars(model.vocab)
         self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
         self._prefill_tokens = self._decode_tokens = self._steps = 0
@@ -88,6 +97,7 @@ class LlamaEngine:
     def use_threads(self, n_threads: int) -> None:
         if self._plan.numerics == "fast":  # attention adds up what its threads found: their number is in the last bits
             self._context.use_threads(n_threads)
+            self._guesser.use_threads(n_threads)
 
     def step(self, listen: Callable[[], bool] | None = None) -> list[Event]:
         start_s = time.perf_counter()
@@ -119,6 +129,7 @@ class LlamaEngine:
 
     def close(self) -> None:
         self._grammars.close()
+        self._guesser.close()
         self._context.close()
         self._model.close()
 
@@ -199,7 +210,7 @@ class LlamaEngine:
                 if s.leader is not None and (s.leader.n_computed >= s.n_shared or s.leader not in self._running):
                     self._memory.join(s, self._running[:i])
             by_rank = in_turn(self._running)
-            chunk = self._pace.chunk(n_rows_max, self._budget_ms())
+            chunk = self._pace.chunk(n_rows_max, budget_ms(self._running, self._pace))
         if self._plan.numerics == "exact":
             return plan_exact(by_rank, chunk)
         calls = plan_fast(by_rank, chunk, n_rows_max)
@@ -212,14 +223,6 @@ class LlamaEngine:
         if unified and prompts and self._pace.pads(call.n_rows, call.n_attended):
             call.n_padding = BLOCK - call.n_rows
         return call
-
-    def _budget_ms(self) -> float | None:
-        """What a step may take for the sake of the answers that flow; None when none does."""
-        limits_ms = [s.submit.itl_target_ms for s in flowing(self._running)]
-        if not limits_ms:
-            return None
-        apart_ms = self._pace.flow_ms if apart(self._running) else None
-        return min(limit_ms or self._pace.stall_ms() for limit_ms in limits_ms) - (apart_ms or 0.0)
 
     def _run(self, call: Call, listen: Callable[[], bool] | None) -> None:
         """Compute one call and draw a token for each sequence that is complete."""

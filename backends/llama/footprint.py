@@ -18,6 +18,7 @@ import msgspec
 
 from ..facts import HOST, Footprint, LoadPlan, ModelFacts
 from .gguf import LlamaFacts
+from .pair import draft_plan, together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,6 +57,16 @@ class _HostWeights(NamedTuple):
 
 def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     """Facts that are not ours (a test's, say) are priced by their file size alone."""
+    large = _alone(facts, plan)
+    if plan.draft is None:
+        return large
+    small = _alone(plan.draft, draft_plan(plan))
+    both = large.bytes_on.keys() & small.bytes_on.keys()
+    once_on = {pool: PROCESS_BYTES + LIBRARY_BYTES if pool == HOST else DEVICE_CONTEXT_BYTES for pool in both}
+    return together(large, small, once_on, LIBRARY_BYTES)
+
+
+def _alone(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     pools = _pools(facts.n_layers, plan)
     weights = _weights(facts, plan, pools)
     kv = _kv(facts, plan, pools)

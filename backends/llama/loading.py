@@ -10,15 +10,19 @@ import msgspec
 from ..engine import LoadError
 from .binding import BindingError, Context, ContextShape, Model
 from .cells import TEMP, Cells, ExactCells
+from .drafter import Drafter
 from .engine import LlamaEngine
 from .memory import Memory
 from .pace import BLOCK
+from .pair import draft_plan
 from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..facts import LoadPlan
+
+LARGE_PART = 0.9  # of what is loaded, where a small model is loaded, too
 
 
 def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
@@ -38,14 +42,14 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
             tensor_split=plan.tensor_split,
             use_mmap=plan.use_mmap,
             plain_kernels=exact,
-            progress=progress,
+            progress=progress if plan.draft is None else lambda fraction: progress(LARGE_PART * fraction),
         )
         if not model.is_generative:
             raise LoadError("unsupported", "only models that generate text are served")
         if exact and not model.keeps_all_cells:
             raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
         if model.is_recurrent:  # what was guessed wrong could not be taken back
-            plan = msgspec.structs.replace(plan, n_draft=0)
+            plan = msgspec.structs.replace(plan, n_draft=0, draft=None)
         context = Context(
             model,
             ContextShape(
@@ -66,7 +70,44 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
     _warm_up(context)
     context.use_threads(plan.n_threads)
     memory = _memory(plan, model, context)
-    return LlamaEngine(plan, model, context, memory, (time.perf_counter() - start_s) * 1e3)
+    drafter = None if plan.draft is None else _drafter(plan, model, progress)
+    return LlamaEngine(plan, model, context, memory, (time.perf_counter() - start_s) * 1e3, drafter)
+
+
+def _drafter(plan: LoadPlan, large: Model, progress: Callable[[float], None]) -> Drafter:
+    """The small model that guesses for the large one. Raises LoadError."""
+    small = draft_plan(plan)
+    try:
+        model = Model(
+            small.path,
+            n_gpu_layers=small.n_gpu_layers,
+            devices=small.device_names,
+            tensor_split=small.tensor_split,
+            use_mmap=small.use_mmap,
+            progress=lambda fraction: progress(LARGE_PART + (1 - LARGE_PART) * fraction),
+        )
+        if not model.is_generative or model.is_recurrent:
+            raise LoadError("unsupported", "draft_model: only models that generate text and can go back are of use")
+        if difference := large.vocab.difference(model.vocab):
+            raise LoadError("unsupported", f"draft_model: its vocabulary is not the model's: {difference}")
+        context = Context(
+            model,
+            ContextShape(
+                n_cells=small.kv_cells,
+                n_seqs=small.n_slots,
+                n_outputs=small.n_slots,
+                n_ubatch=max(small.n_ubatch, BLOCK, small.n_slots),
+                n_threads=max(1, small.n_threads // 4),
+                kv_type=small.kv_type,
+                unified=True,
+                flash_attention=small.flash_attention,
+            ),
+        )
+    except BindingError as error:
+        raise LoadError(error.fault, f"draft_model: {error}") from error
+    _warm_up(context)
+    context.use_threads(small.n_threads)
+    return Drafter(model, context, large.vocab)
 
 
 def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:

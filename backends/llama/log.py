@@ -35,8 +35,8 @@ class LlamaLog:
             name = f"{match[1]} {match[2]}"
             n_bytes = int(float(match[3]) * 2**20)
             self.buffers[name] = self.buffers.get(name, 0) + n_bytes
-        elif match := _DEVICE.search(line):
-            self.devices.append(f"{match[1]} ({match[2]})")
+        elif (match := _DEVICE.search(line)) and (device := f"{match[1]} ({match[2]})") not in self.devices:
+            self.devices.append(device)
 
     def fault(self) -> tuple[Fault, str]:
         """Whose fault a failed load is, and llama.cpp's own words for it, without paths."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .odds import GUESSES, PRIOR, Chance, how_many, learnt
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 N_GRAM = 3
-GUESSES = (1, 3, 7, 15)  # tokens; rows come in fours
-WORTH = 1.05  # how much faster it must be: what was measured is noisy
-_LEARN = 0.1  # the weight of the last token
-_PRIOR = 0.5
 
 
 class Lookup:
@@ -26,7 +24,8 @@ class Lookup:
         self._follows: dict[tuple[int, ...], int] = {}  # three tokens -> where the one after them stands
         self._n_seen = N_GRAM
         self._guess: list[int] = []
-        self._comes_true = _PRIOR
+        self._comes_true = PRIOR
+        self.rate = 0.0  # tokens/ms that are expected of the last guess
 
     def draft(self, tokens: Sequence[int], n_rows: int, n_most: int, cost_ms: Callable[[int], float]) -> list[int]:
         """The guess that is worth computing, often none.
@@ -37,14 +36,7 @@ class Lookup:
         if at is None:
             self._guess = []
             return []
-        n, best = 0, n_rows / cost_ms(n_rows)
-        for more in GUESSES:
-            if more > n_most:
-                break
-            p = self._comes_true
-            gained = p * (1 - p**more) / (1 - p) if p < 1 else more
-            if (rate := (n_rows + gained) / cost_ms(n_rows + more)) > best * WORTH:
-                n, best = more, rate
+        _, n, self.rate = how_many([Chance(self._comes_true, GUESSES[-1])], n_rows, n_most, cost_ms)
         guess: list[int] = []
         for i in range(at, at + max(n, 1)):  # what is repeated may reach into the guess itself
             guess.append(tokens[i] if i < len(tokens) else guess[i - len(tokens)])
@@ -53,8 +45,7 @@ class Lookup:
 
     def drawn(self, tokens: Sequence[int]) -> None:
         """What came in the place of the last guess."""
-        for guessed, token in zip(self._guess, tokens, strict=False):
-            self._comes_true += _LEARN * ((guessed == token) - self._comes_true)
+        self._comes_true = learnt(self._comes_true, self._guess, tokens)
         self._guess = []
 
     def _find(self, tokens: Sequence[int]) -> int | None:

@@ -41,6 +41,10 @@ class Pace:
             took_ms *= chunk / n_rows
             self.call_ms[chunk] = _OLD * self.call_ms.get(chunk, took_ms) + (1 - _OLD) * took_ms
 
+    def passed(self) -> None:
+        """A step went by without a call: what was measured of calls without prompts is older now."""
+        self._n_calls += 1
+
     def note_short(self, n_rows: int, n_attended: int, took_ms: float) -> None:
         """A call of fewer than 64 rows with prompts among them is over; one that looked at few cells says nothing."""
         whole_ms = self.predict_ms(BLOCK)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from ..messages import CallSyntax
 
+MAX_APART = 128  # tokens; of two vocabularies that are one the larger is padded (llama.cpp's own tolerance)
+FIRST_COMPARED = 5  # those before are spelled in many ways and mean the same
+
 
 class Vocab:
     """Tokens and their bytes."""
@@ -59,6 +62,26 @@ class Vocab:
         """How the vocabulary spells a token: "<|im_end|>"."""
         raw = None if token is None else c.llama_vocab_get_text(self._vocab, token)
         return raw.decode(errors="replace") if raw else ""
+
+    def difference(self, other: Vocab) -> str:
+        """Why a token there is not the same token here, or ''."""
+        if c.llama_vocab_type(self._vocab) != c.llama_vocab_type(other._vocab):
+            return "it is of another kind"
+        if abs(self.n_tokens - other.n_tokens) > MAX_APART:
+            return f"it has {other.n_tokens} tokens, not {self.n_tokens}"
+        for what, adds, token in (
+            ("BOS", c.llama_vocab_get_add_bos, c.llama_vocab_bos),
+            ("EOS", c.llama_vocab_get_add_eos, c.llama_vocab_eos),
+        ):
+            if adds(self._vocab) != adds(other._vocab):
+                return f"only one of them adds {what}"
+            if adds(self._vocab) and token(self._vocab) != token(other._vocab):
+                return f"{what} is token {token(other._vocab)}, not {token(self._vocab)}"
+        spelled, ours, theirs = c.llama_vocab_get_text, self._vocab, other._vocab
+        for token in range(FIRST_COMPARED, min(self.n_tokens, other.n_tokens)):
+            if spelled(ours, token) != spelled(theirs, token):
+                return f"token {token} is {other.text(token)[:32]!r}, not {self.text(token)[:32]!r}"
+        return ""
 
     def piece(self, token: int) -> bytes:
         """What a token adds to a text; control tokens add nothing."""

@@ -33,7 +33,8 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     numerics: Numerics | None = None
     prefix_caching: bool | None = None  # requests that begin alike share what is computed
     cache_bytes: Annotated[int, Meta(ge=0)] | None = None  # of host RAM, for computed prompts whose cells are gone
-    spec_type: Literal["none", "ngram-simple"] | None = None  # what guesses at tokens ahead, llama.cpp's names
+    spec_type: Literal["none", "ngram-simple", "draft-simple"] | None = None  # what guesses tokens, llama.cpp's names
+    draft_model: Annotated[str, Meta(min_length=1)] | None = None  # its name; guesses tokens of this one
     flash_attention: bool | None = None
     threads: Positive | None = None  # default: the physical cores this process may use
     ubatch_tokens: Annotated[int, Meta(ge=64, le=4096)] | None = None

@@ -16,7 +16,7 @@ from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
 from .deployment import LOADED, Deployment, place_name
-from .plans import Gpu, keep_alive_s, make_plans, options_for
+from .plans import Gpu, draft_of, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
 from .resident import Resident
 
@@ -63,22 +63,24 @@ class Fleet:
     def _look_up(self, name: str) -> Deployment:
         """What the disk says now; a model whose file was replaced while it was cold starts afresh."""
         node = self.node
-        entry = node.catalog.scan().get(name) if valid_name(name) else None
+        entries = node.catalog.scan()
+        entry = entries.get(name) if valid_name(name) else None
         if entry is None:
             raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
         if entry.facts is None:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
-        known, plans = self.deployments.get(name), self._plans(name, entry.facts)
-        devices = [plan.devices for plan in plans]
-        if known is not None and known.entry == entry and [r.plan.devices for r in known.residents.values()] == devices:
+        plans = self._plans(name, entry.facts, draft_of(name, node.config, entries))
+        known, where = self.deployments.get(name), [(plan.devices, plan.draft) for plan in plans]
+        old = [(r.plan.devices, r.plan.draft) for r in known.residents.values()] if known is not None else []
+        if known is not None and known.entry == entry and old == where:
             for resident in known.residents.values():
                 self._price(resident)
             return known
         return self._deploy(name, entry, plans)
 
-    def _plans(self, name: str, facts: ModelFacts) -> list[LoadPlan]:
+    def _plans(self, name: str, facts: ModelFacts, draft: ModelFacts | None) -> list[LoadPlan]:
         """As of now: GPUs are found only some seconds after the start, and may be lost."""
-        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus)
+        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus, draft)
 
     def _deploy(self, name: str, entry: Entry, plans: list[LoadPlan]) -> Deployment:
         """Nothing of an earlier one is alive."""
@@ -127,7 +129,7 @@ class Fleet:
             for resident in deployment.on(gone):
                 self._lose(resident)
             if all(resident.lost for resident in deployment.residents.values()):
-                for plan in self._plans(deployment.name, deployment.facts):
+                for plan in self._plans(deployment.name, deployment.facts, deployment.speaker.plan.draft):
                     self._settle_in(deployment, place_name(deployment.name, plan, 0), plan)
             for resident in deployment.on(gone):
                 if resident.model.state is ModelState.COLD:

@@ -135,6 +135,8 @@ def _smaller(resident: Resident, room: Mapping[str, int], known: Corrections) ->
     if plan.cache_bytes:
         yield "cache_bytes = 0", replace(plan, cache_bytes=0)
         plan = replace(plan, cache_bytes=0)
+    if plan.draft is not None:
+        yield 'spec_type = "ngram-simple"', replace(plan, draft=None)
     for n_cells in _halves(plan.kv_cells, plan.n_ctx):
         yield f"kv_cells = {n_cells}", replace(plan, kv_cells=n_cells)
     if plan.kv_type in ("f32", "f16", "bf16") and plan.flash_attention is not False:

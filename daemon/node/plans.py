@@ -10,12 +10,14 @@ import msgspec
 from ...backends import kinds
 from ...backends.facts import LoadPlan
 from ..domain.config import ModelOptions
+from ..domain.errors import Code, InferdError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...backends.facts import ModelFacts
     from ..domain.config import Config
+    from ..system.catalog import Entry
 
 DEFAULT_SLOTS = 8
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
@@ -42,8 +44,29 @@ class Gpu(NamedTuple):
     name: str = ""  # as the engine calls it
 
 
+def draft_of(name: str, config: Config, entries: Mapping[str, Entry]) -> ModelFacts | None:
+    """The smaller model that guesses the tokens of this one; None without one. Raises InferdError."""
+    options = options_for(name, config)
+    wanted, spec_type = options.draft_model, options.spec_type
+    if spec_type not in (None, "draft-simple") or (spec_type is None and wanted is None):
+        return None
+    if wanted is None:
+        raise InferdError(Code.MODEL_FAILED, f'{name}: spec_type = "draft-simple" needs a draft_model', field="model")
+    draft = entries.get(wanted)
+    if draft is None:
+        raise InferdError(Code.MODEL_FAILED, f"{name}: draft_model: there is no model {wanted[:128]!r}", field="model")
+    if draft.facts is None:
+        raise InferdError(Code.MODEL_CORRUPT, f"{name}: draft_model {wanted}: {draft.error}", field="model")
+    return draft.facts
+
+
 def make_plans(
-    name: str, facts: ModelFacts, config: Config, default_threads: int, gpus: Mapping[str, Gpu]
+    name: str,
+    facts: ModelFacts,
+    config: Config,
+    default_threads: int,
+    gpus: Mapping[str, Gpu],
+    draft: ModelFacts | None = None,
 ) -> list[LoadPlan]:
     """The ways in which the model may be loaded here; `gpus`: those that the engine can use, by device id.
 
@@ -52,7 +75,7 @@ def make_plans(
     """
 
     def over(devices: Sequence[str], n_layers: int | None = None) -> LoadPlan:
-        plan = make_plan(name, facts, config, default_threads, tuple(devices))
+        plan = make_plan(name, facts, config, default_threads, tuple(devices), draft)
         on = [gpus[device] for device in plan.devices]
         shares = [gpu.n_bytes / sum(gpu.n_bytes for gpu in on) for gpu in on] if len(on) > 1 else []
         return msgspec.structs.replace(
@@ -78,7 +101,12 @@ def make_plans(
 
 
 def make_plan(
-    name: str, facts: ModelFacts, config: Config, default_threads: int, gpus: tuple[str, ...] = ()
+    name: str,
+    facts: ModelFacts,
+    config: Config,
+    default_threads: int,
+    gpus: tuple[str, ...] = (),
+    draft: ModelFacts | None = None,
 ) -> LoadPlan:
     """How the model is to be loaded over these devices that the engine can offload to."""
     options = options_for(name, config)
@@ -101,6 +129,7 @@ def make_plan(
         flash_attention=options.flash_attention,
         numerics=options.numerics or "fast",
         n_draft=0 if options.spec_type == "none" or facts.recurrent else N_DRAFT,
+        draft=None if facts.recurrent or config.fake.enabled else draft,
         prefix_caching=options.prefix_caching is not False,
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
@@ -115,7 +144,7 @@ def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> in
     forgets = facts.recurrent or facts.sliding_window
     if plan.backend == "fake" or not plan.prefix_caching or plan.kv_layout != "unified" or forgets:
         return 0
-    kv_bytes = kinds.footprint(facts, plan).kv_bytes
+    kv_bytes = kinds.footprint(facts, msgspec.structs.replace(plan, draft=None)).kv_bytes
     return min(kv_bytes, DEFAULT_CACHE_BYTES) if options.cache_bytes is None else options.cache_bytes
 
 

@@ -51,6 +51,7 @@ class Shape:
     tied: bool = True
     sliding_window: int | None = None
     ring: int = 0  # not 0: a token is followed by the next one of its ring of so many, whatever came before
+    n_awake: int = 0  # not 0: only the first so many layers change anything, so a model of just those says the same
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -233,7 +234,7 @@ def _values(shape: Shape, name: str, dims: tuple[int, ...], kind: gguf.GGMLQuant
         middle, spread = (1.0, 0.05) if name.endswith("norm.weight") else (0.0, 0.1)
         middle = LOGIT_SPREAD / EMBEDDING_SPREAD if name == "output_norm.weight" else middle
         return (middle + spread * draw.standard_normal(dims, dtype=np.float32)).astype(np.float32)
-    if shape.ring and name.endswith(("attn_output.weight", "ffn_down.weight")):
+    if name.endswith(("attn_output.weight", "ffn_down.weight")) and (shape.ring or _sleeps(shape, name)):
         zeros: Array = quantize(np.zeros(dims, np.float32), kind)
         return zeros
     scale = (EMBEDDING_SPREAD if name in ("token_embd.weight", "output.weight") else 1.0) / np.sqrt(dims[1])
@@ -249,6 +250,10 @@ def _values(shape: Shape, name: str, dims: tuple[int, ...], kind: gguf.GGMLQuant
             part[:whole] = np.roll(part[:whole].reshape(-1, shape.ring, dims[1]), 1, axis=1).reshape(-1, dims[1])
         finished[row : row + n_rows] = quantize(part, kind)
     return finished
+
+
+def _sleeps(shape: Shape, name: str) -> bool:
+    return bool(shape.n_awake) and int(name.split(".")[1]) >= shape.n_awake
 
 
 def _write_q4_k_m(path: Path, shape: Shape, name: str) -> Path:

@@ -96,3 +96,16 @@ def test_q4_k_m_is_llama_cpps_own_mix(tmp_path: Path) -> None:
     assert kinds["token_embd.weight"] == "Q6_K"
     assert {kinds[f"blk.{i}.ffn_down.weight"] for i in range(4)} == {"Q4_K", "Q6_K"}
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.mark.llama
+def test_layers_that_sleep_change_nothing(tmp_path: Path) -> None:
+    from inferd.backends.llama.loading import load
+    from inferd.tests.backends.llama.engines import plan, run, submit
+
+    said = []
+    for shape in (replace(TINY, n_layer=5, n_awake=1), replace(TINY, n_layer=1)):
+        engine = load(plan(write_random_gguf(tmp_path / "m.gguf", shape), numerics="exact"), lambda _: None)
+        said.append(run(engine, submit("a", [7, 8, 9], max_tokens=50, temperature=0.7))["a"].tokens)
+        engine.close()
+    assert said[0] == said[1]

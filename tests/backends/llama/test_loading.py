@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.engine import LoadError
+from inferd.backends.kinds import read_facts
+from inferd.backends.llama.binding import Model
 from inferd.backends.llama.loading import load
+from inferd.tests.models.random_gguf import Shape, write_random_gguf
 
 from .engines import plan
 
@@ -63,3 +66,55 @@ def test_an_unreadable_progress_receiver_ends_the_load(tiny_model: Path) -> None
 
     with pytest.raises(BrokenPipeError):
         load(plan(tiny_model), gone)
+
+
+def test_a_small_model_is_loaded_beside_it(tiny_model: Path) -> None:
+    seen: list[float] = []
+    alone, both = (
+        load(plan(tiny_model), lambda _: None),
+        load(plan(tiny_model, n_draft=15, draft=read_facts(tiny_model)), seen.append),
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert both._guesser._drafter is not None
+    alone.close()
+    both.close()
+
+
+def test_a_small_model_with_other_words_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    other = write_random_gguf(tmp_path / "other.gguf", Shape(n_layer=1, n_vocab=600))
+    with pytest.raises(LoadError, match="draft_model: its vocabulary is not the model's: token 509 is") as error:
+        load(plan(tiny_model, n_draft=15, draft=read_facts(other)), lambda _: None)
+    assert error.value.code == "unsupported"
+
+
+def test_a_small_model_that_is_broken_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(tiny_model.read_bytes())
+    facts = read_facts(path)
+    path.write_bytes(tiny_model.read_bytes()[:5000])
+    with pytest.raises(LoadError, match=r"^draft_model: ") as error:
+        load(plan(tiny_model, n_draft=15, draft=facts), lambda _: None)
+    assert error.value.code == "corrupt"
+    assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize("which", ["large", "small"])
+def test_states_that_cannot_be_taken_back(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    """No file of such a model is made here; what llama.cpp says of it is."""
+    n_asked = 0
+
+    def is_recurrent(_: Model) -> bool:
+        nonlocal n_asked
+        n_asked += 1
+        return which == "large" or n_asked > 2
+
+    monkeypatch.setattr(Model, "is_recurrent", property(is_recurrent))
+    asked = plan(tiny_model, n_draft=15, draft=read_facts(tiny_model))
+    if which == "large":
+        engine = load(asked, lambda _: None)
+        assert engine._guesser._drafter is None
+        engine.close()
+    else:
+        with pytest.raises(LoadError, match="draft_model: only models"):
+            load(asked, lambda _: None)

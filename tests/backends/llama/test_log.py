@@ -28,7 +28,8 @@ def test_buffer_lines_become_bytes_and_add_up() -> None:
 
 def test_devices_are_named_as_llama_cpp_names_them() -> None:
     log = LlamaLog()
-    log.on_line(INFO, "x: using device CUDA0 (NVIDIA H100) (0000:01:00.0) - 80000 MiB free\n")
+    for _ in range(2):  # two models in one process
+        log.on_line(INFO, "x: using device CUDA0 (NVIDIA H100) (0000:01:00.0) - 80000 MiB free\n")
     assert log.devices == ["CUDA0 (NVIDIA H100)"]
 
 

@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.llama.lookup import GUESSES, N_GRAM, Lookup
+from inferd.backends.llama.lookup import N_GRAM, Lookup
+from inferd.backends.llama.odds import GUESSES
 
 
 def free(n_rows: int) -> float:

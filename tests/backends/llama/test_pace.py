@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.llama.pace import BLOCK, CHUNKS, STALL, Pace
+from inferd.backends.llama.pace import BLOCK, CHUNKS, DOUBT, STALL, Pace
 
 
 def measured(call_ms: dict[int, float], flow_ms: float | None = None) -> Pace:
@@ -110,3 +110,11 @@ def test_a_forecast_lies_within_what_was_measured_by_the_row(calls: list[tuple[i
     assert predicted_ms is not None
     assert min(row_ms) * 0.999 <= predicted_ms / n_rows <= max(row_ms) * 1.001
     assert set(pace.call_ms) <= set(CHUNKS)
+
+
+def test_what_was_measured_grows_old_while_nothing_is_called() -> None:
+    pace = Pace()
+    pace.note(1, 0, 10.0)
+    for _ in range(1000):
+        pace.passed()
+    assert pace.flow_rows_ms(1) == pytest.approx(10.0 * DOUBT**1000)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import llama_cpp.llama_cpp as c
 import pytest
 
 from inferd.backends.llama.binding import Model
 from inferd.backends.messages import CallSyntax
+from inferd.tests.models.random_gguf import Shape, write_random_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +76,40 @@ def test_markers_of_calls_are_spelled_in_answers_with_tools(model: Model) -> Non
     piece = vocab.spelling(CallSyntax(begin="<|im_start|>", end="no marker"))
     assert (piece(start), piece(end), piece(65)) == (b"<|im_start|>", b"", vocab.piece(65))
     assert vocab.spelling(None)(start) == b""
+
+
+def test_a_vocabulary_is_that_of_another_file_with_the_same_words(model: Model, tmp_path: Path) -> None:
+    other = Model(str(write_random_gguf(tmp_path / "m.gguf", Shape(n_layer=1, seed=9))), vocab_only=True)
+    assert model.vocab.difference(other.vocab) == other.vocab.difference(model.vocab) == ""
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("n_vocab", "difference"),
+    [(600, "token 509 is 'Ġ', not '<|endoftext|>'"), (700, "it has 700 tokens, not 512")],
+)
+def test_what_is_not_the_same_is_named(model: Model, tmp_path: Path, n_vocab: int, difference: str) -> None:
+    other = Model(str(write_random_gguf(tmp_path / "m.gguf", Shape(n_layer=1, n_vocab=n_vocab))), vocab_only=True)
+    said = model.vocab.difference(other.vocab)
+    assert said.split("'")[0] == difference.split("'")[0]
+    assert said.endswith(difference[-10:])
+    assert other.vocab.difference(model.vocab)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "difference"),
+    [
+        ("llama_vocab_type", "another kind"),
+        ("llama_vocab_get_add_bos", "only one of them adds BOS"),
+        ("llama_vocab_get_add_eos", "only one of them adds EOS"),
+    ],
+)
+def test_kinds_and_ends_count(
+    model: Model, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, function: str, difference: str
+) -> None:
+    other = Model(str(tiny_model), vocab_only=True)
+    real = getattr(c, function)
+    monkeypatch.setattr(c, function, lambda vocab: not real(vocab) if vocab == other.vocab._vocab else real(vocab))
+    assert difference in model.vocab.difference(other.vocab)
+    other.close()
