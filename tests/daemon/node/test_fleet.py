@@ -120,6 +120,13 @@ async def test_a_file_that_was_replaced_while_its_model_was_cold_is_read_again(
     assert house.resident() is after  # it is in use
 
 
+async def test_a_model_whose_draft_model_is_not_there_is_refused_and_says_so(open_house: Open) -> None:
+    house = open_house(options={"draft_model": "gamma"})
+    error = await load_failure(house)
+    assert error.code is Code.MODEL_FAILED
+    assert error.message == "alpha: draft_model: there is no model 'gamma'"
+
+
 async def test_gpus_that_are_found_later_are_used_by_the_next_load(house: House) -> None:
     assert house.resident().model.plan.devices == ()
     house.node.ledger.add_pool("gpu0", 8 * GIB, 0)

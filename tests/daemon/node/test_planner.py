@@ -92,6 +92,16 @@ async def test_the_smallest_change_comes_first(open_house: Open) -> None:
     ]
 
 
+async def test_without_the_model_that_guesses_is_cheaper_than_with_fewer_cells(open_house: Open) -> None:
+    resident = open_house().resident()
+    facts = resident.model.facts
+    plan = LoadPlan(backend="llama", path="", n_ctx=1024, n_slots=4, kv_cells=4096, n_threads=1, draft=facts)
+    resident.model.plan = plan
+    changes = list(_smaller(resident, {"host": 0}, Corrections()))
+    assert [change for change, _ in changes][:2] == ['spec_type = "ngram-simple"', "kv_cells = 2048"]
+    assert changes[0][1].draft is None
+
+
 def turns() -> Any:
     from inferd.daemon.domain.config import Turns
 

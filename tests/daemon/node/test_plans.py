@@ -10,18 +10,22 @@ from hypothesis import strategies as st
 from inferd.backends import kinds
 from inferd.backends.facts import ModelFacts
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
+from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node.plans import (
     CELL_STEP,
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_KEEP_ALIVE_S,
     DEFAULT_SLOTS,
     MAX_FULL_CONTEXTS,
+    N_DRAFT,
     Gpu,
+    draft_of,
     keep_alive_s,
     make_plan,
     make_plans,
     options_for,
 )
+from inferd.daemon.system.catalog import Entry
 
 GIB = 1 << 30
 FACTS = ModelFacts(
@@ -165,3 +169,62 @@ def test_the_keep_alive(given_s: float | None, expected_s: float) -> None:
 def test_a_model_with_exact_numerics_stays_on_the_processor_unless_the_operator_says_where_it_goes() -> None:
     assert where([24], ModelOptions(numerics="exact")) == [((), 0)]
     assert where([24], ModelOptions(numerics="exact", gpu_layers=-1)) == [(("gpu0",), -1)]
+
+
+# a model that guesses
+
+
+def entry(name: str, facts: ModelFacts | None = FACTS, error: str | None = None) -> Entry:
+    return Entry(name, facts, error, file_bytes=1, mtime_ns=1)
+
+
+SMALL = msgspec.structs.replace(FACTS, path="/small.gguf")
+ENTRIES = {"m": entry("m"), "small": entry("small", SMALL), "bad": entry("bad", None, "no tensors")}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (ModelOptions(), None),
+        (ModelOptions(draft_model="small"), SMALL),
+        (ModelOptions(draft_model="small", spec_type="draft-simple"), SMALL),
+        (ModelOptions(draft_model="small", spec_type="ngram-simple"), None),
+        (ModelOptions(draft_model="small", spec_type="none"), None),
+    ],
+)
+def test_the_config_names_the_model_that_guesses(options: ModelOptions, expected: ModelFacts | None) -> None:
+    assert draft_of("m", config(m=options), ENTRIES) == expected
+    assert draft_of("other", config(m=options), ENTRIES) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (ModelOptions(draft_model="none"), Code.MODEL_FAILED, "m: draft_model: there is no model 'none'"),
+        (ModelOptions(draft_model="bad"), Code.MODEL_CORRUPT, "m: draft_model bad: no tensors"),
+        (ModelOptions(spec_type="draft-simple"), Code.MODEL_FAILED, "m: spec_type = .* needs a draft_model"),
+    ],
+)
+def test_one_that_is_not_there_is_named_with_the_option(options: ModelOptions, code: Code, message: str) -> None:
+    with pytest.raises(InferdError, match=message) as caught:
+        draft_of("m", config(m=options), ENTRIES)
+    assert caught.value.code is code
+
+
+def test_it_is_part_of_every_plan_but_that_of_a_model_that_cannot_go_back() -> None:
+    plan = make_plan("m", FACTS, Config(), 1, draft=SMALL)
+    assert (plan.draft, plan.n_draft) == (SMALL, N_DRAFT)
+    alone = make_plan("m", FACTS, Config(), 1)
+    assert plan.cache_bytes == alone.cache_bytes
+    recurrent = msgspec.structs.replace(FACTS, recurrent=True)
+    assert make_plan("m", recurrent, Config(), 1, draft=SMALL).draft is None
+    assert make_plan("m", FACTS, Config(fake=Fake(enabled=True)), 1, draft=SMALL).draft is None
+
+
+def test_its_bytes_count_where_a_gpu_is_chosen() -> None:
+    whole = kinds.footprint(LARGE, make_plan("m", LARGE, Config(), 1, ("gpu0",))).bytes_on["gpu0"]
+    gpus = {"gpu0": Gpu(whole)}
+    (alone,) = make_plans("m", LARGE, Config(), 1, gpus)
+    (both,) = make_plans("m", LARGE, Config(), 1, gpus, LARGE)
+    assert alone.n_gpu_layers == -1
+    assert 0 <= both.n_gpu_layers < LARGE.n_layers

@@ -171,6 +171,7 @@ def test_contexts_and_slots_share_one(changes: dict[str, Any]) -> None:
         {"n_gpu_layers": -1, "devices": ("gpu0",)},
         {"n_ubatch": 256},
         {"flash_attention": False},
+        {"draft": facts(path="/models/small.gguf")},
     ],
 )
 def test_what_makes_other_buffers_does_not(changes: dict[str, Any]) -> None:
