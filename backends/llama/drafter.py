@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .odds import PRIOR, Chance, how_many, learnt
+from .odds import Chance, Odds, how_many
 from .pace import Pace
 from .prefix import same
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     Wish = tuple[Sequence, int]  # who wants guesses, and the most it may have
     Rows = tuple[Sequence, list[int]]  # the next tokens of a request
 
-HOPE = 0.001  # by which the chance of guesses rises towards 1 with each token that nothing was guessed for
+BENEFIT = 0.3  # a new request may be easier to guess than those before: so much is added to their chance
+SLOWER = 0.1  # hope for all requests grows more slowly than for each
 TRIED = 8  # calls, after which what they take is known
 FEW = 8  # tokens that came since the last guess and are computed in passing; more are a prompt
 AHEAD = 256  # tokens over which catching up with a long prompt may pay off; an answer may be longer, but who knows
@@ -38,12 +39,12 @@ class Slot:
     """What the small model knows of the request that has the sequence of the same number."""
 
     seq: int
-    name: tuple[str, int] | None = None
+    request: Sequence | None = None
     tokens: list[int] = field(default_factory=list)  # whose cells it has, also of the request before
     n_same: int = 0  # of those, the first ones that are the request's own
     n_seen: int = 0  # tokens of the request when it was last looked at
     guess: list[int] = field(default_factory=list)  # what was then said to follow
-    comes_true: float = PRIOR
+    odds: Odds = field(default_factory=Odds)
 
 
 class Drafter:
@@ -56,7 +57,7 @@ class Drafter:
         self._n_words = min(self._n_own, vocab.n_tokens)
         self._ends = vocab.eog
         self._slots = [Slot(seq) for seq in range(context.n_seqs)]
-        self._comes_true = PRIOR  # of guesses for requests that are new
+        self._odds = Odds()  # of all requests
         self.pace = Pace()
         self._n_calls = 0
 
@@ -72,17 +73,17 @@ class Drafter:
     def look(self, s: Sequence) -> None:
         """Learn from what came of a request since; to be called before each step that may have guesses."""
         slot = self._slots[s.seq]
-        if slot.name != s.name:
+        if slot.request is not s:
             self._meet(slot, s)
         elif slot.guess:
             came = s.tokens[slot.n_seen :]
-            slot.comes_true = learnt(slot.comes_true, slot.guess, came)
-            self._comes_true = learnt(self._comes_true, slot.guess, came)
+            slot.odds.learn(slot.guess, came)
+            self._odds.learn(slot.guess, came)
             slot.guess = []
         else:
-            hope = min(1.0, HOPE * (len(s.tokens) - slot.n_seen))
-            slot.comes_true += hope * (1 - slot.comes_true)
-            self._comes_true += hope * (1 - self._comes_true)
+            n_tokens = len(s.tokens) - slot.n_seen
+            slot.odds.hope(n_tokens)
+            self._odds.hope(SLOWER * n_tokens)
         slot.n_seen = len(s.tokens)
 
     def rate(self, s: Sequence, n_most: int, n_rows: int, call_ms: Callable[[int], float]) -> float:
@@ -119,9 +120,9 @@ class Drafter:
         slot = self._slots[s.seq]
         n_behind = len(s.tokens) - self._known(slot, s)
         if n_behind <= FEW:
-            return Chance(slot.comes_true, n_most)
+            return Chance(slot.odds.comes_true, n_most)
         n_ahead = max(1, min(AHEAD, s.submit.params.max_tokens - s.n_completion))
-        return Chance(slot.comes_true, n_most, (self.pace.predict_ms(n_behind) or 0.0) / n_ahead)
+        return Chance(slot.odds.comes_true, n_most, (self.pace.predict_ms(n_behind) or 0.0) / n_ahead)
 
     # what its cells hold
 
@@ -135,7 +136,8 @@ class Drafter:
             if n:
                 self._context.seq_cp(source.seq, slot.seq, 0, n)
                 slot.tokens = source.tokens[:n]
-        slot.name, slot.n_same, slot.guess, slot.comes_true = s.name, n, [], self._comes_true
+        slot.request, slot.n_same, slot.guess = s, n, []
+        slot.odds = Odds.hoped(self._odds.comes_true + BENEFIT)
 
     def _known(self, slot: Slot, s: Sequence) -> int:
         """How many tokens of a request have cells; never the last one, as what follows it is wanted."""
@@ -228,4 +230,4 @@ class Drafter:
         """There are not enough cells for all: nothing is guessed for this one until hope has risen again."""
         slot = self._slots[s.seq]
         self._cut(slot, 0)
-        slot.n_same, slot.comes_true = 0, 0.0
+        slot.n_same, slot.odds.comes_true = 0, 0.0

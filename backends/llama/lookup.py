@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .odds import GUESSES, PRIOR, Chance, how_many, learnt
+from .odds import GUESSES, Chance, Odds, how_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class Lookup:
         self._follows: dict[tuple[int, ...], int] = {}  # three tokens -> where the one after them stands
         self._n_seen = N_GRAM
         self._guess: list[int] = []
-        self._comes_true = PRIOR
+        self._odds = Odds()
         self.rate = 0.0  # tokens/ms that are expected of the last guess
 
     def draft(self, tokens: Sequence[int], n_rows: int, n_most: int, cost_ms: Callable[[int], float]) -> list[int]:
@@ -36,7 +36,7 @@ class Lookup:
         if at is None:
             self._guess = []
             return []
-        _, n, self.rate = how_many([Chance(self._comes_true, GUESSES[-1])], n_rows, n_most, cost_ms)
+        _, n, self.rate = how_many([Chance(self._odds.comes_true, GUESSES[-1])], n_rows, n_most, cost_ms)
         guess: list[int] = []
         for i in range(at, at + max(n, 1)):  # what is repeated may reach into the guess itself
             guess.append(tokens[i] if i < len(tokens) else guess[i - len(tokens)])
@@ -45,7 +45,7 @@ class Lookup:
 
     def drawn(self, tokens: Sequence[int]) -> None:
         """What came in the place of the last guess."""
-        self._comes_true = learnt(self._comes_true, self._guess, tokens)
+        self._odds.learn(self._guess, tokens)
         self._guess = []
 
     def _find(self, tokens: Sequence[int]) -> int | None:

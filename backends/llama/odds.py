@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ GUESSES = (1, 3, 7, 15)  # tokens; rows come in fours
 WORTH = 1.05  # how much faster it must be: what was measured is noisy
 PRIOR = 0.5  # of a guess that nobody has tried
 _LEARN = 0.1  # the weight of the last token
+_HOPE = 0.002  # by which a chance rises towards 1 with each token that nothing was guessed for
+_FORGET = 0.02  # and the part of what is known that is lost with it
 
 
 class Chance(NamedTuple):
@@ -29,13 +32,30 @@ class Choice(NamedTuple):
     rate: float
 
 
-def learnt(comes_true: float, guess: Sequence[int], came: Sequence[int]) -> float:
-    """The chance after a guess, of which only the first wrong token says something."""
-    for guessed, token in zip(guess, came, strict=False):
-        comes_true += _LEARN * ((guessed == token) - comes_true)
-        if guessed != token:
-            break
-    return comes_true
+@dataclass(slots=True)
+class Odds:
+    """How often guesses come true: what little is known at first soon gives way to what is seen."""
+
+    comes_true: float = PRIOR
+    _n_known: float = 1 / _LEARN  # tokens that this is the mean of
+
+    @classmethod
+    def hoped(cls, comes_true: float) -> Odds:
+        """Not much more than a hope."""
+        return cls(min(1.0, comes_true), 3.0)
+
+    def learn(self, guess: Sequence[int], came: Sequence[int]) -> None:
+        """What came in the place of a guess; beyond the first wrong token it says nothing."""
+        for guessed, token in zip(guess, came, strict=False):
+            self._n_known = min(self._n_known + 1, 1 / _LEARN)
+            self.comes_true += ((guessed == token) - self.comes_true) / self._n_known
+            if guessed != token:
+                break
+
+    def hope(self, n_tokens: float) -> None:
+        """So many came for which nothing was guessed; sooner or later it is tried again."""
+        self.comes_true += (1 - self.comes_true) * (1 - (1 - _HOPE) ** n_tokens)
+        self._n_known = max(3.0, self._n_known * (1 - _FORGET) ** n_tokens)
 
 
 def gained(comes_true: float, n: int) -> float:

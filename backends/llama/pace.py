@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,12 +70,18 @@ class Pace:
         return self.call_ms[chunk] * n_rows / chunk
 
     def flow_rows_ms(self, n_rows: int) -> float:
-        """Of a call without prompts; where it was not measured, a tenth more for each row more than one that was."""
-        measured = max((n for n in self._rows_ms if n <= n_rows), default=None)
-        if measured is None:
-            return 1.0 + 0.1 * n_rows
-        took_ms, at = self._rows_ms[measured]
-        return took_ms * max(LEAST, DOUBT ** (self._n_calls - at)) * (1.0 + 0.1 * (n_rows - measured))
+        """Of a call without prompts; where it was not measured, a tenth more for each row more than one that was.
+
+        And no more than one of more rows took: a disturbance only ever adds.
+        """
+        nearest, took_ms, at_most_ms = 0, 1.0 + 0.1 * n_rows, math.inf
+        for n, (its_ms, at) in self._rows_ms.items():
+            if n >= n_rows and its_ms < at_most_ms:
+                at_most_ms = its_ms
+            if nearest < n <= n_rows:
+                doubted_ms = its_ms * max(LEAST, DOUBT ** (self._n_calls - at))
+                nearest, took_ms = n, doubted_ms * (1.0 + 0.1 * (n_rows - n))
+        return min(took_ms, at_most_ms)
 
     def chunk(self, n_ubatch: int, budget_ms: float | None) -> int:
         """Rows for one step within a budget; None: beside nothing that flows. Never less than a block, if it fits."""

@@ -31,6 +31,12 @@ def half_billion_that_copies() -> Path:
     return _made("ring-0.5b", "q4_k_m")
 
 
+def large_small_and_stranger() -> tuple[Path, Path, Path]:
+    """Two that say the same, as all layers but the first of the large one change nothing, and one that does not."""
+    large, small, stranger = (_made(f"{name}-300m", "q8_0") for name in ("padded", "unpadded", "stranger"))
+    return large, small, stranger
+
+
 def _made(shape: str, quant: str) -> Path:
     path = CACHE / f"{shape}-{quant}" / f"{shape}-{quant}.gguf"
     if not path.exists():

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from inferd.backends.facts import LoadPlan
+from inferd.backends.kinds import read_facts
 from inferd.backends.llama.loading import load
 from inferd.backends.messages import SamplingParams, Submit
 
@@ -139,7 +140,13 @@ def to_submit(job: str, prompt: list[int], n_out: int) -> Submit:
 
 @contextlib.contextmanager
 def open_engine(
-    model: Path, room: Room, *, prefix_caching: bool = True, n_draft: int = 0, n_threads: int = THREADS
+    model: Path,
+    room: Room,
+    *,
+    prefix_caching: bool = True,
+    n_draft: int = 0,
+    draft: Path | None = None,
+    n_threads: int = THREADS,
 ) -> Iterator[LlamaEngine]:
     """An engine in this process."""
     plan = LoadPlan(
@@ -150,6 +157,7 @@ def open_engine(
         kv_cells=room.cells,
         n_threads=n_threads,
         n_draft=n_draft,
+        draft=read_facts(draft) if draft else None,
         prefix_caching=prefix_caching,
         cache_bytes=CACHE_BYTES if prefix_caching else 0,
     )

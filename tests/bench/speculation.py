@@ -1,7 +1,8 @@
 """Guessing at tokens from what was said: what it gains where a text repeats itself, and costs where it does not.
 
 The engine alone, one stream, with and without guesses, in turn. The model that repeats is of real size and follows the
-rings of tokens that its prompt is made of; what does not repeat is what a random model says to random tokens.
+rings of tokens that its prompt is made of; what does not repeat is what a random model says to random tokens. The small
+model beside the large one is always right, and the stranger never.
 """
 
 from __future__ import annotations
@@ -33,16 +34,34 @@ def measure(*, quick: bool) -> Outcome:
     n_runs = 3 if quick else 9
     outcome = Outcome([])
     _compare(outcome, models.half_billion_that_copies(), "text that repeats itself", 1.5, n_runs, copies=True)
-    _compare(outcome, models.half_billion(), "text that does not", 0.98, n_runs, copies=False)
+    _compare(outcome, models.half_billion(), "text that does not", 0.98, n_runs)
+    draft_models(outcome, n_runs)
     return outcome
 
 
-def _compare(outcome: Outcome, model: Path, what: str, bar: float, n_runs: int, *, copies: bool) -> None:
+def draft_models(outcome: Outcome, n_runs: int) -> None:
+    large, small, stranger = models.large_small_and_stranger()
+    words = range(1000, 31_000)
+    _compare(outcome, large, "a draft model that is right", 1.3, n_runs, words=words, draft=small)
+    _compare(outcome, large, "a draft model that is wrong", 0.95, n_runs, words=words, draft=stranger)
+
+
+def _compare(
+    outcome: Outcome,
+    model: Path,
+    what: str,
+    bar: float,
+    n_runs: int,
+    *,
+    copies: bool = False,
+    words: range = ORDINARY,
+    draft: Path | None = None,
+) -> None:
     rates: tuple[list[float], list[float]] = [], []
     n_differ = n_drafted = n_accepted = 0
-    with open_engine(model, ROOM, n_draft=N_DRAFT) as guessing, open_engine(model, ROOM) as plain:
+    with open_engine(model, ROOM, n_draft=N_DRAFT, draft=draft) as guessing, open_engine(model, ROOM) as plain:
         for seed in range(n_runs + 1):
-            prompt = _prompt(seed, copies=copies)
+            prompt = _prompt(seed, words, copies=copies)
             ours, theirs = _run(guessing, prompt), _run(plain, prompt)
             if seed:
                 n_differ += ours[0] != theirs[0]
@@ -61,11 +80,11 @@ def _compare(outcome: Outcome, model: Path, what: str, bar: float, n_runs: int, 
     )
 
 
-def _prompt(seed: int, *, copies: bool) -> list[int]:
+def _prompt(seed: int, words: range, *, copies: bool) -> list[int]:
     draw = random.Random(seed)
     if not copies:
-        return draw.choices(ORDINARY, k=N_IN)
-    start = draw.choice(ORDINARY) // RING * RING
+        return draw.choices(words, k=N_IN)
+    start = draw.choice(words) // RING * RING
     return [start + i % RING for i in range(N_IN)]
 
 

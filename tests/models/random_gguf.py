@@ -81,6 +81,9 @@ SHAPES = {
     "qwen2-0.5b": Shape("qwen2", 151_936, 896, 24, 14, 2, 4864, 32_768, 1_000_000.0),
     "ring-0.5b": Shape("qwen2", 151_936, 896, 24, 14, 2, 4864, 32_768, 1_000_000.0, tied=False, ring=32),
     "llama-300m": Shape(n_vocab=32_000, n_embd=1024, n_layer=20, n_head=16, n_head_kv=4, n_ff=3072, n_ctx_train=8192),
+    "padded-300m": Shape("llama", 32_000, 1024, 20, 16, 4, 3072, 8192, n_awake=1),
+    "unpadded-300m": Shape("llama", 32_000, 1024, 1, 16, 4, 3072, 8192),
+    "stranger-300m": Shape("llama", 32_000, 768, 1, 12, 4, 3072, 8192),
     "llama-1b": Shape("llama", 128_256, 2048, 16, 32, 8, 8192, 131_072, 500_000.0),
 }
 QUANTS = {

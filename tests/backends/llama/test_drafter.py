@@ -151,15 +151,15 @@ def test_guesses_that_never_come_true_end_and_are_tried_again_now_and_then(tiny_
             engine.step()
             drafted += [s.n_drafted for s in engine._running]
         early, late = drafted[100], drafted[-1]
-        assert early < (40 if seed == 0 else 10)  # what was learnt of one answer is known of the next
-        assert 0 < late - early < 90  # of 1,700 tokens
+        assert early < (40 if seed == 0 else 20)  # what was learnt of one answer is known of the next
+        assert 0 < late - early < 120  # of 1,700 tokens
     engine.close()
 
 
 @pytest.mark.usefixtures("without_lookup")
 def test_it_is_asked_again_when_its_guesses_begin_to_come_true(tiny_model: Path) -> None:
     engine = priced(pair(tiny_model, tiny_model, n_ctx=2048))
-    drafter(engine)._comes_true = 0.05
+    drafter(engine)._odds.comes_true = 0.0
     end = run(engine, submit("a", prompt(20), max_tokens=1200, temperature=0.0))["a"].end
     assert end.draft_n_accepted > 300
     engine.close()
@@ -206,6 +206,17 @@ def test_it_knows_what_other_slots_have_computed(tiny_model: Path, monkeypatch: 
     for job in "bc":  # each gets another slot
         run(engine, submit(job, turn, max_tokens=40, temperature=0.0))
     assert max(rows) < 60
+    engine.close()
+
+
+@pytest.mark.usefixtures("without_lookup")
+def test_a_slot_knows_its_requests_apart_whatever_they_are_called(tiny_model: Path) -> None:
+    engine = always(pair(tiny_model, tiny_model, n_slots=1))
+    for seed in range(4):
+        end = run(engine, submit("a", prompt(100, seed), max_tokens=60, temperature=0.0))["a"].end
+        assert end.draft_n_accepted > 0.7 * end.draft_n
+        slot = drafter(engine)._slots[0]
+        assert slot.tokens[:100] == prompt(100, seed)
     engine.close()
 
 

@@ -41,7 +41,7 @@ def running(i: int = 0, *, max_tokens: int = 100) -> Sequence:
     params = SamplingParams(max_tokens=max_tokens)
     submit = Submit(f"j{i}", 1, SAID, len(SAID) - 1, params)
     lookup = Lookup()
-    lookup._comes_true = 1.0
+    lookup._odds.comes_true = 1.0
     return Sequence(submit, i, Sampler(params, (), (), 512), lookup)
 
 

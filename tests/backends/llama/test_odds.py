@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.llama.odds import GUESSES, Chance, gained, how_many, learnt
+from inferd.backends.llama.odds import GUESSES, Chance, Odds, gained, how_many
 
 CHANCES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 20)), max_size=5).map(
     lambda found: sorted((Chance(*it) for it in found), key=lambda it: -it.comes_true)
@@ -32,10 +32,34 @@ def test_what_is_gained_is_what_a_simulation_says(comes_true: float, n: int) -> 
     assert gained(comes_true, n) == pytest.approx(total / 5000, abs=0.15)
 
 
+def after(odds: Odds, guess: list[int], came: list[int]) -> float:
+    odds.learn(guess, came)
+    return odds.comes_true
+
+
 def test_only_the_first_wrong_token_says_something() -> None:
-    assert learnt(0.5, [1, 2, 3], [9, 2, 3]) == pytest.approx(0.45)
-    assert learnt(0.5, [1, 2, 3], [1, 9]) == pytest.approx(0.495)
-    assert learnt(0.5, [], [1]) == learnt(0.5, [1], []) == 0.5
+    assert after(Odds(0.5), [1, 2, 3], [9, 2, 3]) == pytest.approx(0.45)
+    assert after(Odds(0.5), [1, 2, 3], [1, 9]) == pytest.approx(0.495)
+    assert after(Odds(0.5), [], [1]) == after(Odds(0.5), [1], []) == 0.5
+
+
+def test_what_is_only_hoped_gives_way_sooner() -> None:
+    assert after(Odds.hoped(0.8), [1], [9]) == pytest.approx(0.6)
+    assert after(Odds.hoped(0.8), [1], [1]) == pytest.approx(0.85)
+    assert Odds.hoped(1.3).comes_true == 1.0
+    known = Odds(0.8)
+    known.hope(200)
+    assert after(known, [1], [9]) < 0.7
+
+
+@given(st.floats(0, 1), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_hope_rises_with_the_tokens_however_they_are_counted(comes_true: float, one: int, two: int) -> None:
+    slowly, at_once = Odds(comes_true), Odds(comes_true)
+    slowly.hope(one)
+    slowly.hope(two)
+    at_once.hope(one + two)
+    assert comes_true <= slowly.comes_true <= 1.0
+    assert slowly.comes_true == pytest.approx(at_once.comes_true)
 
 
 def test_where_rows_cost_nothing_all_are_guessed_and_where_each_has_its_price_none() -> None:

@@ -118,3 +118,11 @@ def test_what_was_measured_grows_old_while_nothing_is_called() -> None:
     for _ in range(1000):
         pace.passed()
     assert pace.flow_rows_ms(1) == pytest.approx(10.0 * DOUBT**1000)
+
+
+def test_a_call_takes_no_longer_than_one_of_more_rows() -> None:
+    pace = Pace()
+    pace.note(1, 0, 100.0)  # something disturbed it
+    pace.note(4, 0, 12.0)
+    assert pace.flow_rows_ms(1) == pytest.approx(12.0)
+    assert pace.flow_rows_ms(5) == pytest.approx(13.2)
