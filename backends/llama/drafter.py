@@ -35,16 +35,13 @@ AHEAD = 256  # tokens over which catching up with a long prompt may pay off; an 
 
 
 @dataclass(slots=True)
-class Slot:
-    """What the small model knows of the request that has the sequence of the same number."""
+class Drafted:
+    """What the small model knows of one request."""
 
-    seq: int
-    request: Sequence | None = None
-    tokens: list[int] = field(default_factory=list)  # whose cells it has, also of the request before
-    n_same: int = 0  # of those, the first ones that are the request's own
-    n_seen: int = 0  # tokens of the request when it was last looked at
+    odds: Odds
+    n_seen: int  # tokens when it was last looked at
+    n_same: int  # of those in the cells of its sequence, the first ones that are its own
     guess: list[int] = field(default_factory=list)  # what was then said to follow
-    odds: Odds = field(default_factory=Odds)
 
 
 class Drafter:
@@ -56,7 +53,8 @@ class Drafter:
         self._n_own = model.vocab.n_tokens
         self._n_words = min(self._n_own, vocab.n_tokens)
         self._ends = vocab.eog
-        self._slots = [Slot(seq) for seq in range(context.n_seqs)]
+        self._tokens: list[list[int]] = [[] for _ in range(context.n_seqs)]  # by sequence, whose cells it has
+        self._salts = [""] * context.n_seqs  # of the requests that they are of
         self._odds = Odds()  # of all requests
         self.pace = Pace()
         self._n_calls = 0
@@ -72,19 +70,20 @@ class Drafter:
 
     def look(self, s: Sequence) -> None:
         """Learn from what came of a request since; to be called before each step that may have guesses."""
-        slot = self._slots[s.seq]
-        if slot.request is not s:
-            self._meet(slot, s)
-        elif slot.guess:
-            came = s.tokens[slot.n_seen :]
-            slot.odds.learn(slot.guess, came)
-            self._odds.learn(slot.guess, came)
-            slot.guess = []
+        its = s.drafted
+        if its is None:
+            s.drafted = self._meet(s)
+            return
+        if its.guess:
+            came = s.tokens[its.n_seen :]
+            its.odds.learn(its.guess, came)
+            self._odds.learn(its.guess, came)
+            its.guess = []
         else:
-            n_tokens = len(s.tokens) - slot.n_seen
-            slot.odds.hope(n_tokens)
+            n_tokens = len(s.tokens) - its.n_seen
+            its.odds.hope(n_tokens)
             self._odds.hope(SLOWER * n_tokens)
-        slot.n_seen = len(s.tokens)
+        its.n_seen = len(s.tokens)
 
     def rate(self, s: Sequence, n_most: int, n_rows: int, call_ms: Callable[[int], float]) -> float:
         """Tokens/ms of a step that has guesses for this request alone."""
@@ -117,41 +116,43 @@ class Drafter:
         return self.pace.flow_rows_ms(n_rows) if self._n_calls >= TRIED else 0.0
 
     def _chance(self, s: Sequence, n_most: int) -> Chance:
-        slot = self._slots[s.seq]
-        n_behind = len(s.tokens) - self._known(slot, s)
+        comes_true = _its(s).odds.comes_true
+        n_behind = len(s.tokens) - self._known(s)
         if n_behind <= FEW:
-            return Chance(slot.odds.comes_true, n_most)
+            return Chance(comes_true, n_most)
         n_ahead = max(1, min(AHEAD, s.submit.params.max_tokens - s.n_completion))
-        return Chance(slot.odds.comes_true, n_most, (self.pace.predict_ms(n_behind) or 0.0) / n_ahead)
+        return Chance(comes_true, n_most, (self.pace.predict_ms(n_behind) or 0.0) / n_ahead)
 
     # what its cells hold
 
-    def _meet(self, slot: Slot, s: Sequence) -> None:
-        """A new request: whichever sequence holds most of its tokens lends it their cells."""
-        known = s.tokens[:-1]
-        source = max(self._slots, key=lambda other: (same(other.tokens, known), other is slot))
-        n = same(source.tokens, known)
-        if source is not slot:
-            self._cut(slot, 0)
-            if n:
-                self._context.seq_cp(source.seq, slot.seq, 0, n)
-                slot.tokens = source.tokens[:n]
-        slot.request, slot.n_same, slot.guess = s, n, []
-        slot.odds = Odds.hoped(self._odds.comes_true + BENEFIT)
+    def _meet(self, s: Sequence) -> Drafted:
+        """A new request: of those with its salt, whichever sequence holds most of its tokens lends it their cells."""
+        known, salt = s.tokens[:-1], s.submit.cache_salt
+        held = [same(tokens, known) if self._salts[seq] == salt else 0 for seq, tokens in enumerate(self._tokens)]
+        source = max(range(len(held)), key=lambda seq: (held[seq], seq == s.seq))
+        n = held[source]
+        if source != s.seq:
+            self._cut(s.seq, 0)
+            self._context.seq_cp(source, s.seq, 0, n)
+            self._tokens[s.seq] = known[:n]
+        self._cut(s.seq, n)
+        self._salts[s.seq] = salt
+        return Drafted(Odds.hoped(self._odds.comes_true + BENEFIT), len(s.tokens), n)
 
-    def _known(self, slot: Slot, s: Sequence) -> int:
+    def _known(self, s: Sequence) -> int:
         """How many tokens of a request have cells; never the last one, as what follows it is wanted."""
-        most = min(len(slot.tokens), len(s.tokens) - 1)
-        n = min(slot.n_same, most)
-        while n < most and slot.tokens[n] == s.tokens[n]:
+        its, held = _its(s), self._tokens[s.seq]
+        most = min(len(held), len(s.tokens) - 1)
+        n = min(its.n_same, most)
+        while n < most and held[n] == s.tokens[n]:
             n += 1
-        slot.n_same = n
+        its.n_same = n
         return n
 
-    def _cut(self, slot: Slot, n: int) -> None:
-        if n < len(slot.tokens):
-            self._context.seq_rm(slot.seq, n)
-            del slot.tokens[n:]
+    def _cut(self, seq: int, n: int) -> None:
+        if n < len(self._tokens[seq]):
+            self._context.seq_rm(seq, n)
+            del self._tokens[seq][n:]
 
     # guessing
 
@@ -176,21 +177,20 @@ class Drafter:
                         going.append((s, [token]))
             said = self._ask(going, running) if going else None
         for s, guess in guesses.items():
-            self._slots[s.seq].guess = guess.copy()  # the other one may be shed
+            _its(s).guess = guess.copy()  # the other one may be shed
         return guesses
 
     def _behind(self, wishes: Iterable[Sequence], budget_ms: float) -> tuple[list[Rows], bool]:
         """What came since, those of whom little is missing first, and whether a prompt is among it."""
-        behind = sorted(wishes, key=lambda s: len(s.tokens) - self._known(self._slots[s.seq], s))
+        behind = sorted(wishes, key=lambda s: len(s.tokens) - self._known(s))
         n_left = self._context.batch.n_rows_max
-        last = behind[-1]
-        if prompts := len(last.tokens) - self._slots[last.seq].n_same > FEW:
+        if prompts := len(behind[-1].tokens) - self._known(behind[-1]) > FEW:
             n_left = self.pace.chunk(n_left, budget_ms)
         rows: list[Rows] = []
         for s in behind:
-            slot = self._slots[s.seq]
-            self._cut(slot, slot.n_same)
-            if piece := s.tokens[slot.n_same : slot.n_same + n_left]:
+            n_same = self._known(s)
+            self._cut(s.seq, n_same)
+            if piece := s.tokens[n_same : n_same + n_left]:
                 rows.append((s, piece))
                 n_left -= len(piece)
         return rows, prompts
@@ -202,16 +202,16 @@ class Drafter:
         batch.clear()
         whole = []
         for s, tokens in rows:
-            n_known = len(self._slots[s.seq].tokens)
-            if n_known + len(tokens) >= len(s.tokens):
+            n_held = len(self._tokens[s.seq])
+            if is_whole := n_held + len(tokens) >= len(s.tokens):
                 whole.append(s)
             known = [token if token < self._n_own else 0 for token in tokens]
-            batch.add(s.seq, n_known, known, n_wanted=int(n_known + len(tokens) >= len(s.tokens)))
+            batch.add(s.seq, n_held, known, n_wanted=int(is_whole))
         if not (self._context.decode() or (self._make_room(running) and self._context.decode())):
             return None
         n_rows = 0
         for s, tokens in rows:
-            self._slots[s.seq].tokens += tokens
+            self._tokens[s.seq] += tokens
             n_rows += len(tokens)
         likeliest = self._context.logits()[:, : self._n_words].argmax(axis=1).tolist() if whole else []
         self._n_calls += 1
@@ -221,13 +221,18 @@ class Drafter:
     def _make_room(self, running: Many[Sequence]) -> bool:
         """Give up what is known of requests that ended; False when there is no such thing."""
         busy = {s.seq for s in running}
-        idle = [slot for slot in self._slots if slot.tokens and slot.seq not in busy]
-        for slot in idle:
-            self._cut(slot, 0)
+        idle = [seq for seq, tokens in enumerate(self._tokens) if tokens and seq not in busy]
+        for seq in idle:
+            self._cut(seq, 0)
         return bool(idle)
 
     def _give_up(self, s: Sequence) -> None:
         """There are not enough cells for all: nothing is guessed for this one until hope has risen again."""
-        slot = self._slots[s.seq]
-        self._cut(slot, 0)
-        slot.n_same, slot.odds.comes_true = 0, 0.0
+        self._cut(s.seq, 0)
+        its = _its(s)
+        its.n_same, its.odds.comes_true = 0, 0.0
+
+
+def _its(s: Sequence) -> Drafted:
+    assert s.drafted is not None, "it was not looked at"
+    return s.drafted

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..messages import Submit
+    from .drafter import Drafted
     from .grammar import Grammar
     from .lazy import NoCalls, OnCall
     from .lookup import Lookup
@@ -27,6 +28,7 @@ class Sequence:
     sampler: Sampler
     piece: Callable[[int], bytes]  # what a token adds to its text
     lookup: Lookup | None = None
+    drafted: Drafted | None = None
     # Asked for with every token, so these are no properties.
     name: tuple[str, int] = field(init=False)
     n_prompt: int = field(init=False)

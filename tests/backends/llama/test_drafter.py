@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from inferd.backends.facts import LoadPlan
@@ -210,13 +211,30 @@ def test_it_knows_what_other_slots_have_computed(tiny_model: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("without_lookup")
+@pytest.mark.parametrize("n_slots", [1, 4])
+def test_what_another_tenant_has_said_is_computed_again(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, n_slots: int
+) -> None:
+    engine = always(pair(tiny_model, tiny_model, n_slots=n_slots))
+    rows = rows_of(engine, monkeypatch)
+    most = []
+    for salt in ("one", "one", "two", "one"):
+        asked = submit("a", prompt(300), max_tokens=20, temperature=0.0)
+        run(engine, msgspec.structs.replace(asked, cache_salt=salt))
+        most.append(max(rows))
+        rows.clear()
+    assert most[0] == most[2] == 301
+    assert most[1] <= FEW
+    engine.close()
+
+
+@pytest.mark.usefixtures("without_lookup")
 def test_a_slot_knows_its_requests_apart_whatever_they_are_called(tiny_model: Path) -> None:
     engine = always(pair(tiny_model, tiny_model, n_slots=1))
     for seed in range(4):
         end = run(engine, submit("a", prompt(100, seed), max_tokens=60, temperature=0.0))["a"].end
         assert end.draft_n_accepted > 0.7 * end.draft_n
-        slot = drafter(engine)._slots[0]
-        assert slot.tokens[:100] == prompt(100, seed)
+        assert drafter(engine)._tokens[0][:100] == prompt(100, seed)
     engine.close()
 
 
