@@ -68,6 +68,39 @@ def test_what_may_be_missing(path: Path, gguf: Any) -> None:
     assert (read.quantization, read.display_name, read.has_chat_template) == ("Q8_0", None, False)
 
 
+@pytest.mark.parametrize(
+    ("arch", "told", "pooling", "causal"),
+    [
+        ("llama", None, "", True),
+        ("llama", 0, "", True),
+        ("qwen3", 3, "last", True),
+        ("qwen3", 4, "rank", True),
+        ("bert", 1, "mean", False),
+        ("bert", 2, "cls", False),
+        ("bert", 0, "mean", False),  # nothing else can be done with it
+        ("gemma-embedding", None, "mean", False),
+    ],
+)
+def test_what_a_model_makes_of_a_text(
+    path: Path, gguf: Any, arch: str, told: int | None, pooling: str, causal: bool
+) -> None:
+    file = gguf.small(arch)
+    if told is not None:
+        file.keys[f"{arch}.pooling_type"] = gguf.u32(told)
+    file.tensors["cls.output.weight"] = ((64, 2), 0)
+    read = facts(path, file)
+    assert (read.pooling, read.causal, read.n_embd_out) == (pooling, causal, 64)
+    file.keys |= {f"{arch}.embedding_length_out": gguf.u32(32), f"{arch}.attention.causal": gguf.flag(False)}
+    assert (facts(path, file).causal, facts(path, file).n_embd_out) == (False, 32)
+
+
+@pytest.mark.parametrize(("told", "words"), [(4, "no classifier head"), (5, "between 0 and 4"), (2**32 - 1, "between")])
+def test_a_pooling_that_cannot_be(path: Path, gguf: Any, told: int, words: str) -> None:
+    file = gguf.small()
+    file.keys["llama.pooling_type"] = gguf.u32(told)
+    assert words in refused(path, file)
+
+
 def test_the_most_frequent_type_names_a_file_without_file_type(path: Path, gguf: Any) -> None:
     file = gguf.small()
     file.keys["general.file_type"] = gguf.u32(1000)
