@@ -19,6 +19,7 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .fake_embedder import FakeEmbedder
 from .messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
 from .text import TextStream
 
@@ -217,9 +218,19 @@ class FakeEngine:
 
 def load(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEngine:
     """Takes `plan.fake_load_s`, in a hundred steps."""
+    _wait(plan, progress)
+    return FakeEngine(plan)
+
+
+def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEmbedder:
+    """The same, for a plan with a pooling."""
+    _wait(plan, progress)
+    return FakeEmbedder(plan, N_VOCAB)
+
+
+def _wait(plan: LoadPlan, progress: Callable[[float], None]) -> None:
     for percent in range(100):
         progress(percent / 100)
         if plan.fake_load_s:
             time.sleep(plan.fake_load_s / 100)
     progress(1.0)
-    return FakeEngine(plan)

@@ -8,7 +8,7 @@ from .engine import GrammarError
 from .fake import N_VOCAB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .facts import LoadPlan
     from .messages import ChatMessage, FormatKind
@@ -23,6 +23,10 @@ class FakeTokenizer:
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return list(prompt.encode(errors="replace"))
+
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        for document in documents:
+            yield list(f"{query}\n{document}".encode(errors="replace"))
 
     def compile(self, kind: FormatKind, text: str) -> str:
         raise GrammarError("the fake engine follows no grammar", "unsupported")

@@ -18,6 +18,7 @@ import msgspec
 
 from ..facts import HOST, Footprint, LoadPlan, ModelFacts
 from .gguf import LlamaFacts
+from .layers import ENCODERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,6 +30,7 @@ TOKEN_BYTES = 300  # of the vocabulary, per token: 152 to 423 measured, with the
 LAYER_BYTES = 128 << 10  # what llama.cpp keeps about the tensors of a layer and its part of the graphs
 DEVICE_CONTEXT_BYTES = 400 << 20  # what a device keeps for a process that has opened it
 KV_PADDING = 256  # cells
+POOLED_SEQS = 64  # inputs of one call of a model that embeds
 
 # (bytes, elements) of a block of cached keys or values
 _KV_BLOCK = {"f32": (4, 1), "f16": (2, 1), "bf16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
@@ -175,6 +177,8 @@ def _stream_cells(plan: LoadPlan) -> int:
 
 
 def _n_seqs(plan: LoadPlan) -> int:
+    if plan.pooling:
+        return POOLED_SEQS
     return plan.n_slots + (plan.kv_layout == "unified")  # the engine keeps one scratch sequence where it is free
 
 
@@ -183,9 +187,9 @@ def _n_seqs(plan: LoadPlan) -> int:
 
 def _compute(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, int]:
     """The worker itself, the logits it keeps, and one graph's buffers on every pool that computes."""
-    logits_bytes = 4 * (_n_seqs(plan) + plan.n_draft) * facts.n_vocab
+    logits_bytes, outputs_bytes = _outputs(facts, plan)
     process_bytes = PROCESS_BYTES + LIBRARY_BYTES + TOKEN_BYTES * facts.n_vocab + LAYER_BYTES * facts.n_layers
-    parts = [(HOST, process_bytes + logits_bytes)]
+    parts = [(HOST, process_bytes + outputs_bytes)]
     graph_bytes = max(_layer_bytes(facts, plan), logits_bytes + 8 * plan.n_ubatch * facts.n_embd)
     parts += [(pool, graph_bytes + (0 if pool == HOST else DEVICE_CONTEXT_BYTES)) for pool in set(pools)]
     if HOST in pools:
@@ -193,6 +197,19 @@ def _compute(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, i
     else:
         parts.append((HOST, 4 * plan.n_ubatch * facts.n_embd))  # embeddings are still looked up here
     return _sum(parts)
+
+
+def _outputs(facts: ModelFacts, plan: LoadPlan) -> tuple[int, int]:
+    """Bytes of the logits that a graph computes, and of what llama.cpp keeps room for.
+
+    With a pooling every row counts as an output, and there is room for its logits even where none are computed.
+    """
+    n_rows = plan.n_ubatch if plan.pooling else _n_seqs(plan) + plan.n_draft
+    logits_bytes = 4 * n_rows * facts.n_vocab
+    if not plan.pooling:
+        return logits_bytes, logits_bytes
+    computed = 0 if facts.architecture in ENCODERS else logits_bytes
+    return computed, logits_bytes + 4 * n_rows * (facts.n_embd_out or facts.n_embd)
 
 
 def _layer_bytes(facts: ModelFacts, plan: LoadPlan) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,13 +11,14 @@ import msgspec
 from ..engine import LoadError
 from .binding import BindingError, Context, ContextShape, Model
 from .cells import TEMP, Cells, ExactCells
+from .embedding import EmbeddingEngine, open_context
 from .engine import LlamaEngine
 from .memory import Memory
 from .pace import BLOCK
 from .store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..facts import LoadPlan
 
@@ -28,18 +30,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
     if exact and (plan.kv_layout != "unified" or plan.flash_attention is False):
         raise LoadError("unsupported", "numerics = exact needs kv_layout = unified and flash attention")
     unified = plan.kv_layout == "unified"
-    try:
-        model = Model(
-            plan.path,
-            n_gpu_layers=plan.n_gpu_layers,
-            devices=plan.device_names,
-            tensor_split=plan.tensor_split,
-            use_mmap=plan.use_mmap,
-            plain_kernels=exact,
-            progress=progress,
-        )
-        if not model.is_generative:
-            raise LoadError("unsupported", "only models that generate text are served")
+    with _load_errors():
+        model = _model(plan, progress)
         if exact and not model.keeps_all_cells:
             raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
         if model.is_recurrent:  # what was guessed wrong could not be taken back
@@ -57,14 +49,47 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
                 flash_attention=True if exact else plan.flash_attention,
             ),
         )
-    except BindingError as error:
-        raise LoadError(error.fault, str(error)) from error
-    except LookupError as error:
-        raise LoadError("unsupported", str(error)) from error
     _warm_up(context)
     context.use_threads(plan.n_threads)
     memory = _memory(plan, model, context)
     return LlamaEngine(plan, model, context, memory, (time.perf_counter() - start_s) * 1e3)
+
+
+def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> EmbeddingEngine:
+    """A model with a pooling. Raises LoadError."""
+    start_s = time.perf_counter()
+    with _load_errors():
+        model = _model(plan, progress)
+        context = open_context(plan, model)
+    _warm_up(context)
+    context.use_threads(plan.n_threads)
+    return EmbeddingEngine(plan, model, context, (time.perf_counter() - start_s) * 1e3)
+
+
+def _model(plan: LoadPlan, progress: Callable[[float], None]) -> Model:
+    model = Model(
+        plan.path,
+        n_gpu_layers=plan.n_gpu_layers,
+        devices=plan.device_names,
+        tensor_split=plan.tensor_split,
+        use_mmap=plan.use_mmap,
+        plain_kernels=plan.numerics == "exact",
+        progress=progress,
+    )
+    if not model.is_generative or model.is_diffusion:
+        raise LoadError("unsupported", "only models that write token by token, embed or rank are served")
+    return model
+
+
+@contextmanager
+def _load_errors() -> Iterator[None]:
+    """What llama.cpp refuses, in the words of a load."""
+    try:
+        yield
+    except BindingError as error:
+        raise LoadError(error.fault, str(error)) from error
+    except LookupError as error:
+        raise LoadError("unsupported", str(error)) from error
 
 
 def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:

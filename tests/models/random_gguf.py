@@ -51,6 +51,7 @@ class Shape:
     tied: bool = True
     sliding_window: int | None = None
     ring: int = 0  # not 0: a token is followed by the next one of its ring of so many, whatever came before
+    pooling: str = ""  # mean, cls or last, for a model that embeds
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -186,6 +187,8 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape, name: str, file_type: gguf.
     writer.add_rope_dimension_count(shape.n_head_dim)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_layer_norm_rms_eps(1e-6)
+    if shape.pooling:
+        writer.add_pooling_type(gguf.PoolingType[shape.pooling.upper()])
     if shape.sliding_window is not None:
         writer.add_sliding_window(shape.sliding_window)
 
@@ -268,7 +271,7 @@ def main() -> None:
     parser.add_argument("--quant", choices=(*QUANTS, "q4_k_m"), default="q8_0")
     parser.add_argument("--mib", type=int, help="choose the number of layers so that the weights take about this much")
     for field in fields(Shape):
-        kind = {"arch": str, "rope_base": float}.get(field.name, int)
+        kind = {"arch": str, "pooling": str, "rope_base": float}.get(field.name, int)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     given = {field.name: getattr(options, field.name) for field in fields(Shape)}
