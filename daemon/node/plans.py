@@ -14,12 +14,15 @@ from ..domain.config import ModelOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...backends.facts import ModelFacts
+    from ...backends.facts import ModelFacts, Pooling
     from ..domain.config import Config
 
 DEFAULT_SLOTS = 8
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
 DEFAULT_KEEP_ALIVE_S = 300.0
+# Of what is computed in one piece: llama.cpp keeps room for a row of logits for each of its tokens, 1 MB where the
+# vocabulary has 250,000 words.
+DEFAULT_WHOLE_TOKENS = 2048
 MAX_FULL_CONTEXTS = 4  # KV held by default, in full contexts; slots share it, and the junior parks when it is short
 DEFAULT_CACHE_BYTES = 512 * 2**20  # at most, of host RAM for prompts whose KV cells are gone
 N_DRAFT = 15  # guessed tokens of one step; with the one that is due four times four rows
@@ -82,9 +85,12 @@ def make_plan(
 ) -> LoadPlan:
     """How the model is to be loaded over these devices that the engine can offload to."""
     options = options_for(name, config)
-    n_ctx = _cells_up(options.context_tokens or min(facts.n_ctx_train, DEFAULT_CONTEXT_TOKENS))
+    pooling = _pooling(facts, options)
+    usual = DEFAULT_CONTEXT_TOKENS if facts.causal else DEFAULT_WHOLE_TOKENS
+    n_ctx = _cells_up(options.context_tokens or min(facts.n_ctx_train, usual))
     slots = options.slots or DEFAULT_SLOTS
-    kv_cells = _cells_up(options.kv_cells or n_ctx * min(slots, MAX_FULL_CONTEXTS))
+    kv_cells = _cells_up(options.kv_cells or n_ctx * (1 if pooling else min(slots, MAX_FULL_CONTEXTS)))
+    n_ubatch = options.ubatch_tokens or 512
     gpu_layers = (-1 if gpus else 0) if options.gpu_layers is None else options.gpu_layers
     plan = LoadPlan(
         backend="fake" if config.fake.enabled else facts.backend,
@@ -93,21 +99,29 @@ def make_plan(
         n_slots=slots,
         kv_cells=max(kv_cells, n_ctx),
         n_threads=options.threads or default_threads,
-        n_ubatch=options.ubatch_tokens or 512,
+        n_ubatch=n_ubatch if facts.causal else max(n_ubatch, n_ctx),
+        pooling=pooling,
         n_gpu_layers=gpu_layers if gpus else 0,
         devices=gpus if gpu_layers else (),
         kv_type=options.kv_type or "f16",
-        kv_layout=options.kv_layout or "unified",
+        kv_layout="unified" if pooling else options.kv_layout or "unified",
         flash_attention=options.flash_attention,
         numerics=options.numerics or "fast",
-        n_draft=0 if options.spec_type == "none" or facts.recurrent else N_DRAFT,
-        prefix_caching=options.prefix_caching is not False,
+        n_draft=0 if options.spec_type == "none" or facts.recurrent or pooling else N_DRAFT,
+        prefix_caching=options.prefix_caching is not False and not pooling,
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
         fake_prefill_tokens_per_s=config.fake.prefill_tokens_per_s,
         fake_load_s=config.fake.load_s,
     )
     return msgspec.structs.replace(plan, cache_bytes=_cache_bytes(facts, plan, options))
+
+
+def _pooling(facts: ModelFacts, options: ModelOptions) -> Pooling:
+    """Only a file with a classifier head ranks, whatever the operator says."""
+    if options.pooling is None or facts.pooling == "rank":
+        return facts.pooling
+    return "" if options.pooling == "none" else options.pooling
 
 
 def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:

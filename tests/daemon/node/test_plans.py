@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from inferd.daemon.node.plans import (
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_KEEP_ALIVE_S,
     DEFAULT_SLOTS,
+    DEFAULT_WHOLE_TOKENS,
     MAX_FULL_CONTEXTS,
     Gpu,
     keep_alive_s,
@@ -22,6 +25,9 @@ from inferd.daemon.node.plans import (
     make_plans,
     options_for,
 )
+
+if TYPE_CHECKING:
+    from inferd.backends.facts import Pooling
 
 GIB = 1 << 30
 FACTS = ModelFacts(
@@ -53,6 +59,36 @@ def test_without_a_config_the_model_and_the_machine_decide() -> None:
     assert plan.n_slots == DEFAULT_SLOTS
     assert plan.kv_cells == MAX_FULL_CONTEXTS * plan.n_ctx
     assert (plan.n_gpu_layers, plan.devices, plan.use_mmap) == (0, (), True)
+
+
+def test_a_model_that_embeds_has_cells_for_one_context_and_shares_nothing() -> None:
+    facts = msgspec.structs.replace(FACTS, pooling="last")
+    plan = make_plan("m", facts, config(ModelOptions(kv_layout="split")), 1)
+    assert (plan.pooling, plan.n_ctx, plan.kv_cells, plan.n_ubatch) == ("last", 8192, 8192, 512)
+    assert (plan.kv_layout, plan.n_draft, plan.prefix_caching, plan.cache_bytes) == ("unified", 0, False, 0)
+
+
+def test_what_is_computed_in_one_piece_has_a_row_for_each_token() -> None:
+    facts = msgspec.structs.replace(FACTS, pooling="mean", causal=False)
+    plan = make_plan("m", facts, Config(), 1)
+    assert (plan.n_ctx, plan.n_ubatch) == (DEFAULT_WHOLE_TOKENS, DEFAULT_WHOLE_TOKENS)
+    long = make_plan("m", facts, config(ModelOptions(context_tokens=8000)), 1)
+    assert (long.n_ctx, long.n_ubatch) == (8192, 8192)
+    short = make_plan("m", msgspec.structs.replace(facts, n_ctx_train=200), Config(), 1)
+    assert (short.n_ctx, short.n_ubatch) == (256, 512)
+
+
+def test_the_operator_may_say_how_a_model_pools_but_only_a_head_ranks() -> None:
+    def pooling(of_file: Pooling, said: str | None) -> str:
+        facts = msgspec.structs.replace(FACTS, pooling=of_file)
+        options = msgspec.convert({} if said is None else {"pooling": said}, ModelOptions)
+        return make_plan("m", facts, config(options), 1).pooling
+
+    assert [pooling("", said) for said in (None, "none", "mean", "last")] == ["", "", "mean", "last"]
+    assert [pooling("cls", said) for said in (None, "none", "mean")] == ["cls", "", "mean"]
+    assert [pooling("rank", said) for said in (None, "none", "mean")] == ["rank"] * 3
+    with pytest.raises(msgspec.ValidationError):
+        pooling("", "rank")
 
 
 def test_a_short_model_gets_no_more_context_than_it_was_trained_for() -> None:
