@@ -12,7 +12,7 @@ from ...protos import inferd_pb2_grpc as pb_grpc
 from ..domain.errors import Code, InferdError
 from ..domain.request import MAX_ID_CHARS
 from ..node.planner import plan_load
-from . import wire
+from . import pooled, wire
 from .guard import guarded
 
 if TYPE_CHECKING:
@@ -73,6 +73,14 @@ class Inference(pb_grpc.InferenceServicer):
     @guarded
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         return pb.CancelResponse(cancelled=self.node.cancel(request.request_id))
+
+    @guarded
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        return await pooled.embed(self.node, request, tenant(context))
+
+    @guarded
+    async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
+        return await pooled.rerank(self.node, request, tenant(context))
 
 
 class Models(pb_grpc.ModelsServicer):
