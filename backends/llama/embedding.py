@@ -11,6 +11,7 @@ import numpy as np
 from ..messages import Embedded, Finished, FinishReason, Ready, Started, Stopped, WorkerStats
 from ..vectors import finish
 from .binding import Aborted, Context, ContextShape, log
+from .ear import Ear
 from .footprint import POOLED_SEQS
 from .pace import Pace
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .binding import Model
 
 PACK_TOKENS = 512  # of one call with several inputs; an encoder's attention grows with the square of it
-LISTEN_S = 0.02  # how often a long call looks for cancels
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +63,7 @@ class EmbeddingEngine:
         self._pack: list[_Input] = []  # in the sequences 0, 1, ..; kept over the calls that a long input takes
         self._events: list[Event] = []
         self._pace = Pace()
-        self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
+        self._ear = Ear()
         self._n_rows = self._steps = 0
         self._step_ms = 0.0
         device = ", ".join(log.devices) if plan.n_gpu_layers and log.devices else "CPU"
@@ -87,8 +87,7 @@ class EmbeddingEngine:
             self._finish(_Run(order))
 
     def cancel(self, job: str, attempt: int) -> None:
-        if self._late is not None:
-            self._late.append((job, attempt))
+        if self._ear.takes(job, attempt):
             return
         for run in self._running:
             if run.name == (job, attempt):
@@ -181,27 +180,14 @@ class EmbeddingEngine:
             self._pace.note(sum(rows), sum(rows), (time.perf_counter() - start_s) * 1e3)
             if all(one.n_computed == len(one.tokens) for one in self._pack):
                 self._tell()
-        late, self._late = self._late, None
-        for name in late or ():
+        for name in self._ear.close():
             self.cancel(*name)
 
     def _decode(self, listen: Callable[[], bool] | None, n_rows: int) -> bool:
         """A long call is broken off (Aborted) when one of its requests is cancelled meanwhile, or all is to end."""
         if listen is None or not self._pace.is_long(n_rows):
             return self._context.decode()
-        late = self._late = []
-        names = {one.run.name for one in self._pack}
-        listen_s = 0.0
-
-        def unwanted() -> bool:
-            nonlocal listen_s
-            now_s = time.perf_counter()
-            if now_s < listen_s:
-                return False
-            listen_s = now_s + LISTEN_S
-            return listen() or not names.isdisjoint(late)
-
-        return self._context.decode(unwanted)
+        return self._context.decode(self._ear.open(listen, [one.run.name for one in self._pack]))
 
     def _redo(self) -> None:
         """A call was broken off: its inputs go back to where they came from."""

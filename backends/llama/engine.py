@@ -10,6 +10,7 @@ from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerSt
 from .batch import apart, flowing, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
 from .draw import FORM_FIELD, draw, over
+from .ear import Ear
 from .grammar import Grammars
 from .lookup import Lookup
 from .pace import BLOCK, Pace
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .binding import Context, Model
     from .memory import Memory
 
-LISTEN_S = 0.02  # how often a long call looks for cancels
 GRAMMAR_S = 0.02  # how long an idle engine waits for a grammar before it listens again
 
 
@@ -46,7 +46,7 @@ class LlamaEngine:
         self._events: list[Event] = []
         self._pace = Pace()
         self._grammars = Grammars(model.vocab)
-        self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
+        self._ear = Ear()
         self._prefill_tokens = self._decode_tokens = self._steps = 0
         self._step_ms = 0.0
         self.ready = Ready(
@@ -70,8 +70,7 @@ class LlamaEngine:
             self._waiting.append(submit)
 
     def cancel(self, job: str, attempt: int) -> None:
-        if self._late is not None:
-            self._late.append((job, attempt))
+        if self._ear.takes(job, attempt):
             return
         for s in self._running:
             if s.name == (job, attempt):
@@ -260,19 +259,7 @@ class LlamaEngine:
         """False without room. A long call is broken off (Aborted) when one of its requests is cancelled meanwhile."""
         if listen is None or not self._pace.is_long(call.n_rows):
             return self._context.decode()
-        late = self._late = []
-        names = {piece.sequence.name for piece in call.pieces}
-        listen_s = 0.0
-
-        def unwanted() -> bool:
-            nonlocal listen_s
-            now_s = time.perf_counter()
-            if now_s < listen_s:
-                return False
-            listen_s = now_s + LISTEN_S
-            return listen() or not names.isdisjoint(late)
-
-        return self._context.decode(unwanted)
+        return self._context.decode(self._ear.open(listen, [piece.sequence.name for piece in call.pieces]))
 
     def _undo(self, call: Call) -> None:
         """Some rows of a call that was broken off may have cells, and none counts as computed."""
@@ -281,8 +268,8 @@ class LlamaEngine:
 
     def _cancel_late(self) -> bool:
         """What was cancelled while a call was computed; False when nothing was."""
-        late, self._late = self._late, None
-        for name in late or ():
+        late = self._ear.close()
+        for name in late:
             self.cancel(*name)
         return bool(late)
 
