@@ -46,6 +46,15 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str | None = None  # general.name
 
 
+class Adapter(msgspec.Struct, frozen=True):
+    """A LoRA adapter that requests may ask for by its name."""
+
+    name: str
+    path: str
+    n_bytes: int  # of its matrices
+    version: str  # changes with the file
+
+
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How one worker is to load one model; the whole of what it needs to know."""
 
@@ -55,6 +64,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_slots: int  # requests computed at the same time
     kv_cells: int  # tokens of KV for all slots together; a multiple of 256
     n_threads: int
+    adapters: tuple[Adapter, ...] = ()
     n_ubatch: int = 512
     pooling: Pooling = ""  # "": generate text
     n_gpu_layers: int = 0

@@ -56,7 +56,7 @@ class _Run:
         prompt = b"".join(token_bytes(t) for t in submit.tokens[: submit.n_prompt])
         self.orders = {key.decode(): int(value) for key, value in ORDER.findall(prompt)}
         seed = submit.params.seed if submit.params.temperature > 0 else 0
-        self.mix = zlib.crc32(prompt, seed & 0xFFFFFFFF)
+        self.mix = zlib.crc32(prompt + submit.lora.encode(), seed & 0xFFFFFFFF)
         self.length = self.orders.get("tokens", 40 + self.mix % 80)
         self.n_done = 0
         self.unsent = ""  # decided in an earlier attempt, but not sent by it

@@ -68,7 +68,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     rank: int = 0  # when KV is short the lowest rank is parked first
     sent_bytes: int = 0
     itl_target_ms: float = 0.0  # the gap between two tokens that prompts may cause; 0: the engine chooses
-    cache_salt: str = ""  # computed prompts are shared between requests with the same one
+    cache_salt: str = ""  # computed prompts are shared between requests with the same one, and the same adapter
+    lora: str = ""  # one of the plan's adapters; "": the model as it is
 
 
 class Embed(msgspec.Struct, frozen=True, array_like=True, tag="embed"):

@@ -148,6 +148,14 @@ class Model:
         raw = c.llama_model_chat_template(self._model, None if name is None else name.encode())
         return raw.decode(errors="replace") if raw else None
 
+    def load_adapter(self, path: str) -> Any:
+        """A LoRA adapter for `Context.use_adapter`; it is freed with the model. Raises BindingError."""
+        log.errors.clear()
+        adapter = c.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise BindingError(*log.fault())
+        return adapter
+
     def close(self) -> None:
         c.llama_model_free(self._model)
 
@@ -278,6 +286,13 @@ class Context:
     def use_threads(self, n_threads: int) -> None:
         """From the next `decode` on."""
         c.llama_set_n_threads(self._ctx, n_threads, n_threads)
+
+    def use_adapter(self, adapter: Any) -> None:
+        """Compute with a LoRA adapter of the model from now on; None: without. A change costs a look at the graph."""
+        n = int(adapter is not None)
+        c.llama_set_adapters_lora(
+            self._ctx, (c.llama_adapter_lora_p_ctypes * n)(*[adapter] * n), n, (ctypes.c_float * n)(*[1.0] * n)
+        )
 
     def logits(self) -> Logits:
         """One row for each wanted row of the last batch, in order; valid and writable until the next decode."""

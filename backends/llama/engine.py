@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..facts import LoadPlan
     from ..messages import Event, Submit
+    from .adapters import Adapters
     from .batch import Call
     from .binding import Context, Model
     from .memory import Memory
@@ -32,13 +33,16 @@ GRAMMAR_S = 0.02  # how long an idle engine waits for a grammar before it listen
 class LlamaEngine:
     """One model, one context, one thread; keeps the promise of ../engine.py."""
 
-    def __init__(self, plan: LoadPlan, model: Model, context: Context, memory: Memory, load_ms: float) -> None:
+    def __init__(
+        self, plan: LoadPlan, model: Model, context: Context, memory: Memory, adapters: Adapters, load_ms: float
+    ) -> None:
         self._plan = plan
         self._model = model
         self._vocab = model.vocab
         self._context = context
         self._n_ctx = min(plan.n_ctx, context.n_ctx_seq)
         self._memory = memory
+        self._adapters = adapters
         self._running: list[Sequence] = []  # in order of arrival
         self._waiting: list[Submit] = []
         self._free = list(range(plan.n_slots))
@@ -67,7 +71,7 @@ class LlamaEngine:
         if fault:
             self._events.append(Finished(submit.job, submit.attempt, FinishReason.ERROR, "", 0, 0.0, 0.0, error=fault))
         else:
-            self._waiting.append(submit)
+            self._waiting.append(self._adapters.own(submit))
 
     def cancel(self, job: str, attempt: int) -> None:
         if self._ear.takes(job, attempt):
@@ -129,7 +133,9 @@ class LlamaEngine:
         if submit.n_prompt >= self._n_ctx:
             return f"the prompt has {submit.n_prompt} tokens and leaves no room in the context of {self._n_ctx}"
         wrong = next((t for t in submit.tokens if not 0 <= t < n_vocab), None)
-        return "" if wrong is None else f"token {wrong} is not one of the model's {n_vocab} tokens"
+        if wrong is not None:
+            return f"token {wrong} is not one of the model's {n_vocab} tokens"
+        return self._adapters.fault(submit)
 
     def _admit(self) -> None:
         """Move what waits into free slots, unless it would only push out what runs, or its grammar is not compiled."""
@@ -198,8 +204,8 @@ class LlamaEngine:
             by_rank = in_turn(self._running)
             chunk = self._pace.chunk(n_rows_max, self._budget_ms())
         if self._plan.numerics == "exact":
-            return plan_exact(by_rank, chunk)
-        calls = plan_fast(by_rank, chunk, n_rows_max)
+            return self._adapters.plan(by_rank, lambda group: plan_exact(group, chunk))
+        calls = self._adapters.plan(by_rank, lambda group: plan_fast(group, chunk, n_rows_max))
         return calls if no_prompts else [self._pad(call) for call in calls]
 
     def _pad(self, call: Call) -> Call:
@@ -257,6 +263,7 @@ class LlamaEngine:
 
     def _compute(self, call: Call, listen: Callable[[], bool] | None) -> bool:
         """False without room. A long call is broken off (Aborted) when one of its requests is cancelled meanwhile."""
+        self._adapters.use(call)
         if listen is None or not self._pace.is_long(call.n_rows):
             return self._context.decode()
         return self._context.decode(self._ear.open(listen, [piece.sequence.name for piece in call.pieces]))

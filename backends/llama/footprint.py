@@ -60,13 +60,16 @@ def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     weights = _weights(facts, plan, pools)
     kv = _kv(facts, plan, pools)
     compute = _compute(facts, plan, pools)
-    bytes_on = _sum(item for part in (weights, kv, compute, {HOST: plan.cache_bytes}) for item in part.items())
+    adapters = _adapters(plan, pools)
+    bytes_on = _sum(
+        item for part in (weights, adapters, kv, compute, {HOST: plan.cache_bytes}) for item in part.items()
+    )
     host = _host_weights(facts, plan, pools)
     mapped = host.in_file if plan.use_mmap else 0
     stale = host.copied if plan.use_mmap else 0
     return Footprint(
         bytes_on=bytes_on,
-        weights_bytes=sum(weights.values()),
+        weights_bytes=sum(weights.values()) + sum(adapters.values()),
         kv_bytes=sum(kv.values()),
         compute_bytes=sum(compute.values()),
         host_anon_bytes=bytes_on[HOST] - plan.cache_bytes - LIBRARY_BYTES - (mapped - stale),
@@ -121,6 +124,13 @@ def _weights(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, i
         # An embedding that is also the output matrix exists twice when the two are kept in different ways.
         parts.append((output_pool, weights.tied_output))
     return _sum(parts + list(zip(layer_pools, weights.layers, strict=True)))
+
+
+def _adapters(plan: LoadPlan, pools: list[str]) -> dict[str, int]:
+    """Each matrix lies beside the one that it adds to, and is read, not mapped."""
+    n_bytes = sum(adapter.n_bytes for adapter in plan.adapters)
+    layer_pools = pools[:-1] or pools
+    return _sum((pool, -(-n_bytes // len(layer_pools))) for pool in layer_pools) if n_bytes else {}
 
 
 def _host_weights(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> _HostWeights:

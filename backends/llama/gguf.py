@@ -46,6 +46,22 @@ def read_facts(path: str) -> LlamaFacts:
     return facts_of(header, path)
 
 
+def adapter_bytes(path: str, facts: ModelFacts) -> int:
+    """Of the matrices of a LoRA adapter for this model. Raises CorruptModel."""
+    header = read_header(path)
+    kinds = header.keys.get("general.type"), header.keys.get("adapter.type")
+    if kinds != ("adapter", "lora"):
+        raise CorruptModel("general.type and adapter.type must say that it is a LoRA adapter")
+    arch = header.keys.get("general.architecture")
+    if arch != facts.architecture:
+        raise CorruptModel(f"it is for {printable(str(arch), 20)!r}, but the model is of {facts.architecture!r}")
+    if header.keys.get("adapter.alora.invocation_tokens") is not None:
+        raise CorruptModel("it begins in mid-prompt (activated LoRA), which is not supported")
+    if not header.tensors:
+        raise CorruptModel("it has no matrices")
+    return sum(tensor.n_bytes for tensor in header.tensors)
+
+
 def part_paths(path: str) -> list[str]:
     """All files of the model that begins with `path`: itself alone if it is whole, none for a later part."""
     folder, name = os.path.split(path)

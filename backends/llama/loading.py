@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..engine import LoadError
+from .adapters import Adapters
 from .binding import BindingError, Context, ContextShape, Model
 from .cells import TEMP, Cells, ExactCells
 from .embedding import EmbeddingEngine, open_context
@@ -49,10 +50,11 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
                 flash_attention=True if exact else plan.flash_attention,
             ),
         )
+        adapters = _adapters(plan, model, context)
     _warm_up(context)
     context.use_threads(plan.n_threads)
     memory = _memory(plan, model, context)
-    return LlamaEngine(plan, model, context, memory, (time.perf_counter() - start_s) * 1e3)
+    return LlamaEngine(plan, model, context, memory, adapters, (time.perf_counter() - start_s) * 1e3)
 
 
 def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> EmbeddingEngine:
@@ -90,6 +92,16 @@ def _load_errors() -> Iterator[None]:
         raise LoadError(error.fault, str(error)) from error
     except LookupError as error:
         raise LoadError("unsupported", str(error)) from error
+
+
+def _adapters(plan: LoadPlan, model: Model, context: Context) -> Adapters:
+    handles = {}
+    for adapter in plan.adapters:
+        try:
+            handles[adapter.name] = model.load_adapter(adapter.path)
+        except BindingError as error:
+            raise LoadError(error.fault, f"adapter {adapter.name!r}: {error}") from error
+    return Adapters(context, handles, {adapter.name: adapter.version for adapter in plan.adapters})
 
 
 def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:

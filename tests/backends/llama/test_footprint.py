@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.facts import HOST, Footprint, LoadPlan, ModelFacts
+from inferd.backends.facts import HOST, Adapter, Footprint, LoadPlan, ModelFacts
 from inferd.backends.llama import footprint
 from inferd.backends.llama.footprint import LIBRARY_BYTES, estimate, largest_context
 from inferd.backends.llama.gguf import LlamaFacts
@@ -122,6 +122,16 @@ def test_graph_buffers_of_a_sliding_window_have_two_masks(cells: int, mib: float
     memory = Memory((512,) * 12, (512,) * 12, (True, True, True, True, True, False) * 2, 0, False)
     facts = shape(n_embd=1024, n_heads=8, k_head_dim=128, n_ff=4096, memory=memory)
     assert graph_bytes(facts, plan(kv_cells=cells)) == pytest.approx(mib * MIB, rel=0.01)  # measured
+
+
+def test_adapters_lie_beside_the_layers_that_they_change() -> None:
+    adapters = (Adapter("a", "a.gguf", 1000, ""), Adapter("b", "b.gguf", 200, ""))
+    plain, price = (estimate(shape(), plan(adapters=some)) for some in ((), adapters))
+    assert price.bytes_on[HOST] - plain.bytes_on[HOST] == price.weights_bytes - plain.weights_bytes == 1200
+    assert price.host_anon_bytes - plain.host_anon_bytes == 1200
+    on_gpu = {"n_gpu_layers": 7, "devices": ("gpu0",)}  # the output and six of the layers
+    before, after = (estimate(shape(), plan(adapters=some, **on_gpu)).bytes_on for some in ((), adapters))
+    assert {pool: after[pool] - before[pool] for pool in after} == {HOST: 600, "gpu0": 600}
 
 
 def test_cells_are_padded() -> None:
