@@ -42,11 +42,12 @@ class GenerateOptions(TypedDict, total=False):
     run_id: str | None
     supersede_key: str | None
     request_id: str | None
+    lora: str | None  # one of the model's LoRA adapters
 
 
 SPECIAL: dict[str, Callable[[pb.GenerateRequest, Any], None]]  # at the end: options that are not one scalar
 SAMPLING = frozenset(pb.Sampling.DESCRIPTOR.fields_by_name) - {"logit_bias"}
-PLAIN = frozenset({"max_tokens", "deadline_ms", "session_id", "run_id", "supersede_key", "request_id"})
+PLAIN = frozenset({"max_tokens", "deadline_ms", "session_id", "run_id", "supersede_key", "request_id", "lora"})
 
 
 def generate_request(model: str, prompt: Any, options: GenerateOptions) -> pb.GenerateRequest:

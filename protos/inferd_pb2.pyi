@@ -284,6 +284,7 @@ class GenerateRequest(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     SUPERSEDE_KEY_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    LORA_FIELD_NUMBER: builtins.int
     model: builtins.str
     prompt: builtins.str
     """taken as it is, no template"""
@@ -297,6 +298,8 @@ class GenerateRequest(google.protobuf.message.Message):
     supersede_key: builtins.str
     request_id: builtins.str
     """chosen by the daemon when empty"""
+    lora: builtins.str
+    """one of the model's LoRA adapters (ModelInfo.adapters); empty: the model as it is"""
     @property
     def messages(self) -> Global___Messages:
         """rendered by the model's chat template"""
@@ -331,9 +334,10 @@ class GenerateRequest(google.protobuf.message.Message):
         run_id: builtins.str = ...,
         supersede_key: builtins.str = ...,
         request_id: builtins.str = ...,
+        lora: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "prompt", b"prompt", "response_format", b"response_format", "sampling", b"sampling", "tokens", b"tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "response_format", b"response_format", "run_id", b"run_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "supersede_key", b"supersede_key", "tokens", b"tokens", "tools", b"tools"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "deadline_ms", b"deadline_ms", "input", b"input", "lora", b"lora", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "response_format", b"response_format", "run_id", b"run_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "supersede_key", b"supersede_key", "tokens", b"tokens", "tools", b"tools"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_deadline_ms", b"_deadline_ms"]) -> typing.Literal["deadline_ms"] | None: ...
     @typing.overload
@@ -1096,6 +1100,7 @@ class ModelInfo(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     POOLING_FIELD_NUMBER: builtins.int
     DIMENSIONS_FIELD_NUMBER: builtins.int
+    ADAPTERS_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     """cold, loading, ready, draining, failed"""
@@ -1117,6 +1122,10 @@ class ModelInfo(google.protobuf.message.Message):
     """mean, cls, last: it embeds; rank: it ranks; empty: it generates text"""
     dimensions: builtins.int
     """of its vectors"""
+    @property
+    def adapters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """LoRA, by the names that the config gives them"""
+
     def __init__(
         self,
         *,
@@ -1135,8 +1144,9 @@ class ModelInfo(google.protobuf.message.Message):
         error: builtins.str = ...,
         pooling: builtins.str = ...,
         dimensions: builtins.int = ...,
+        adapters: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "vocabulary", b"vocabulary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "vocabulary", b"vocabulary"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

@@ -12,6 +12,7 @@ from ...protos import inferd_pb2_grpc as pb_grpc
 from ..domain.errors import Code, InferdError
 from ..domain.request import MAX_ID_CHARS
 from ..node.planner import plan_load
+from ..node.plans import options_for
 from . import pooled, wire
 from .guard import guarded
 
@@ -92,7 +93,11 @@ class Models(pb_grpc.ModelsServicer):
         entries = await asyncio.to_thread(self.node.catalog.scan)
         deployments = self.node.fleet.deployments
         rows = (
-            wire.to_model_info(entry, deployments[name].model if name in deployments else None)
+            wire.to_model_info(
+                entry,
+                deployments[name].model if name in deployments else None,
+                options_for(name, self.node.config).adapters or (),
+            )
             for name, entry in sorted(entries.items())
         )
         return pb.ListModelsResponse(models=rows)

@@ -25,7 +25,7 @@ from ..node import stream as words
 from ..policy import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..domain.model import Model
     from ..domain.snapshot import Snapshot
@@ -68,6 +68,7 @@ def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
         run_id=_key(wire, "run_id"),
         supersede_key=_key(wire, "supersede_key"),
         form=_form(wire.response_format),
+        lora=_key(wire, "lora"),
     )
     n = wire.sampling.n if wire.sampling.HasField("n") else 1
     return [request] if n == 1 else [_choice(request, i) for i in range(n)]
@@ -242,8 +243,8 @@ def timings(event: words.Finished) -> pb.Timings:
     )
 
 
-def to_model_info(entry: Entry, model: Model | None) -> pb.ModelInfo:
-    info = pb.ModelInfo(name=entry.name, file_bytes=entry.file_bytes, error=entry.error or "")
+def to_model_info(entry: Entry, model: Model | None, adapters: Iterable[str] = ()) -> pb.ModelInfo:
+    info = pb.ModelInfo(name=entry.name, file_bytes=entry.file_bytes, error=entry.error or "", adapters=adapters)
     info.state = model.state.value if model is not None else ("cold" if entry.facts else "failed")
     if (facts := entry.facts) is not None:
         info.backend = facts.backend

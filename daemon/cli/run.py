@@ -38,6 +38,7 @@ Grammar = Annotated[
     typer.FileText | None, typer.Option("--grammar", metavar="FILE", help="Have the answer follow this GBNF grammar.")
 ]
 Deadline = Annotated[int | None, typer.Option(metavar="MS", help="Give up after so many milliseconds.")]
+Lora = Annotated[str | None, typer.Option(metavar="NAME", help="Answer with one of the model's LoRA adapters.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")]
 
 
@@ -60,6 +61,7 @@ def run(
     schema: Schema = None,
     grammar: Grammar = None,
     deadline_ms: Deadline = None,
+    lora: Lora = None,
     stats: Stats = False,
     address: Address = None,
     as_json: AsJson = False,
@@ -68,7 +70,7 @@ def run(
     options: GenerateOptions = {
         "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "seed": seed, "stop": stop, "priority": priority, "session_id": session, "deadline_ms": deadline_ms,
-        "raw": raw, "system": system, "response_format": response_format(json_object, schema, grammar),
+        "raw": raw, "lora": lora, "system": system, "response_format": response_format(json_object, schema, grammar),
     }  # fmt: skip
     text = read_prompt(prompt, sys.stdin, as_json=as_json)
     with connect(address) as client:

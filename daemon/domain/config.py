@@ -32,6 +32,8 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kv_layout: KvLayout | None = None
     pooling: Literal["none", "mean", "cls", "last"] | None = None  # llama.cpp's names; none: generate text
     numerics: Numerics | None = None
+    # LoRA: what requests call them -> files below a folder of models
+    adapters: dict[Annotated[str, Meta(min_length=1, max_length=128)], str] | None = None
     prefix_caching: bool | None = None  # requests that begin alike share what is computed
     cache_bytes: Annotated[int, Meta(ge=0)] | None = None  # of host RAM, for computed prompts whose cells are gone
     spec_type: Literal["none", "ngram-simple"] | None = None  # what guesses at tokens ahead, llama.cpp's names

@@ -68,6 +68,7 @@ class Request:
     run_id: str = ""
     supersede_key: str = ""
     form: Form | None = None  # None: any text
+    lora: str = ""  # one of the model's adapters; "": none
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
 

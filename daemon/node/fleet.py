@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ...backends.facts import CorruptModel
 from ...backends.messages import LoadFailed, Loading, Ready, Step, WorkerStats
 from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
@@ -23,7 +24,7 @@ from .resident import Resident
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ...backends.facts import LoadPlan, ModelFacts
+    from ...backends.facts import Adapter, LoadPlan, ModelFacts
     from ...backends.messages import FromWorker
     from ...backends.process import Exit
     from ..system.catalog import Entry
@@ -68,17 +69,24 @@ class Fleet:
             raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
         if entry.facts is None:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
-        known, plans = self.deployments.get(name), self._plans(name, entry.facts)
-        devices = [plan.devices for plan in plans]
-        if known is not None and known.entry == entry and [r.plan.devices for r in known.residents.values()] == devices:
+        known, plans = self.deployments.get(name), self._plans(name, entry.facts, self._adapters(name, entry.facts))
+        same = known is not None and known.entry == entry and _wheres(known.plans) == _wheres(plans)
+        if known is not None and same:
             for resident in known.residents.values():
                 self._price(resident)
             return known
         return self._deploy(name, entry, plans)
 
-    def _plans(self, name: str, facts: ModelFacts) -> list[LoadPlan]:
+    def _adapters(self, name: str, facts: ModelFacts) -> tuple[Adapter, ...]:
+        wanted = options_for(name, self.node.config).adapters or {}
+        try:
+            return self.node.catalog.adapters(wanted, facts)
+        except CorruptModel as error:
+            raise InferdError(Code.MODEL_CORRUPT, f"{name}: {error}", field="model") from None
+
+    def _plans(self, name: str, facts: ModelFacts, adapters: tuple[Adapter, ...]) -> list[LoadPlan]:
         """As of now: GPUs are found only some seconds after the start, and may be lost."""
-        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus)
+        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus, adapters)
 
     def _deploy(self, name: str, entry: Entry, plans: list[LoadPlan]) -> Deployment:
         """Nothing of an earlier one is alive."""
@@ -127,7 +135,7 @@ class Fleet:
             for resident in deployment.on(gone):
                 self._lose(resident)
             if all(resident.lost for resident in deployment.residents.values()):
-                for plan in self._plans(deployment.name, deployment.facts):
+                for plan in self._plans(deployment.name, deployment.facts, deployment.model.plan.adapters):
                     self._settle_in(deployment, place_name(deployment.name, plan, 0), plan)
             for resident in deployment.on(gone):
                 if resident.model.state is ModelState.COLD:
@@ -332,3 +340,8 @@ class Fleet:
         if not self.closed:
             self.node.carry_out(self.node.scheduler.on_cold(resident.place, time.monotonic()))
         return self.node.changes.notify()
+
+
+def _wheres(plans: Iterable[LoadPlan]) -> list[tuple[object, object]]:
+    """What of plans may change while the config and the file stay the same."""
+    return [(plan.devices, plan.adapters) for plan in plans]

@@ -16,7 +16,7 @@ from ..domain.decision import Cancel as CancelJob
 from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
 from ..domain.inputs import check_task
-from ..domain.model import ModelState
+from ..domain.model import ModelState, check_adapter
 from ..domain.request import Phase
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
@@ -71,8 +71,10 @@ class Node:
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(now_s)
         check_task(request, deployment.model)
+        check_adapter(request, deployment.model)
         job, stream = self.jobs.add(request, now_s)
         job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
+        job.cache_salt += f"\0{request.lora}" if request.lora else ""
         self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
             if not self.scheduler.lanes[request.model].slots_free:

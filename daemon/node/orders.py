@@ -33,6 +33,7 @@ def order(job: Job, itl_target_ms: float | None) -> Submit | Embed:
         job.sent_bytes,
         itl_target_ms or 0.0,
         job.cache_salt,
+        job.request.lora,
     )
 
 

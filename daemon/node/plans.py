@@ -14,7 +14,7 @@ from ..domain.config import ModelOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...backends.facts import ModelFacts, Pooling
+    from ...backends.facts import Adapter, ModelFacts, Pooling
     from ..domain.config import Config
 
 DEFAULT_SLOTS = 8
@@ -46,7 +46,12 @@ class Gpu(NamedTuple):
 
 
 def make_plans(
-    name: str, facts: ModelFacts, config: Config, default_threads: int, gpus: Mapping[str, Gpu]
+    name: str,
+    facts: ModelFacts,
+    config: Config,
+    default_threads: int,
+    gpus: Mapping[str, Gpu],
+    adapters: tuple[Adapter, ...] = (),
 ) -> list[LoadPlan]:
     """The ways in which the model may be loaded here; `gpus`: those that the engine can use, by device id.
 
@@ -60,6 +65,7 @@ def make_plans(
         shares = [gpu.n_bytes / sum(gpu.n_bytes for gpu in on) for gpu in on] if len(on) > 1 else []
         return msgspec.structs.replace(
             plan,
+            adapters=adapters,
             n_gpu_layers=plan.n_gpu_layers if n_layers is None else n_layers,
             tensor_split=tuple(shares),
             device_names=tuple(gpu.name for gpu in on),

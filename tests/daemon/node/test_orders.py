@@ -27,6 +27,14 @@ def test_a_text_goes_on_where_it_was() -> None:
     assert order(one, None) == Submit("r", 2, [1, 2, 7], 2, params, 2, 4, 0.0, "salt")
 
 
+def test_a_text_is_written_with_its_adapter() -> None:
+    one = job(tokens=[1], lora="a")
+    one.prompt = [1]
+    told = order(one, None)
+    assert isinstance(told, Submit)
+    assert told.lora == "a"
+
+
 def test_of_inputs_only_those_are_left_whose_vectors_have_not_come() -> None:
     one = job(Priority.BATCH, inputs=Inputs(["a", "b", "c"], dimensions=4))
     one.prompt, one.lengths = [1, 2, 3, 4, 5, 6], [2, 1, 3]
