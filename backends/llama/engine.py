@@ -51,6 +51,7 @@ class LlamaEngine:
         self._pace = Pace()
         self._grammars = Grammars(model.vocab)
         self._ear = Ear()
+        self._can_undo = not model.is_recurrent  # a state that was overwritten half is lost
         self._prefill_tokens = self._decode_tokens = self._steps = 0
         self._step_ms = 0.0
         self.ready = Ready(
@@ -264,7 +265,7 @@ class LlamaEngine:
     def _compute(self, call: Call, listen: Callable[[], bool] | None) -> bool:
         """False without room. A long call is broken off (Aborted) when one of its requests is cancelled meanwhile."""
         self._adapters.use(call)
-        if listen is None or not self._pace.is_long(call.n_rows):
+        if listen is None or not self._can_undo or not self._pace.is_long(call.n_rows):
             return self._context.decode()
         return self._context.decode(self._ear.open(listen, [piece.sequence.name for piece in call.pieces]))
 

@@ -99,7 +99,7 @@ def write_random_gguf(path: Path, shape: Shape, quant: str = "q8_0", name: str =
     kind, file_type = QUANTS[quant]
     writer = gguf.GGUFWriter(path, shape.arch)
     _describe(writer, shape, name, file_type)
-    _add_vocabulary(writer, shape)
+    add_vocabulary(writer, shape)
     plan = [(tensor, dims, kind if len(dims) == 2 else QUANTS["f32"][0]) for tensor, dims in tensors(shape)]
     for tensor, dims, its_kind in plan:
         stored, dtype = _stored(dims, its_kind)
@@ -193,7 +193,8 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape, name: str, file_type: gguf.
         writer.add_sliding_window(shape.sliding_window)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    """Tokens, merges, marks and a chat template."""
     tokens, merges = vocabulary(shape)
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")

@@ -16,6 +16,7 @@ from inferd.backends.llama.loading import load_embedder
 from inferd.backends.messages import Embed, Embedded, Finished, FinishReason, Started, Stopped
 from inferd.tests.models.random_bert import Encoder, write_random_bert
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
+from inferd.tests.models.random_recurrent import write_random_lfm2, write_random_mamba
 
 from .engines import plan
 
@@ -40,6 +41,9 @@ POOLINGS: list[tuple[str, Pooling]] = [
     ("decoder", "cls"),
     ("sliding", "last"),
     ("sliding", "mean"),
+    ("recurrent", "last"),
+    ("recurrent", "mean"),
+    ("hybrid", "last"),
 ]
 
 
@@ -49,9 +53,15 @@ def file_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
 
     def write(kind: str, pooling: str) -> Path:
         path = folder / f"{kind}-{pooling}.gguf"
-        if not path.exists() and kind == "encoder":
+        if path.exists():
+            return path
+        if kind == "encoder":
             write_random_bert(path, Encoder(pooling))
-        elif not path.exists():
+        elif kind == "recurrent":
+            write_random_mamba(path)
+        elif kind == "hybrid":
+            write_random_lfm2(path)
+        else:
             shape = SHAPES["tiny" if kind == "decoder" else "tiny-gemma3"]
             write_random_gguf(path, replace(shape, pooling=pooling), "f32")
         return path
