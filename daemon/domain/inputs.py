@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .request import Request
 
 MAX_INPUTS = 2048  # as many as OpenAI takes
+MAX_TOKENS = 4 * 2**20  # of all of them: a worker is told in one frame
 MAX_ANSWER_BYTES = 63 * 2**20  # of vectors: messages of the daemon have at most 64 MiB
 TOKEN_BYTES = 4  # of text that a token stands for, on the whole
 
@@ -84,6 +85,9 @@ def check_lengths(inputs: Inputs, lengths: Sequence[int], model: Model) -> None:
             pair = "" if inputs.query is None else " with the query"
             message = f"{field}{pair} has {n:,} tokens, but {model.name} takes at most {highest:,}"
             raise InferdError(Code.PROMPT_TOO_LONG, message, field=field, prompt_tokens=n, context_tokens=highest)
+    if (n := sum(lengths)) > MAX_TOKENS:
+        message = f"{inputs.field} have {n:,} tokens together, at most {MAX_TOKENS:,} are allowed"
+        raise InferdError(Code.PROMPT_TOO_LONG, message, field=inputs.field, highest=MAX_TOKENS)
     _check_values(inputs, model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from ..domain.errors import Code, InferdError
@@ -92,7 +93,7 @@ def _take(job: Job, inputs: Inputs, each: list[list[int]], model: Model) -> None
         if not isinstance(item, str):
             check_tokens(f"{inputs.field}[{i}].tokens", tokens, model.facts.n_vocab)
     job.lengths = [len(tokens) for tokens in each]
-    job.prompt = [token for tokens in each for token in tokens]
+    job.prompt = list(chain.from_iterable(each))
 
 
 def _check(job: Job, tokens: list[int], model: Model) -> None:

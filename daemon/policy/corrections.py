@@ -40,6 +40,7 @@ def key(facts: ModelFacts, plan: LoadPlan) -> str:
     name = f"{os.path.basename(facts.path)}:{facts.file_bytes}"
     attention = {None: "auto", True: "on", False: "off"}[plan.flash_attention]
     shape = f"{plan.backend} {plan.numerics} {'mapped' if plan.use_mmap else 'read'} ub={plan.n_ubatch} fa={attention}"
+    shape += f" pool={plan.pooling}" if plan.pooling else ""
     return f"{name} {shape}" + (f" gpu={plan.n_gpu_layers}@{'+'.join(plan.devices)}" if plan.devices else "")
 
 

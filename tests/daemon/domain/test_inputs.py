@@ -97,6 +97,15 @@ def test_nothing_is_cut_off() -> None:
     assert refused(error) == (Code.INVALID, "inputs[0]")
 
 
+def test_all_together_have_a_limit_too() -> None:
+    big = model(n_ctx=8192)
+    big.facts = msgspec.structs.replace(big.facts, n_ctx_train=8192)
+    check_lengths(Inputs(["a"] * 512), [8192] * 512, big)
+    with pytest.raises(InferdError, match="4,202,496 tokens together") as error:
+        check_lengths(Inputs(["a"] * 513), [8192] * 513, big)
+    assert refused(error) == (Code.PROMPT_TOO_LONG, "inputs")
+
+
 def test_no_longer_than_the_model_was_trained_for() -> None:
     assert longest_input(model(n_ctx=512)) == 256
     assert longest_input(model(n_ctx=128)) == 128
