@@ -116,7 +116,7 @@ class LlamaEngine:
             step_ms=self._step_ms,
             rss_bytes=0,  # the worker loop knows
             kv_cells_kept=self._memory.n_idle,
-            cache_bytes=self._memory.store.n_bytes,
+            cache_bytes=self._memory.cache_bytes,
         )
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from .embedding import EmbeddingEngine, open_context
 from .engine import LlamaEngine
 from .memory import Memory
 from .pace import BLOCK
+from .snapshots import Snapshots, StateMemory
 from .store import Store
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:
     cells = ExactCells(context) if exact else Cells(context)
     kept = range(context.n_seqs, TEMP) if keeps and not exact else ()
     max_idle_cells = context.n_cells if plan.n_gpu_layers or not store.limit_bytes else 0
+    if model.is_recurrent and plan.prefix_caching and plan.cache_bytes:
+        snapshots = Snapshots(plan.cache_bytes)
+        return StateMemory(context, cells, (), store, max_idle_cells=0, exact=False, snapshots=snapshots)
     return Memory(context, cells, kept, store, max_idle_cells=max_idle_cells, exact=exact)
 
 

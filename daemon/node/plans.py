@@ -25,6 +25,7 @@ DEFAULT_KEEP_ALIVE_S = 300.0
 DEFAULT_WHOLE_TOKENS = 2048
 MAX_FULL_CONTEXTS = 4  # KV held by default, in full contexts; slots share it, and the junior parks when it is short
 DEFAULT_CACHE_BYTES = 512 * 2**20  # at most, of host RAM for prompts whose KV cells are gone
+STATES_KEPT = 8  # of a recurrent model, for each slot
 N_DRAFT = 15  # guessed tokens of one step; with the one that is due four times four rows
 CELL_STEP = 256  # llama.cpp pads its contexts to this
 
@@ -131,11 +132,14 @@ def _pooling(facts: ModelFacts, options: ModelOptions) -> Pooling:
 
 
 def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:
-    """By default as much as its KV cells take: a conversation of every slot outlives its cells."""
-    forgets = facts.recurrent or facts.sliding_window
+    """By default as much as its KV cells take: a conversation of every slot outlives its cells.
+
+    States are kept as a whole, several of each conversation.
+    """
+    forgets = facts.sliding_window and not facts.recurrent
     if plan.backend == "fake" or not plan.prefix_caching or plan.kv_layout != "unified" or forgets:
         return 0
-    kv_bytes = kinds.footprint(facts, plan).kv_bytes
+    kv_bytes = kinds.footprint(facts, plan).kv_bytes * (STATES_KEPT if facts.recurrent else 1)
     return min(kv_bytes, DEFAULT_CACHE_BYTES) if options.cache_bytes is None else options.cache_bytes
 
 

@@ -81,8 +81,14 @@ def said(heard: dict[str, Heard]) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"n_ubatch": 64}, {"n_draft": 15}, {"kv_layout": "split", "n_slots": 3, "kv_cells": 1536}],
-    ids=["plain", "small steps", "guesses", "split"],
+    [
+        {},
+        {"n_ubatch": 64},
+        {"n_draft": 15},
+        {"kv_layout": "split", "n_slots": 3, "kv_cells": 1536},
+        {"cache_bytes": 1 << 24, "n_ubatch": 64},
+    ],
+    ids=["plain", "small steps", "guesses", "split", "snapshots"],
 )
 def test_answers_do_not_depend_on_company(
     open_engine: Open, expected: list[list[int]], changes: dict[str, Any]

@@ -14,11 +14,13 @@ from inferd.backends.facts import ModelFacts
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
 from inferd.daemon.node.plans import (
     CELL_STEP,
+    DEFAULT_CACHE_BYTES,
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_KEEP_ALIVE_S,
     DEFAULT_SLOTS,
     DEFAULT_WHOLE_TOKENS,
     MAX_FULL_CONTEXTS,
+    STATES_KEPT,
     Gpu,
     keep_alive_s,
     make_plan,
@@ -66,6 +68,15 @@ def test_a_model_that_embeds_has_cells_for_one_context_and_shares_nothing() -> N
     plan = make_plan("m", facts, config(ModelOptions(kv_layout="split")), 1)
     assert (plan.pooling, plan.n_ctx, plan.kv_cells, plan.n_ubatch) == ("last", 8192, 8192, 512)
     assert (plan.kv_layout, plan.n_draft, plan.prefix_caching, plan.cache_bytes) == ("unified", 0, False, 0)
+
+
+def test_states_of_recurrent_models_are_kept_several_times() -> None:
+    facts = msgspec.structs.replace(FACTS, recurrent=True, n_embd=1, n_ctx_train=256)
+    kv_bytes = kinds.footprint(facts, make_plan("m", facts, Config(), 1)).kv_bytes
+    assert make_plan("m", facts, Config(), 1).cache_bytes == min(STATES_KEPT * kv_bytes, DEFAULT_CACHE_BYTES) > 0
+    assert make_plan("m", facts, config(ModelOptions(prefix_caching=False)), 1).cache_bytes == 0
+    sliding = msgspec.structs.replace(FACTS, sliding_window=64)
+    assert make_plan("m", sliding, Config(), 1).cache_bytes == 0
 
 
 def test_what_is_computed_in_one_piece_has_a_row_for_each_token() -> None:
