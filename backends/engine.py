@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .facts import LoadPlan
-    from .messages import Event, Ready, Submit, WorkerStats
+    from .messages import Embed, Event, Ready, Submit, WorkerStats
 
 LoadErrorCode = Literal["corrupt", "memory", "unsupported", "error"]
 
@@ -61,6 +61,18 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Embedder(Engine, Protocol):
+    """An engine whose plan has a pooling: it makes vectors of texts, and is never given a `Submit`.
+
+    Inputs of one order come back in order, as Embedded events; they are computed beside those of others, and their
+    vectors do not depend on that beyond the last bits.
+    """
+
+    def embed(self, order: Embed) -> None:
+        """Like `submit`: never blocks, never fails."""
+
+
 if TYPE_CHECKING:
-    # What the modules in `worker.ENGINES` export as `load`; `progress` takes 0..1. Raises LoadError.
+    # What modules in `worker.ENGINES` export as `load` and `load_embedder`; `progress` takes 0..1. Raises LoadError.
     Loader = Callable[[LoadPlan, Callable[[float], None]], Engine]

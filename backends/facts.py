@@ -12,6 +12,8 @@ Numerics = Literal["fast", "exact"]
 KvLayout = Literal["unified", "split"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 BackendName = Literal["llama", "onnx", "fake"]
+# How a text becomes one vector, in llama.cpp's words; rank: one score, by a classifier head. "": it generates text.
+Pooling = Literal["", "mean", "cls", "last", "rank"]
 
 
 class CorruptModel(Exception):
@@ -37,8 +39,20 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     n_vocab: int
     sliding_window: int | None = None  # tokens
     recurrent: bool = False
+    pooling: Pooling = ""  # as the file says; with one the model embeds or ranks, and generates nothing
+    causal: bool = True  # False: every token looks at all others, so an input is computed in one piece
+    n_embd_out: int = 0  # values of an embedding
     has_chat_template: bool = False
     display_name: str | None = None  # general.name
+
+
+class Adapter(msgspec.Struct, frozen=True):
+    """A LoRA adapter that requests may ask for by its name."""
+
+    name: str
+    path: str
+    n_bytes: int  # of its matrices
+    version: str  # changes with the file
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +64,9 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_slots: int  # requests computed at the same time
     kv_cells: int  # tokens of KV for all slots together; a multiple of 256
     n_threads: int
+    adapters: tuple[Adapter, ...] = ()
     n_ubatch: int = 512
+    pooling: Pooling = ""  # "": generate text
     n_gpu_layers: int = 0
     devices: tuple[str, ...] = ()  # device ids this worker may use; empty means CPU only
     tensor_split: tuple[float, ...] = ()  # what each device has of the offloaded layers, of 1; empty: as much as any

@@ -21,6 +21,7 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .fake_embedder import FakeEmbedder
 from .messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
 from .text import TextStream
 
@@ -58,7 +59,7 @@ class _Run:
         prompt = b"".join(token_bytes(t) for t in submit.tokens[: submit.n_prompt])
         self.orders = {key.decode(): int(value) for key, value in ORDER.findall(prompt)}
         seed = submit.params.seed if submit.params.temperature > 0 else 0
-        self.mix = zlib.crc32(prompt, seed & 0xFFFFFFFF)
+        self.mix = zlib.crc32(prompt + submit.lora.encode(), seed & 0xFFFFFFFF)
         said = SAY.findall(prompt)
         self.words = bytes.fromhex(said[-1].decode()) if said else submit.params.grammar.encode()
         self.length = len(self.words) or self.orders.get("tokens", 40 + self.mix % 80)
@@ -224,9 +225,19 @@ class FakeEngine:
 
 def load(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEngine:
     """Takes `plan.fake_load_s`, in a hundred steps."""
+    _wait(plan, progress)
+    return FakeEngine(plan)
+
+
+def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEmbedder:
+    """The same, for a plan with a pooling."""
+    _wait(plan, progress)
+    return FakeEmbedder(plan, N_VOCAB)
+
+
+def _wait(plan: LoadPlan, progress: Callable[[float], None]) -> None:
     for percent in range(100):
         progress(percent / 100)
         if plan.fake_load_s:
             time.sleep(plan.fake_load_s / 100)
     progress(1.0)
-    return FakeEngine(plan)

@@ -11,7 +11,7 @@ from .fake import N_VOCAB
 from .tools import HERMES, call_text, spelled_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .facts import LoadPlan
     from .messages import CallSyntax, ChatMessage, FormatKind, Tool, ToolUse
@@ -26,6 +26,10 @@ class FakeTokenizer:
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return list(prompt.encode(errors="replace"))
+
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        for document in documents:
+            yield list(f"{query}\n{document}".encode(errors="replace"))
 
     def compile(self, kind: FormatKind, text: str) -> str:
         raise GrammarError("the fake engine follows no grammar", "unsupported")

@@ -25,6 +25,7 @@ class Kind(NamedTuple):
     stem: Callable[[str], str]  # the file's name for people
     footprint: Callable[[ModelFacts, LoadPlan], Footprint]
     largest_context: Callable[[ModelFacts, LoadPlan, Mapping[str, int]], int | None]
+    adapter_bytes: Callable[[str, ModelFacts], int]
 
 
 KINDS: dict[BackendName, Kind] = {
@@ -35,6 +36,7 @@ KINDS: dict[BackendName, Kind] = {
         gguf.stem,
         llama_footprint.estimate,
         llama_footprint.largest_context,
+        gguf.adapter_bytes,
     ),
 }
 
@@ -63,6 +65,11 @@ def model_files(path: str | os.PathLike[str]) -> list[str]:
     """All files of the model that begins with this one; none if it is a later part or no model file."""
     kind = _owner(path)
     return kind.part_paths(os.fspath(path)) if kind else []
+
+
+def adapter_bytes(path: str | os.PathLike[str], facts: ModelFacts) -> int:
+    """Of a LoRA adapter's matrices, read without loading it. Raises CorruptModel when it is none for this model."""
+    return KINDS[facts.backend].adapter_bytes(os.fspath(path), facts)
 
 
 def footprint(facts: ModelFacts, plan: LoadPlan) -> Footprint:

@@ -74,7 +74,21 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     rank: int = 0  # when KV is short the lowest rank is parked first
     sent_bytes: int = 0
     itl_target_ms: float = 0.0  # the gap between two tokens that prompts may cause; 0: the engine chooses
-    cache_salt: str = ""  # computed prompts are shared between requests with the same one
+    cache_salt: str = ""  # computed prompts are shared between requests with the same one, and the same adapter
+    lora: str = ""  # one of the plan's adapters; "": the model as it is
+
+
+class Embed(msgspec.Struct, frozen=True, array_like=True, tag="embed"):
+    """Make a vector of each input, in order; with a model that ranks, of one value: its score. What an earlier attempt
+    told is not among them."""
+
+    job: str
+    attempt: int
+    inputs: list[list[int]]  # tokens of each
+    normalize: bool = True  # to a length of 1
+    dimensions: int = 0  # the first so many values of each; 0: all
+    rank: int = 0  # the highest is computed first
+    known_tokens: int = 0  # of the inputs that an earlier attempt told
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -119,6 +133,19 @@ class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
     add_special: bool = True  # add the model's BOS/EOS where it says so
     parse_special: bool = True  # "<|im_end|>" in the text becomes that control token
     tools: tuple[Tool, ...] = ()
+
+
+class PrepareInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepare_inputs"):
+    """Turn texts into tokens, each by itself; with a query each becomes the pair that a model which ranks reads."""
+
+    id: str
+    texts: list[str]
+    query: str | None = None
+
+
+class PreparedInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepared_inputs"):
+    id: str
+    inputs: list[list[int]]
 
 
 class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
@@ -204,6 +231,15 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
     logprobs: list[TokenLogprob] | None = None
 
 
+class Embedded(msgspec.Struct, frozen=True, array_like=True, tag="embedded"):
+    """The vectors of a job's next `n` inputs: 32-bit floats in the machine's order, one vector after the other."""
+
+    job: str
+    attempt: int
+    n: int
+    vectors: bytes
+
+
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     """The last frame of an attempt; `text` is the tail that was still held back."""
 
@@ -251,12 +287,12 @@ class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     """All that one engine step produced: one frame, one write, one wake-up."""
 
-    events: list[Started | Delta | Finished | Stopped]
+    events: list[Started | Delta | Embedded | Finished | Stopped]
 
 
-ToWorker = Load | Submit | Cancel | Cores | Stop | Prepare | Compile | CompileTools
-FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | Compiled | PrepareFailed
-Event = Started | Delta | Finished | Stopped
+ToWorker = Load | Submit | Embed | Cancel | Cores | Stop | Prepare | PrepareInputs | Compile | CompileTools
+FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | PreparedInputs | Compiled | PrepareFailed
+Event = Started | Delta | Embedded | Finished | Stopped
 
 encode = msgspec.msgpack.Encoder().encode
 

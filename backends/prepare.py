@@ -23,7 +23,9 @@ from .messages import (
     LoadFailed,
     Prepare,
     Prepared,
+    PreparedInputs,
     PrepareFailed,
+    PrepareInputs,
     Ready,
     Stop,
     decode_to_worker,
@@ -32,12 +34,13 @@ from .messages import (
 from .template import TemplateError, TimeUp, time_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .facts import LoadPlan
     from .messages import CallSyntax, ChatMessage, FormatKind, Tool, ToolUse
 
 PROMPT_BYTES = 4 * 2**20
+MAX_INPUT_TOKENS = 4 * 2**20  # of all inputs of a request; a long query counts with each of its documents
 HEADROOM_BYTES = 768 * 2**20  # address space beyond what the loaded vocabulary takes
 COMPILE_S = 2.0  # of a form: the prompts of others wait meanwhile
 CPU_S = 20  # of one Prepare; the kernel ends the process then, whatever C code it is in
@@ -52,6 +55,9 @@ class Tokenizer(Protocol):
         """None when the model has no chat template. Raises TemplateError."""
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        """What a model that ranks reads of the query and each document."""
 
     def compile(self, kind: FormatKind, text: str) -> str:
         """What the worker understands of a form. Raises GrammarError."""
@@ -125,6 +131,9 @@ def serve(channel: SyncChannel, tokenizer: Tokenizer) -> None:
             case Prepare() as request:
                 limit_cpu()
                 channel.send(encode(prepare(tokenizer, request)))
+            case PrepareInputs() as request:
+                limit_cpu()
+                channel.send(encode(prepare_inputs(tokenizer, request)))
             case Compile() | CompileTools() as request:
                 limit_cpu()
                 channel.send(encode(compile_form(tokenizer, request)))
@@ -157,6 +166,32 @@ def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
     if not tokens:
         return PrepareFailed(request.id, "tokenize", "the prompt is empty")
     return Prepared(request.id, tokens)
+
+
+def prepare_inputs(tokenizer: Tokenizer, request: PrepareInputs) -> PreparedInputs | PrepareFailed:
+    """Tokens of each text, or why there are none."""
+    texts, query = request.texts, request.query
+    n_bytes = sum(len(text.encode(errors="replace")) for text in (*texts, query or ""))
+    if n_bytes > PROMPT_BYTES:
+        return PrepareFailed(
+            request.id, "limit", f"the texts have {n_bytes:,} bytes together, at most {PROMPT_BYTES:,} are allowed"
+        )
+    each = (
+        (tokenizer.plain(text, add_special=True, parse_special=True) for text in texts)
+        if query is None
+        else tokenizer.pairs(query, texts)
+    )
+    inputs, n_left = [], MAX_INPUT_TOKENS
+    try:
+        for tokens in each:
+            inputs.append(tokens)
+            n_left -= len(tokens)
+            if n_left < 0:
+                message = f"the texts have more than {MAX_INPUT_TOKENS:,} tokens together"
+                return PrepareFailed(request.id, "limit", message)
+    except MemoryError:
+        return PrepareFailed(request.id, "limit", "the texts need too much memory to tokenize")
+    return PreparedInputs(request.id, inputs)
 
 
 def compile_form(tokenizer: Tokenizer, request: Compile | CompileTools) -> Compiled | PrepareFailed:

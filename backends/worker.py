@@ -16,8 +16,8 @@ import msgspec
 
 from .channel import SyncChannel
 from .child import settle
-from .engine import LoadError
-from .messages import Cancel, Cores, Load, LoadFailed, Loading, Step, Stop, Submit, decode_to_worker, encode
+from .engine import Embedder, LoadError
+from .messages import Cancel, Cores, Embed, Load, LoadFailed, Loading, Step, Stop, Submit, decode_to_worker, encode
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -79,7 +79,7 @@ def open_engine(plan: LoadPlan, channel: SyncChannel) -> Engine:
                 raise _Stopped
 
     module = import_module(ENGINES[plan.backend], __package__)
-    engine: Engine = module.load(plan, progress)
+    engine: Engine = (module.load_embedder if plan.pooling else module.load)(plan, progress)
     return engine
 
 
@@ -120,6 +120,9 @@ class Inbox:
             match decode_to_worker(frame):
                 case Submit() as submit:
                     self._engine.submit(submit)
+                case Embed() as order:
+                    assert isinstance(self._engine, Embedder)
+                    self._engine.embed(order)
                 case Cancel(job=job, attempt=attempt):
                     self._engine.cancel(job, attempt)
                 case Cores(n_threads=n_threads):

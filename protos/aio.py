@@ -16,12 +16,14 @@ from .client import TENANT_METADATA, TIMEOUT_S
 from .compose import generate_request, plain_request, tokenize_request
 from .errors import InferdError
 from .patience import CONNECT_TIMEOUT_S, Patience
+from .pooled import Ranking, Vectors, embed_request, rerank_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from typing import Self, Unpack
 
     from .compose import GenerateOptions
+    from .pooled import QueueOptions
 
 T = TypeVar("T")
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the published stubs forgot it
@@ -72,6 +74,31 @@ class AsyncClient:
         """The model's tokens for a plain prompt or for a chat."""
         method = stubs.InferenceStub(self.channel()).Tokenize
         return list((await self._call(method, tokenize_request(model, prompt))).tokens)
+
+    async def embed(
+        self,
+        model: str,
+        inputs: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        **options: Unpack[QueueOptions],
+    ) -> Vectors:
+        """A vector of each text (or list of token ids), in order; waits for the model to be loaded if need be."""
+        request = embed_request(model, inputs, normalize, dimensions, options)
+        return Vectors(await self._call(stubs.InferenceStub(self.channel()).Embed, request, bounded=False))
+
+    async def rerank(
+        self,
+        model: str,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        **options: Unpack[QueueOptions],
+    ) -> Ranking:
+        """How well each document answers the query, the best first."""
+        request = rerank_request(model, query, documents, top_n, options)
+        return Ranking(await self._call(stubs.InferenceStub(self.channel()).Rerank, request, bounded=False))
 
     async def cancel(self, request_id: str) -> bool:
         """Cancel a request by its id; False when no such request is live."""

@@ -181,22 +181,11 @@ class Answer:
         self.prompt_tokens, self.cached_tokens = started.prompt_tokens, started.cached_tokens
 
     def _on_finished(self, finished: pb.Finished) -> None:
-        usage, t = finished.usage, finished.timings
         self.queued = self.waits_for = None
         self.endings[finished.choice] = Ending(
             FINISH_REASONS.get(finished.finish_reason, "stop"),
-            Usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
-            Timings(
-                t.queue_ms,
-                t.ttft_ms,
-                t.e2e_ms,
-                t.tpot_ms,
-                t.itl_max_ms,
-                t.prefill_ms,
-                t.decode_ms,
-                t.draft_n,
-                t.draft_n_accepted,
-            ),
+            usage_of(finished.usage),
+            timings_of(finished.timings),
         )
 
     def _on_calls(self, delta: pb.Delta) -> None:
@@ -207,6 +196,24 @@ class Answer:
 
     def _first_ending(self) -> Ending | None:
         return self.endings[min(self.endings)] if self.endings else None
+
+
+def usage_of(wire: pb.Usage) -> Usage:
+    return Usage(wire.prompt_tokens, wire.cached_tokens, wire.completion_tokens)
+
+
+def timings_of(wire: pb.Timings) -> Timings:
+    return Timings(
+        wire.queue_ms,
+        wire.ttft_ms,
+        wire.e2e_ms,
+        wire.tpot_ms,
+        wire.itl_max_ms,
+        wire.prefill_ms,
+        wire.decode_ms,
+        wire.draft_n,
+        wire.draft_n_accepted,
+    )
 
 
 def _delta(wire: pb.Delta) -> Delta:

@@ -16,6 +16,7 @@ from .answer import Answer, Delta
 from .compose import generate_request, plain_request, tokenize_request
 from .errors import InferdError
 from .patience import CONNECT_TIMEOUT_S, Patience
+from .pooled import Ranking, Vectors, embed_request, rerank_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from .compose import GenerateOptions
+    from .pooled import QueueOptions
 
 T = TypeVar("T")
 TENANT_METADATA = "inferd-tenant"
@@ -82,6 +84,31 @@ class Client:
     def tokenize(self, model: str, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
         """The model's tokens for a plain prompt or for a chat."""
         return list(self._call(self._inference.Tokenize, tokenize_request(model, prompt)).tokens)
+
+    def embed(
+        self,
+        model: str,
+        inputs: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        **options: Unpack[QueueOptions],
+    ) -> Vectors:
+        """A vector of each text (or list of token ids), in order; waits for the model to be loaded if need be."""
+        request = embed_request(model, inputs, normalize, dimensions, options)
+        return Vectors(self._call(self._inference.Embed, request, bounded=False))
+
+    def rerank(
+        self,
+        model: str,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        **options: Unpack[QueueOptions],
+    ) -> Ranking:
+        """How well each document answers the query, the best first."""
+        request = rerank_request(model, query, documents, top_n, options)
+        return Ranking(self._call(self._inference.Rerank, request, bounded=False))
 
     def cancel(self, request_id: str) -> bool:
         """Cancel a request by its id; False when no such request is live."""

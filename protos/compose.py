@@ -44,12 +44,13 @@ class GenerateOptions(TypedDict, total=False):
     run_id: str | None
     supersede_key: str | None
     request_id: str | None
+    lora: str | None  # one of the model's LoRA adapters
 
 
 SPECIAL: dict[str, Callable[[pb.GenerateRequest, Any], None]]  # at the end: options that are not one scalar
 SAMPLING = frozenset(pb.Sampling.DESCRIPTOR.fields_by_name) - {"logit_bias"}
 PLAIN = frozenset(
-    {"max_tokens", "deadline_ms", "session_id", "run_id", "supersede_key", "request_id", "parallel_tool_calls"}
+    {"max_tokens", "deadline_ms", "session_id", "run_id", "supersede_key", "request_id", "parallel_tool_calls", "lora"}
 )
 
 
@@ -59,7 +60,7 @@ def generate_request(model: str, prompt: Any, options: GenerateOptions) -> pb.Ge
     _put(request, "model", model)
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     raw, system = bool(given.pop("raw", False)), given.pop("system", None)
-    _guarded("prompt", lambda: _set_input(request, prompt, raw=raw, system=system))
+    guarded("prompt", lambda: _set_input(request, prompt, raw=raw, system=system))
     request.priority = pb.INTERACTIVE
     for name, value in given.items():
         if name in SAMPLING:
@@ -67,7 +68,7 @@ def generate_request(model: str, prompt: Any, options: GenerateOptions) -> pb.Ge
         elif name in PLAIN:
             _put(request, name, value)
         elif name in SPECIAL:
-            _guarded(name, lambda name=name, value=value: SPECIAL[name](request, value))  # type: ignore[misc]
+            guarded(name, lambda name=name, value=value: SPECIAL[name](request, value))  # type: ignore[misc]
         else:
             raise TypeError(f"generate() has no option {name!r}")
     return request
@@ -88,7 +89,7 @@ def tokenize_request(model: str, prompt: Any) -> pb.TokenizeRequest:
     if isinstance(prompt, str):
         _put(request, "prompt", prompt)
     else:
-        _guarded("prompt", lambda: request.messages.messages.extend(_messages(prompt)))
+        guarded("prompt", lambda: request.messages.messages.extend(_messages(prompt)))
     return request
 
 
@@ -116,7 +117,7 @@ def _set_stop(request: pb.GenerateRequest, stop: str | Sequence[str]) -> None:
     request.stop.extend([stop] if isinstance(stop, str) else stop)
 
 
-def _set_priority(request: pb.GenerateRequest, priority: str) -> None:
+def set_priority(request: pb.GenerateRequest | pb.EmbedRequest | pb.RerankRequest, priority: str) -> None:
     names = {"interactive": pb.INTERACTIVE, "normal": pb.NORMAL, "batch": pb.BATCH}
     if priority not in names:
         raise ValueError(f"it must be one of {', '.join(names)}, not {priority!r}")
@@ -145,7 +146,7 @@ def _set_response_format(request: pb.GenerateRequest, wanted: str | Mapping[str,
 
 SPECIAL = {
     "stop": _set_stop,
-    "priority": _set_priority,
+    "priority": set_priority,
     "logit_bias": _set_logit_bias,
     "response_format": _set_response_format,
     "tools": set_tools,
@@ -154,10 +155,10 @@ SPECIAL = {
 
 
 def _put(message: Any, name: str, value: Any) -> None:
-    _guarded(name, lambda: setattr(message, name, value))
+    guarded(name, lambda: setattr(message, name, value))
 
 
-def _guarded(name: str, put: Callable[[], object]) -> None:
+def guarded(name: str, put: Callable[[], object]) -> None:
     """Name the field when protobuf or a setter will not take its value."""
     try:
         put()

@@ -369,6 +369,7 @@ class GenerateRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     TOOL_CHOICE_FIELD_NUMBER: builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: builtins.int
+    LORA_FIELD_NUMBER: builtins.int
     model: builtins.str
     prompt: builtins.str
     """taken as it is, no template"""
@@ -384,6 +385,8 @@ class GenerateRequest(google.protobuf.message.Message):
     """chosen by the daemon when empty"""
     parallel_tool_calls: builtins.bool
     """false: at most one call; default true"""
+    lora: builtins.str
+    """one of the model's LoRA adapters (ModelInfo.adapters); empty: the model as it is"""
     @property
     def messages(self) -> Global___Messages:
         """rendered by the model's chat template"""
@@ -426,9 +429,10 @@ class GenerateRequest(google.protobuf.message.Message):
         request_id: builtins.str = ...,
         tool_choice: Global___ToolChoice | None = ...,
         parallel_tool_calls: builtins.bool | None = ...,
+        lora: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "response_format", b"response_format", "sampling", b"sampling", "tokens", b"tokens", "tool_choice", b"tool_choice"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "deadline_ms", b"deadline_ms", "input", b"input", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "response_format", b"response_format", "run_id", b"run_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "supersede_key", b"supersede_key", "tokens", b"tokens", "tool_choice", b"tool_choice", "tools", b"tools"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "deadline_ms", b"deadline_ms", "input", b"input", "lora", b"lora", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "response_format", b"response_format", "run_id", b"run_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "supersede_key", b"supersede_key", "tokens", b"tokens", "tool_choice", b"tool_choice", "tools", b"tools"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_deadline_ms", b"_deadline_ms"]) -> typing.Literal["deadline_ms"] | None: ...
     @typing.overload
@@ -814,6 +818,227 @@ class CancelResponse(google.protobuf.message.Message):
 Global___CancelResponse: typing_extensions.TypeAlias = CancelResponse
 
 @typing.final
+class EmbedInput(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """with the marks that the model's vocabulary puts around a text"""
+    @property
+    def tokens(self) -> Global___Tokens:
+        """taken as they are"""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        tokens: Global___Tokens | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["input", b"input", "text", b"text", "tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["input", b"input", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["text", "tokens"] | None: ...
+
+Global___EmbedInput: typing_extensions.TypeAlias = EmbedInput
+
+@typing.final
+class EmbedRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    NORMALIZE_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    DEADLINE_MS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    normalize: builtins.bool
+    """each vector to a length of 1; default: true"""
+    dimensions: builtins.int
+    """1..what the model has: the first so many values, for models trained to be cut"""
+    priority: Global___Priority.ValueType
+    deadline_ms: builtins.int
+    """from arrival"""
+    request_id: builtins.str
+    """chosen by the daemon when empty"""
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
+        """1..2,048; none longer than the model's context, and nothing is cut off. What a model wants before a text ("query: ",
+        say) is for the caller to write.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        inputs: collections.abc.Iterable[Global___EmbedInput] | None = ...,
+        normalize: builtins.bool | None = ...,
+        dimensions: builtins.int | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        deadline_ms: builtins.int | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_dimensions", b"_dimensions", "_normalize", b"_normalize", "deadline_ms", b"deadline_ms", "dimensions", b"dimensions", "normalize", b"normalize"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_dimensions", b"_dimensions", "_normalize", b"_normalize", "deadline_ms", b"deadline_ms", "dimensions", b"dimensions", "inputs", b"inputs", "model", b"model", "normalize", b"normalize", "priority", b"priority", "request_id", b"request_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_deadline_ms", b"_deadline_ms"]) -> typing.Literal["deadline_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_normalize", b"_normalize"]) -> typing.Literal["normalize"] | None: ...
+
+Global___EmbedRequest: typing_extensions.TypeAlias = EmbedRequest
+
+@typing.final
+class Embedding(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: builtins.int
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        values: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["values", b"values"]) -> None: ...
+
+Global___Embedding: typing_extensions.TypeAlias = Embedding
+
+@typing.final
+class EmbedResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    EMBEDDINGS_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    model: builtins.str
+    @property
+    def embeddings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Embedding]:
+        """in the order of the inputs"""
+
+    @property
+    def usage(self) -> Global___Usage: ...
+    @property
+    def timings(self) -> Global___Timings: ...
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        model: builtins.str = ...,
+        embeddings: collections.abc.Iterable[Global___Embedding] | None = ...,
+        usage: Global___Usage | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timings", b"timings", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "model", b"model", "request_id", b"request_id", "timings", b"timings", "usage", b"usage"]) -> None: ...
+
+Global___EmbedResponse: typing_extensions.TypeAlias = EmbedResponse
+
+@typing.final
+class RerankRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    DOCUMENTS_FIELD_NUMBER: builtins.int
+    TOP_N_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    DEADLINE_MS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    query: builtins.str
+    top_n: builtins.int
+    """only so many results; default: all"""
+    priority: Global___Priority.ValueType
+    deadline_ms: builtins.int
+    """from arrival"""
+    request_id: builtins.str
+    """chosen by the daemon when empty"""
+    @property
+    def documents(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """1..2,048; none longer than the model's context, with the query"""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        query: builtins.str = ...,
+        documents: collections.abc.Iterable[builtins.str] | None = ...,
+        top_n: builtins.int | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        deadline_ms: builtins.int | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_top_n", b"_top_n", "deadline_ms", b"deadline_ms", "top_n", b"top_n"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_deadline_ms", b"_deadline_ms", "_top_n", b"_top_n", "deadline_ms", b"deadline_ms", "documents", b"documents", "model", b"model", "priority", b"priority", "query", b"query", "request_id", b"request_id", "top_n", b"top_n"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_deadline_ms", b"_deadline_ms"]) -> typing.Literal["deadline_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_n", b"_top_n"]) -> typing.Literal["top_n"] | None: ...
+
+Global___RerankRequest: typing_extensions.TypeAlias = RerankRequest
+
+@typing.final
+class RerankResult(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    RELEVANCE_SCORE_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """of the document"""
+    relevance_score: builtins.float
+    """What the model's head says: a higher one is better, and scores of one model can be compared; they are no
+    probabilities unless the model makes them such.
+    """
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        relevance_score: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["index", b"index", "relevance_score", b"relevance_score"]) -> None: ...
+
+Global___RerankResult: typing_extensions.TypeAlias = RerankResult
+
+@typing.final
+class RerankResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    RESULTS_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    model: builtins.str
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RerankResult]:
+        """best first"""
+
+    @property
+    def usage(self) -> Global___Usage: ...
+    @property
+    def timings(self) -> Global___Timings: ...
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        model: builtins.str = ...,
+        results: collections.abc.Iterable[Global___RerankResult] | None = ...,
+        usage: Global___Usage | None = ...,
+        timings: Global___Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timings", b"timings", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "request_id", b"request_id", "results", b"results", "timings", b"timings", "usage", b"usage"]) -> None: ...
+
+Global___RerankResponse: typing_extensions.TypeAlias = RerankResponse
+
+@typing.final
 class PlanLoadRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1003,6 +1228,9 @@ class ModelInfo(google.protobuf.message.Message):
     VOCABULARY_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    POOLING_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    ADAPTERS_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     """cold, loading, ready, draining, failed"""
@@ -1020,6 +1248,14 @@ class ModelInfo(google.protobuf.message.Message):
     """has a chat template"""
     error: builtins.str
     """why the file cannot be served"""
+    pooling: builtins.str
+    """mean, cls, last: it embeds; rank: it ranks; empty: it generates text"""
+    dimensions: builtins.int
+    """of its vectors"""
+    @property
+    def adapters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """LoRA, by the names that the config gives them"""
+
     def __init__(
         self,
         *,
@@ -1036,8 +1272,11 @@ class ModelInfo(google.protobuf.message.Message):
         vocabulary: builtins.int = ...,
         chat: builtins.bool = ...,
         error: builtins.str = ...,
+        pooling: builtins.str = ...,
+        dimensions: builtins.int = ...,
+        adapters: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "quantization", b"quantization", "state", b"state", "vocabulary", b"vocabulary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "vocabulary", b"vocabulary"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

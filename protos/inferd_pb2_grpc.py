@@ -49,6 +49,16 @@ class InferenceStub(object):
                 request_serializer=inferd__pb2.CancelRequest.SerializeToString,
                 response_deserializer=inferd__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/inferd.v1.Inference/Embed',
+                request_serializer=inferd__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=inferd__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/inferd.v1.Inference/Rerank',
+                request_serializer=inferd__pb2.RerankRequest.SerializeToString,
+                response_deserializer=inferd__pb2.RerankResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer(object):
@@ -75,6 +85,21 @@ class InferenceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """A vector of each input, pooled as the model's file says. Cancelling the call frees its place, as with Generate. An
+        answer has up to 64 MiB, of which gRPC clients take 4 unless told otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """How well each document answers the query, by a model that was made to say so; the best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +117,16 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=inferd__pb2.CancelRequest.FromString,
                     response_serializer=inferd__pb2.CancelResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=inferd__pb2.EmbedRequest.FromString,
+                    response_serializer=inferd__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=inferd__pb2.RerankRequest.FromString,
+                    response_serializer=inferd__pb2.RerankResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +210,60 @@ class Inference(object):
             '/inferd.v1.Inference/Cancel',
             inferd__pb2.CancelRequest.SerializeToString,
             inferd__pb2.CancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Inference/Embed',
+            inferd__pb2.EmbedRequest.SerializeToString,
+            inferd__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Inference/Rerank',
+            inferd__pb2.RerankRequest.SerializeToString,
+            inferd__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,7 +73,39 @@ _InferenceCancelType = typing_extensions.TypeVar(
     ],
 )
 
-class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeType, _InferenceCancelType]):
+_InferenceEmbedType = typing_extensions.TypeVar(
+    '_InferenceEmbedType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.EmbedRequest,
+        inferd_pb2.EmbedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.EmbedRequest,
+        inferd_pb2.EmbedResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.EmbedRequest,
+        inferd_pb2.EmbedResponse,
+    ],
+)
+
+_InferenceRerankType = typing_extensions.TypeVar(
+    '_InferenceRerankType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.RerankRequest,
+        inferd_pb2.RerankResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.RerankRequest,
+        inferd_pb2.RerankResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.RerankRequest,
+        inferd_pb2.RerankResponse,
+    ],
+)
+
+class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeType, _InferenceCancelType, _InferenceEmbedType, _InferenceRerankType]):
     @typing.overload
     def __init__(self: InferenceStub[
         grpc.UnaryStreamMultiCallable[
@@ -87,6 +119,14 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.CancelRequest,
             inferd_pb2.CancelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.EmbedRequest,
+            inferd_pb2.EmbedResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.RerankRequest,
+            inferd_pb2.RerankResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -104,6 +144,14 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
             inferd_pb2.CancelRequest,
             inferd_pb2.CancelResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.EmbedRequest,
+            inferd_pb2.EmbedResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.RerankRequest,
+            inferd_pb2.RerankResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Generate: _InferenceGenerateType
@@ -114,6 +162,14 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
 
     Cancel: _InferenceCancelType
     """Cancels a request by its id, whoever's connection it came on."""
+
+    Embed: _InferenceEmbedType
+    """A vector of each input, pooled as the model's file says. Cancelling the call frees its place, as with Generate. An
+    answer has up to 64 MiB, of which gRPC clients take 4 unless told otherwise.
+    """
+
+    Rerank: _InferenceRerankType
+    """How well each document answers the query, by a model that was made to say so; the best first."""
 
 InferenceAsyncStub: typing_extensions.TypeAlias = InferenceStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -127,6 +183,14 @@ InferenceAsyncStub: typing_extensions.TypeAlias = InferenceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.CancelRequest,
         inferd_pb2.CancelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.EmbedRequest,
+        inferd_pb2.EmbedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.RerankRequest,
+        inferd_pb2.RerankResponse,
     ],
 ]
 
@@ -154,6 +218,24 @@ class InferenceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.CancelResponse, collections.abc.Awaitable[inferd_pb2.CancelResponse]]:
         """Cancels a request by its id, whoever's connection it came on."""
+
+    @abc.abstractmethod
+    def Embed(
+        self,
+        request: inferd_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.EmbedResponse, collections.abc.Awaitable[inferd_pb2.EmbedResponse]]:
+        """A vector of each input, pooled as the model's file says. Cancelling the call frees its place, as with Generate. An
+        answer has up to 64 MiB, of which gRPC clients take 4 unless told otherwise.
+        """
+
+    @abc.abstractmethod
+    def Rerank(
+        self,
+        request: inferd_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.RerankResponse, collections.abc.Awaitable[inferd_pb2.RerankResponse]]:
+        """How well each document answers the query, by a model that was made to say so; the best first."""
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

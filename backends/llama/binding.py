@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from ..facts import Pooling
     from .log import Fault
 
     Logits = npt.NDArray[np.float32]
@@ -30,6 +31,7 @@ KV_TYPES = {
     "q8_0": c.GGML_TYPE_Q8_0,
     "q4_0": c.GGML_TYPE_Q4_0,
 }
+POOLINGS: dict[Pooling, int] = {"": -1, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
 LAST_SEQ = 255  # with a unified cache every id up to here can hold cells, though only n_seq_max are decoded
 
 log = LlamaLog()
@@ -128,9 +130,31 @@ class Model:
     def is_generative(self) -> bool:
         return bool(c.llama_model_has_decoder(self._model) and not c.llama_model_has_encoder(self._model))
 
-    def chat_template(self) -> str | None:
-        raw = c.llama_model_chat_template(self._model, None)
+    @property
+    def is_diffusion(self) -> bool:
+        """It writes all tokens of a text at once, over and over."""
+        return bool(c.llama_model_is_diffusion(self._model))
+
+    @property
+    def n_ctx_train(self) -> int:
+        return int(c.llama_model_n_ctx_train(self._model))
+
+    @property
+    def n_embd_out(self) -> int:
+        """Values of an embedding."""
+        return int(c.llama_model_n_embd_out(self._model))
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        raw = c.llama_model_chat_template(self._model, None if name is None else name.encode())
         return raw.decode(errors="replace") if raw else None
+
+    def load_adapter(self, path: str) -> Any:
+        """A LoRA adapter for `Context.use_adapter`; it is freed with the model. Raises BindingError."""
+        log.errors.clear()
+        adapter = c.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not adapter:
+            raise BindingError(*log.fault())
+        return adapter
 
     def close(self) -> None:
         c.llama_model_free(self._model)
@@ -194,6 +218,7 @@ class ContextShape:
     kv_type: str
     unified: bool
     flash_attention: bool | None
+    pooling: Pooling = ""  # "": logits are wanted, no vectors
 
 
 class Context:
@@ -210,6 +235,8 @@ class Context:
         params.kv_unified = shape.unified
         params.flash_attn_type = -1 if shape.flash_attention is None else int(shape.flash_attention)
         params.no_perf = True
+        params.embeddings = bool(shape.pooling)
+        params.pooling_type = POOLINGS[shape.pooling]
         log.errors.clear()
         self._ctx = c.llama_init_from_model(model._model, params)
         if not self._ctx:
@@ -262,6 +289,13 @@ class Context:
         """From the next `decode` on."""
         c.llama_set_n_threads(self._ctx, n_threads, n_threads)
 
+    def use_adapter(self, adapter: Any) -> None:
+        """Compute with a LoRA adapter of the model from now on; None: without. A change costs a look at the graph."""
+        n = int(adapter is not None)
+        c.llama_set_adapters_lora(
+            self._ctx, (c.llama_adapter_lora_p_ctypes * n)(*[adapter] * n), n, (ctypes.c_float * n)(*[1.0] * n)
+        )
+
     def logits(self) -> Logits:
         """One row for each wanted row of the last batch, in order; valid and writable until the next decode."""
         pointer = c.llama_get_logits(self._ctx)
@@ -269,6 +303,14 @@ class Context:
         n_bytes = self.batch.n_wanted * self._n_vocab * 4
         flat: Logits = np.frombuffer(memoryview((ctypes.c_char * n_bytes).from_address(address)), np.float32)
         return flat.reshape(self.batch.n_wanted, self._n_vocab)
+
+    def pooled(self, seq: int, n_values: int) -> Logits:
+        """A copy of what the rows of one sequence in the last batch were pooled to."""
+        pointer = c.llama_get_embeddings_seq(self._ctx, seq)
+        if not pointer:
+            raise RuntimeError(f"llama.cpp has no embedding of sequence {seq}")
+        address = ctypes.addressof(pointer.contents)
+        return np.frombuffer(ctypes.string_at(address, 4 * n_values), np.float32)
 
     def seq_rm(self, seq: int, pos: int = 0) -> None:
         """Free the cells of a sequence from `pos` on. Recurrent states can only be freed whole."""

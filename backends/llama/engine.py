@@ -10,6 +10,7 @@ from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerSt
 from .batch import budget_ms, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
 from .draw import draw, over
+from .ear import Ear
 from .grammar import Grammars
 from .guess import Guesser
 from .lookup import Lookup
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
     from ..facts import LoadPlan
     from ..messages import Event, Submit
+    from .adapters import Adapters
     from .batch import Call
     from .binding import Context, Model
     from .drafter import Drafter
     from .memory import Memory
 
-LISTEN_S = 0.02  # how often a long call looks for cancels
 GRAMMAR_S = 0.02  # how long an idle engine waits for a grammar before it listens again
 
 
@@ -40,6 +41,7 @@ class LlamaEngine:
         model: Model,
         context: Context,
         memory: Memory,
+        adapters: Adapters,
         load_ms: float,
         drafter: Drafter | None = None,
     ) -> None:
@@ -49,6 +51,7 @@ class LlamaEngine:
         self._context = context
         self._n_ctx = min(plan.n_ctx, context.n_ctx_seq)
         self._memory = memory
+        self._adapters = adapters
         self._running: list[Sequence] = []  # in order of arrival
         self._waiting: list[Submit] = []
         self._free = list(range(plan.n_slots))
@@ -57,7 +60,8 @@ class LlamaEngine:
         self._pace = Pace()
         self._guesser = Guesser(plan, self._n_ctx, self._pace, drafter)
         self._grammars = Grammars(model.vocab)
-        self._late: list[tuple[str, int]] | None = None  # cancels that come while a call is computed
+        self._ear = Ear()
+        self._can_undo = not model.is_recurrent  # a state that was overwritten half is lost
         self._prefill_tokens = self._decode_tokens = self._steps = 0
         self._step_ms = 0.0
         self.ready = Ready(
@@ -78,11 +82,10 @@ class LlamaEngine:
         if fault:
             self._events.append(Finished(submit.job, submit.attempt, FinishReason.ERROR, "", 0, 0.0, 0.0, error=fault))
         else:
-            self._waiting.append(submit)
+            self._waiting.append(self._adapters.own(submit))
 
     def cancel(self, job: str, attempt: int) -> None:
-        if self._late is not None:
-            self._late.append((job, attempt))
+        if self._ear.takes(job, attempt):
             return
         for s in self._running:
             if s.name == (job, attempt):
@@ -124,7 +127,7 @@ class LlamaEngine:
             step_ms=self._step_ms,
             rss_bytes=0,  # the worker loop knows
             kv_cells_kept=self._memory.n_idle,
-            cache_bytes=self._memory.store.n_bytes,
+            cache_bytes=self._memory.cache_bytes,
         )
 
     def close(self) -> None:
@@ -143,7 +146,9 @@ class LlamaEngine:
         if submit.n_prompt >= self._n_ctx:
             return f"the prompt has {submit.n_prompt} tokens and leaves no room in the context of {self._n_ctx}"
         wrong = next((t for t in submit.tokens if not 0 <= t < n_vocab), None)
-        return "" if wrong is None else f"token {wrong} is not one of the model's {n_vocab} tokens"
+        if wrong is not None:
+            return f"token {wrong} is not one of the model's {n_vocab} tokens"
+        return self._adapters.fault(submit)
 
     def _admit(self) -> None:
         """Move what waits into free slots, unless it would only push out what runs, or its grammar is not compiled."""
@@ -212,8 +217,8 @@ class LlamaEngine:
             by_rank = in_turn(self._running)
             chunk = self._pace.chunk(n_rows_max, budget_ms(self._running, self._pace))
         if self._plan.numerics == "exact":
-            return plan_exact(by_rank, chunk)
-        calls = plan_fast(by_rank, chunk, n_rows_max)
+            return self._adapters.plan(by_rank, lambda group: plan_exact(group, chunk))
+        calls = self._adapters.plan(by_rank, lambda group: plan_fast(group, chunk, n_rows_max))
         return calls if no_prompts else [self._pad(call) for call in calls]
 
     def _pad(self, call: Call) -> Call:
@@ -251,21 +256,10 @@ class LlamaEngine:
 
     def _compute(self, call: Call, listen: Callable[[], bool] | None) -> bool:
         """False without room. A long call is broken off (Aborted) when one of its requests is cancelled meanwhile."""
-        if listen is None or not self._pace.is_long(call.n_rows):
+        self._adapters.use(call)
+        if listen is None or not self._can_undo or not self._pace.is_long(call.n_rows):
             return self._context.decode()
-        late = self._late = []
-        names = {piece.sequence.name for piece in call.pieces}
-        listen_s = 0.0
-
-        def unwanted() -> bool:
-            nonlocal listen_s
-            now_s = time.perf_counter()
-            if now_s < listen_s:
-                return False
-            listen_s = now_s + LISTEN_S
-            return listen() or not names.isdisjoint(late)
-
-        return self._context.decode(unwanted)
+        return self._context.decode(self._ear.open(listen, [piece.sequence.name for piece in call.pieces]))
 
     def _undo(self, call: Call) -> None:
         """Some rows of a call that was broken off may have cells, and none counts as computed."""
@@ -274,8 +268,8 @@ class LlamaEngine:
 
     def _cancel_late(self) -> bool:
         """What was cancelled while a call was computed; False when nothing was."""
-        late, self._late = self._late, None
-        for name in late or ():
+        late = self._ear.close()
+        for name in late:
             self.cancel(*name)
         return bool(late)
 

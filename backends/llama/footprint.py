@@ -18,6 +18,7 @@ import msgspec
 
 from ..facts import HOST, Footprint, LoadPlan, ModelFacts
 from .gguf import LlamaFacts
+from .layers import ENCODERS
 from .pair import draft_plan, together
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ DEVICE_CONTEXT_BYTES = (
     600 << 20
 )  # what a device keeps for a process that has opened it; 601 MiB with CUDA 13 on an H200
 KV_PADDING = 256  # cells
+POOLED_SEQS = 64  # inputs of one call of a model that embeds
 
 # (bytes, elements) of a block of cached keys or values
 _KV_BLOCK = {"f32": (4, 1), "f16": (2, 1), "bf16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
@@ -71,13 +73,16 @@ def _alone(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     weights = _weights(facts, plan, pools)
     kv = _kv(facts, plan, pools)
     compute = _compute(facts, plan, pools)
-    bytes_on = _sum(item for part in (weights, kv, compute, {HOST: plan.cache_bytes}) for item in part.items())
+    adapters = _adapters(plan, pools)
+    bytes_on = _sum(
+        item for part in (weights, adapters, kv, compute, {HOST: plan.cache_bytes}) for item in part.items()
+    )
     host = _host_weights(facts, plan, pools)
     mapped = host.in_file if plan.use_mmap else 0
     stale = host.copied if plan.use_mmap else 0
     return Footprint(
         bytes_on=bytes_on,
-        weights_bytes=sum(weights.values()),
+        weights_bytes=sum(weights.values()) + sum(adapters.values()),
         kv_bytes=sum(kv.values()),
         compute_bytes=sum(compute.values()),
         host_anon_bytes=bytes_on[HOST] - plan.cache_bytes - LIBRARY_BYTES - (mapped - stale),
@@ -134,6 +139,13 @@ def _weights(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, i
     return _sum(parts + list(zip(layer_pools, weights.layers, strict=True)))
 
 
+def _adapters(plan: LoadPlan, pools: list[str]) -> dict[str, int]:
+    """Each matrix lies beside the one that it adds to, and is read, not mapped."""
+    n_bytes = sum(adapter.n_bytes for adapter in plan.adapters)
+    layer_pools = pools[:-1] or pools
+    return _sum((pool, -(-n_bytes // len(layer_pools))) for pool in layer_pools) if n_bytes else {}
+
+
 def _host_weights(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> _HostWeights:
     in_use = _weights(facts, plan, pools).get(HOST, 0)
     if not isinstance(facts, LlamaFacts) or not _repacks(plan, pools):
@@ -188,6 +200,8 @@ def _stream_cells(plan: LoadPlan) -> int:
 
 
 def _n_seqs(plan: LoadPlan) -> int:
+    if plan.pooling:
+        return POOLED_SEQS
     return plan.n_slots + (plan.kv_layout == "unified")  # the engine keeps one scratch sequence where it is free
 
 
@@ -196,9 +210,9 @@ def _n_seqs(plan: LoadPlan) -> int:
 
 def _compute(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, int]:
     """The worker itself, the logits it keeps, and one graph's buffers on every pool that computes."""
-    logits_bytes = 4 * (_n_seqs(plan) + plan.n_draft) * facts.n_vocab
+    logits_bytes, outputs_bytes = _outputs(facts, plan)
     process_bytes = PROCESS_BYTES + LIBRARY_BYTES + TOKEN_BYTES * facts.n_vocab + LAYER_BYTES * facts.n_layers
-    parts = [(HOST, process_bytes + logits_bytes)]
+    parts = [(HOST, process_bytes + outputs_bytes)]
     graph_bytes = max(_layer_bytes(facts, plan), logits_bytes + 8 * plan.n_ubatch * facts.n_embd)
     parts += [(pool, graph_bytes + (0 if pool == HOST else DEVICE_CONTEXT_BYTES)) for pool in set(pools)]
     if HOST in pools:
@@ -206,6 +220,19 @@ def _compute(facts: ModelFacts, plan: LoadPlan, pools: list[str]) -> dict[str, i
     else:
         parts.append((HOST, 4 * plan.n_ubatch * facts.n_embd))  # embeddings are still looked up here
     return _sum(parts)
+
+
+def _outputs(facts: ModelFacts, plan: LoadPlan) -> tuple[int, int]:
+    """Bytes of the logits that a graph computes, and of what llama.cpp keeps room for.
+
+    With a pooling every row counts as an output, and there is room for its logits even where none are computed.
+    """
+    n_rows = plan.n_ubatch if plan.pooling else _n_seqs(plan) + plan.n_draft
+    logits_bytes = 4 * n_rows * facts.n_vocab
+    if not plan.pooling:
+        return logits_bytes, logits_bytes
+    computed = 0 if facts.architecture in ENCODERS else logits_bytes
+    return computed, logits_bytes + 4 * n_rows * (facts.n_embd_out or facts.n_embd)
 
 
 def _layer_bytes(facts: ModelFacts, plan: LoadPlan) -> int:

@@ -15,6 +15,7 @@ from .keys import per_layer, whole
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..facts import Pooling
     from .header import Value
 
 SUFFIX = ".gguf"
@@ -24,6 +25,7 @@ MAX_COUNT = 2**31 - 1  # llama.cpp numbers tokens and positions in 32 bits
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL | re.IGNORECASE | re.ASCII)
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_POOLINGS: dict[int, Pooling] = {0: "", 1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama_pooling_type
 _RECURRENT_ARCHITECTURES = {"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"}
 
 
@@ -42,6 +44,22 @@ def read_facts(path: str) -> LlamaFacts:
     if count > 1:
         header = _join(path, header, count)
     return facts_of(header, path)
+
+
+def adapter_bytes(path: str, facts: ModelFacts) -> int:
+    """Of the matrices of a LoRA adapter for this model. Raises CorruptModel."""
+    header = read_header(path)
+    kinds = header.keys.get("general.type"), header.keys.get("adapter.type")
+    if kinds != ("adapter", "lora"):
+        raise CorruptModel("general.type and adapter.type must say that it is a LoRA adapter")
+    arch = header.keys.get("general.architecture")
+    if arch != facts.architecture:
+        raise CorruptModel(f"it is for {printable(str(arch), 20)!r}, but the model is of {facts.architecture!r}")
+    if header.keys.get("adapter.alora.invocation_tokens") is not None:
+        raise CorruptModel("it begins in mid-prompt (activated LoRA), which is not supported")
+    if not header.tensors:
+        raise CorruptModel("it has no matrices")
+    return sum(tensor.n_bytes for tensor in header.tensors)
 
 
 def part_paths(path: str) -> list[str]:
@@ -124,6 +142,9 @@ def facts_of(header: Header, path: str) -> LlamaFacts:
         n_vocab=_n_vocab(header, arch),
         sliding_window=whole(keys, f"{arch}.attention.sliding_window", default=0, most=MAX_COUNT) or None,
         recurrent=memory.recurrent or arch in _RECURRENT_ARCHITECTURES,
+        pooling=_pooling(header, arch),
+        causal=layers.is_causal(keys, arch),
+        n_embd_out=whole(keys, f"{arch}.embedding_length_out", default=0) or n_embd,
         has_chat_template=bool(keys.get("tokenizer.chat_template")),
         display_name=printable(name) if isinstance(name, str) and name else None,
         weights=layers.weights(header.tensors, n_layers),
@@ -153,6 +174,17 @@ def _quantization(header: Header) -> str:
         if len(tensor.shape) > 1:  # norms and biases are F32 whatever the file is
             counts[tensor.type_name] = counts.get(tensor.type_name, 0) + 1
     return max(counts, key=lambda name: counts[name]) if counts else header.tensors[0].type_name
+
+
+def _pooling(header: Header, arch: str) -> Pooling:
+    """Files of encoders that do not say it are older than the key; their models are made for the mean."""
+    told = header.keys.get(f"{arch}.pooling_type")
+    if told is not None and told != -1 and (type(told) is not int or told not in _POOLINGS):
+        raise CorruptModel(f"{arch}.pooling_type must be a whole number between 0 and {max(_POOLINGS)}")
+    pooling = _POOLINGS[told] if type(told) is int and told != -1 else ""
+    if pooling == "rank" and not any(tensor.name.startswith("cls.") for tensor in header.tensors):
+        raise CorruptModel(f"{arch}.pooling_type says rank, but there is no classifier head")
+    return pooling or ("mean" if arch in layers.ENCODERS else "")
 
 
 def _n_vocab(header: Header, arch: str) -> int:

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"blk\.(\d{1,4})\.(.+)", re.DOTALL | re.ASCII)
 _RECURRENT_TENSOR = re.compile(r"ssm_|time_mix_|shortconv\.")
 
+# They look at a text as a whole and remember nothing, whatever else their files say.
+ENCODERS = {
+    "bert",
+    "eurobert",
+    "gemma-embedding",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "modern-bert",
+    "neo-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+}
+
 # (period, full layer first): one of each `period` layers attends to everything, the last if not told.
 _WINDOW_PERIODS = {
     "afmoe": (4, False),
@@ -102,10 +115,15 @@ def _kept_by(header: Header, arch: str, n_layers: int) -> tuple[set[int], list[i
             recurrent.add(layer)
         if rest == "attn_k.weight":
             attending.add(layer)
-    if header.keys.get(f"{arch}.attention.causal") is False:
+    if arch in ENCODERS:
         return recurrent, []  # an encoder computes everything at once and remembers nothing
     borrowing = whole(header.keys, f"{arch}.attention.shared_kv_layers", default=0)
     return recurrent, [i for i in range(n_layers - borrowing) if i not in recurrent or i in attending]
+
+
+def is_causal(keys: Mapping[str, Value], arch: str) -> bool:
+    """Whether a token looks only at those before it."""
+    return arch not in ENCODERS and keys.get(f"{arch}.attention.causal") is not False
 
 
 def _windowed(keys: Mapping[str, Value], arch: str, n_layers: int) -> tuple[bool, ...]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..engine import LoadError
+from .adapters import Adapters
 from .binding import BindingError, Context, ContextShape, Model
 from .cells import TEMP, Cells, ExactCells
 from .drafter import Drafter
+from .embedding import EmbeddingEngine, open_context
 from .engine import LlamaEngine
 from .memory import Memory
 from .pace import BLOCK
 from .pair import draft_plan
+from .snapshots import Snapshots, StateMemory
 from .store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..facts import LoadPlan
 
@@ -34,18 +38,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
     if exact and (plan.kv_layout != "unified" or plan.flash_attention is False):
         raise LoadError("unsupported", "numerics = exact needs kv_layout = unified and flash attention")
     unified = plan.kv_layout == "unified"
-    try:
-        model = Model(
-            plan.path,
-            n_gpu_layers=plan.n_gpu_layers,
-            devices=plan.device_names,
-            tensor_split=plan.tensor_split,
-            use_mmap=plan.use_mmap,
-            plain_kernels=exact,
-            progress=progress if plan.draft is None else lambda fraction: progress(LARGE_PART * fraction),
-        )
-        if not model.is_generative:
-            raise LoadError("unsupported", "only models that generate text are served")
+    with _load_errors():
+        model = _model(plan, progress if plan.draft is None else lambda fraction: progress(LARGE_PART * fraction))
         if exact and not model.keeps_all_cells:
             raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
         if model.is_recurrent:  # what was guessed wrong could not be taken back
@@ -63,15 +57,49 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
                 flash_attention=True if exact else plan.flash_attention,
             ),
         )
-    except BindingError as error:
-        raise LoadError(error.fault, str(error)) from error
-    except LookupError as error:
-        raise LoadError("unsupported", str(error)) from error
+        adapters = _adapters(plan, model, context)
     _warm_up(context)
     context.use_threads(plan.n_threads)
     memory = _memory(plan, model, context)
     drafter = None if plan.draft is None else _drafter(plan, model, progress)
-    return LlamaEngine(plan, model, context, memory, (time.perf_counter() - start_s) * 1e3, drafter)
+    return LlamaEngine(plan, model, context, memory, adapters, (time.perf_counter() - start_s) * 1e3, drafter)
+
+
+def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> EmbeddingEngine:
+    """A model with a pooling. Raises LoadError."""
+    start_s = time.perf_counter()
+    with _load_errors():
+        model = _model(plan, progress)
+        context = open_context(plan, model)
+    _warm_up(context)
+    context.use_threads(plan.n_threads)
+    return EmbeddingEngine(plan, model, context, (time.perf_counter() - start_s) * 1e3)
+
+
+def _model(plan: LoadPlan, progress: Callable[[float], None]) -> Model:
+    model = Model(
+        plan.path,
+        n_gpu_layers=plan.n_gpu_layers,
+        devices=plan.device_names,
+        tensor_split=plan.tensor_split,
+        use_mmap=plan.use_mmap,
+        plain_kernels=plan.numerics == "exact",
+        progress=progress,
+    )
+    if not model.is_generative or model.is_diffusion:
+        raise LoadError("unsupported", "only models that write token by token, embed or rank are served")
+    return model
+
+
+@contextmanager
+def _load_errors() -> Iterator[None]:
+    """What llama.cpp refuses, in the words of a load."""
+    try:
+        yield
+    except BindingError as error:
+        raise LoadError(error.fault, str(error)) from error
+    except LookupError as error:
+        raise LoadError("unsupported", str(error)) from error
 
 
 def _drafter(plan: LoadPlan, large: Model, progress: Callable[[float], None]) -> Drafter:
@@ -110,6 +138,16 @@ def _drafter(plan: LoadPlan, large: Model, progress: Callable[[float], None]) ->
     return Drafter(model, context, large.vocab)
 
 
+def _adapters(plan: LoadPlan, model: Model, context: Context) -> Adapters:
+    handles = {}
+    for adapter in plan.adapters:
+        try:
+            handles[adapter.name] = model.load_adapter(adapter.path)
+        except BindingError as error:
+            raise LoadError(error.fault, f"adapter {adapter.name!r}: {error}") from error
+    return Adapters(context, handles, {adapter.name: adapter.version for adapter in plan.adapters})
+
+
 def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:
     """What is idle goes to the store at once where that is the same RAM: every cell in use makes attention slower."""
     exact = plan.numerics == "exact"
@@ -118,6 +156,9 @@ def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:
     cells = ExactCells(context) if exact else Cells(context)
     kept = range(context.n_seqs, TEMP) if keeps and not exact else ()
     max_idle_cells = context.n_cells if plan.n_gpu_layers or not store.limit_bytes else 0
+    if model.is_recurrent and plan.prefix_caching and plan.cache_bytes:
+        snapshots = Snapshots(plan.cache_bytes)
+        return StateMemory(context, cells, (), store, max_idle_cells=0, exact=False, snapshots=snapshots)
     return Memory(context, cells, kept, store, max_idle_cells=max_idle_cells, exact=exact)
 
 

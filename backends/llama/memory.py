@@ -161,6 +161,11 @@ class Memory:
         """Cells that are kept for whoever begins with the same tokens."""
         return self._tree.n_idle
 
+    @property
+    def cache_bytes(self) -> int:
+        """Of host RAM."""
+        return self.store.n_bytes
+
     def _evict(self, n_cells: int) -> bool:
         changes = self._tree.evict(n_cells, self._save)
         self._carry_out(changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from .calls import translate_tools
 from .grammar import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..facts import LoadPlan
     from ..messages import CallSyntax, ChatMessage, FormatKind, Tool, ToolUse
+
+
+_BLANKS = re.compile(r"(\{query\}|\{document\})")  # of a template for models that are asked in words
 
 
 class LlamaTokenizer:
@@ -29,6 +33,7 @@ class LlamaTokenizer:
         bos, eos = (self._vocab.text(token) for token in (self._vocab.bos, self._vocab.eos))
         self._translate = lru_cache(maxsize=64)(translate)
         self.compile_tools = lru_cache(maxsize=16)(self._compile_tools)
+        self._rank_template = model.chat_template("rerank")
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int] | None:
@@ -44,6 +49,26 @@ class LlamaTokenizer:
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         raw = prompt.encode(errors="replace")
         return self._vocab.tokenize(raw, add_special=add_special, parse_special=parse_special)
+
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        if self._rank_template is None:
+            yield from self._joined(query, documents)
+            return
+        for document in documents:
+            said = {"{query}": query, "{document}": document}
+            text = "".join(said.get(part, part) for part in _BLANKS.split(self._rank_template))
+            yield self.plain(text, add_special=False, parse_special=True)
+
+    def _joined(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        """Both texts with the vocabulary's own marks around and between, as llama.cpp's server puts them."""
+        vocab = self._vocab
+        end = [mark for mark in [vocab.eos if vocab.eos is not None else vocab.sep] if mark is not None]
+        end = end if vocab.add_eos else []
+        sep = [vocab.sep] if vocab.add_sep and vocab.sep is not None else []
+        bos = [vocab.bos] if vocab.add_bos and vocab.bos is not None else []
+        before = bos + self.plain(query, add_special=False, parse_special=False) + end + sep
+        for document in documents:
+            yield before + self.plain(document, add_special=False, parse_special=False) + end
 
     def compile(self, kind: FormatKind, text: str) -> str:
         return self._translate(kind, text)

@@ -25,6 +25,7 @@ class Vocab:
         self.n_tokens: int = c.llama_vocab_n_tokens(vocab)
         self.bos = _token_or_none(c.llama_vocab_bos(vocab))
         self.eos = _token_or_none(c.llama_vocab_eos(vocab))
+        self.sep = _token_or_none(c.llama_vocab_sep(vocab))
         self._pieces: dict[int, bytes] = {}
 
     @cached_property
@@ -57,6 +58,14 @@ class Vocab:
     @property
     def add_bos(self) -> bool:
         return bool(c.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def add_eos(self) -> bool:
+        return bool(c.llama_vocab_get_add_eos(self._vocab))
+
+    @property
+    def add_sep(self) -> bool:
+        return bool(c.llama_vocab_get_add_sep(self._vocab))
 
     def text(self, token: int | None) -> str:
         """How the vocabulary spells a token: "<|im_end|>"."""

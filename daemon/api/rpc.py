@@ -12,7 +12,8 @@ from ...protos import inferd_pb2_grpc as pb_grpc
 from ..domain.errors import Code, InferdError
 from ..domain.request import MAX_ID_CHARS
 from ..node.planner import plan_load
-from . import wire
+from ..node.plans import options_for
+from . import pooled, wire
 from .guard import guarded
 
 if TYPE_CHECKING:
@@ -74,6 +75,14 @@ class Inference(pb_grpc.InferenceServicer):
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         return pb.CancelResponse(cancelled=self.node.cancel(request.request_id))
 
+    @guarded
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        return await pooled.embed(self.node, request, tenant(context))
+
+    @guarded
+    async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
+        return await pooled.rerank(self.node, request, tenant(context))
+
 
 class Models(pb_grpc.ModelsServicer):
     def __init__(self, node: Node) -> None:
@@ -84,7 +93,11 @@ class Models(pb_grpc.ModelsServicer):
         entries = await asyncio.to_thread(self.node.catalog.scan)
         deployments = self.node.fleet.deployments
         rows = (
-            wire.to_model_info(entry, deployments[name].model if name in deployments else None)
+            wire.to_model_info(
+                entry,
+                deployments[name].model if name in deployments else None,
+                options_for(name, self.node.config).adapters or (),
+            )
             for name, entry in sorted(entries.items())
         )
         return pb.ListModelsResponse(models=rows)

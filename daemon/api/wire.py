@@ -27,7 +27,7 @@ from ..policy import explain
 from .tools import to_call_deltas, to_message, to_tool_use
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ...backends.messages import ChatMessage
     from ..domain.model import Model
@@ -59,31 +59,41 @@ def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
     params = _params(wire)
     if wire.HasField("max_tokens"):
         check_range("max_tokens", wire.max_tokens)
-    if wire.HasField("deadline_ms"):
-        check_range("deadline_ms", wire.deadline_ms)
-    if wire.priority not in PRIORITY:
-        raise InferdError(Code.INVALID, f"priority has no value {wire.priority}", field="priority")
     messages, prompt, tokens = _input(wire)
     tools = to_tool_use(wire)
     request = Request(
-        id=_id(wire.request_id),
-        model=_model(wire.model),
+        **envelope(wire, tenant),
         params=params,
-        priority=PRIORITY[wire.priority],
-        tenant=tenant,
         prompt=prompt,
         messages=messages,
         tokens=tokens,
         max_tokens=wire.max_tokens if wire.HasField("max_tokens") else None,
-        deadline_ms=wire.deadline_ms if wire.HasField("deadline_ms") else None,
         session_id=_key(wire, "session_id"),
         run_id=_key(wire, "run_id"),
         supersede_key=_key(wire, "supersede_key"),
         form=_form(wire.response_format),
         tools=tools,
+        lora=_key(wire, "lora"),
     )
     n = wire.sampling.n if wire.sampling.HasField("n") else 1
     return [request] if n == 1 else [_choice(request, i) for i in range(n)]
+
+
+def envelope(wire: pb.GenerateRequest | pb.EmbedRequest | pb.RerankRequest, tenant: str) -> dict[str, Any]:
+    """What all requests say of themselves, as fields of a Request."""
+    if not wire.model:
+        raise InferdError(Code.INVALID, "model is missing", field="model")
+    if wire.HasField("deadline_ms"):
+        check_range("deadline_ms", wire.deadline_ms)
+    if wire.priority not in PRIORITY:
+        raise InferdError(Code.INVALID, f"priority has no value {wire.priority}", field="priority")
+    return {
+        "id": _id(wire.request_id),
+        "model": wire.model,
+        "priority": PRIORITY[wire.priority],
+        "tenant": tenant,
+        "deadline_ms": wire.deadline_ms if wire.HasField("deadline_ms") else None,
+    }
 
 
 def _choice(request: Request, i: int) -> Request:
@@ -161,12 +171,6 @@ def to_messages(wire: pb.Messages) -> list[ChatMessage]:
     return messages
 
 
-def _model(name: str) -> str:
-    if not name:
-        raise InferdError(Code.INVALID, "model is missing", field="model")
-    return name
-
-
 def _key(wire: pb.GenerateRequest, name: str) -> str:
     """A name that the client chose and the daemon keeps."""
     given: str = getattr(wire, name)
@@ -214,16 +218,23 @@ def to_response(event: words.StreamEvent, choice: int = 0) -> pb.GenerateRespons
         case words.Resumed():
             return pb.GenerateResponse(resumed=pb.Resumed(why=event.why))
         case words.Finished():
-            return pb.GenerateResponse(finished=_finished(event, choice))
+            reason = FINISH_REASON[event.reason]
+            finished = pb.Finished(finish_reason=reason, usage=usage(event), timings=timings(event), choice=choice)
+            return pb.GenerateResponse(finished=finished)
+        case words.Vectors():
+            raise AssertionError("vectors are no part of a text")
 
 
-def _finished(event: words.Finished, choice: int) -> pb.Finished:
-    usage = pb.Usage(
+def usage(event: words.Finished) -> pb.Usage:
+    return pb.Usage(
         prompt_tokens=event.prompt_tokens,
         cached_tokens=event.cached_tokens,
         completion_tokens=event.completion_tokens,
     )
-    timings = pb.Timings(
+
+
+def timings(event: words.Finished) -> pb.Timings:
+    return pb.Timings(
         queue_ms=event.queue_ms,
         ttft_ms=event.ttft_ms,
         tpot_ms=event.tpot_ms,
@@ -234,11 +245,10 @@ def _finished(event: words.Finished, choice: int) -> pb.Finished:
         draft_n=event.draft_n,
         draft_n_accepted=event.draft_n_accepted,
     )
-    return pb.Finished(finish_reason=FINISH_REASON[event.reason], usage=usage, timings=timings, choice=choice)
 
 
-def to_model_info(entry: Entry, model: Model | None) -> pb.ModelInfo:
-    info = pb.ModelInfo(name=entry.name, file_bytes=entry.file_bytes, error=entry.error or "")
+def to_model_info(entry: Entry, model: Model | None, adapters: Iterable[str] = ()) -> pb.ModelInfo:
+    info = pb.ModelInfo(name=entry.name, file_bytes=entry.file_bytes, error=entry.error or "", adapters=adapters)
     info.state = model.state.value if model is not None else ("cold" if entry.facts else "failed")
     if (facts := entry.facts) is not None:
         info.backend = facts.backend
@@ -250,6 +260,8 @@ def to_model_info(entry: Entry, model: Model | None) -> pb.ModelInfo:
         info.heads = facts.n_heads
         info.vocabulary = facts.n_vocab
         info.chat = facts.has_chat_template
+        info.pooling = facts.pooling
+        info.dimensions = facts.n_embd_out if facts.pooling not in ("", "rank") else 0
     if model is not None and model.error:
         info.error = model.error
     return info

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, explain, models, plan, ps, run, serve
+from . import bench, config, doctor, embed, explain, models, plan, ps, run, serve
 
 app = typer.Typer(
     name="inferd",
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(run.run)
+app.command()(embed.embed)
+app.command()(embed.rerank)
 app.command()(ps.ps)
 app.command()(ps.cancel)
 app.command("models")(models.models)

@@ -45,6 +45,7 @@ ToolChoice = Annotated[
     str | None, typer.Option("--tool-choice", metavar="C", help="auto, none, required, or a function's name.")
 ]
 Deadline = Annotated[int | None, typer.Option(metavar="MS", help="Give up after so many milliseconds.")]
+Lora = Annotated[str | None, typer.Option(metavar="NAME", help="Answer with one of the model's LoRA adapters.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")]
 
 
@@ -69,6 +70,7 @@ def run(
     tools: Tools = None,
     tool_choice: ToolChoice = None,
     deadline_ms: Deadline = None,
+    lora: Lora = None,
     stats: Stats = False,
     address: Address = None,
     as_json: AsJson = False,
@@ -77,7 +79,7 @@ def run(
     options: GenerateOptions = {
         "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "seed": seed, "stop": stop, "priority": priority, "session_id": session, "deadline_ms": deadline_ms,
-        "raw": raw, "system": system, "response_format": response_format(json_object, schema, grammar),
+        "raw": raw, "lora": lora, "system": system, "response_format": response_format(json_object, schema, grammar),
         "tools": read_tools(tools),
         "tool_choice": tool_choice if tool_choice in (None, "auto", "none", "required") else {"function": tool_choice},
     }  # fmt: skip

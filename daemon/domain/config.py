@@ -30,7 +30,10 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kv_cells: Positive | None = None  # default: what all slots need, at most 4 full contexts
     kv_type: KvType | None = None
     kv_layout: KvLayout | None = None
+    pooling: Literal["none", "mean", "cls", "last"] | None = None  # llama.cpp's names; none: generate text
     numerics: Numerics | None = None
+    # LoRA: what requests call them -> files below a folder of models
+    adapters: dict[Annotated[str, Meta(min_length=1, max_length=128)], str] | None = None
     prefix_caching: bool | None = None  # requests that begin alike share what is computed
     cache_bytes: Annotated[int, Meta(ge=0)] | None = None  # of host RAM, for computed prompts whose cells are gone
     spec_type: Literal["none", "ngram-simple", "draft-simple"] | None = None  # what guesses tokens, llama.cpp's names

@@ -57,6 +57,14 @@ class Model:
         self.state = to
 
 
+def check_adapter(request: Request, model: Model) -> None:
+    """A LoRA adapter must be one of the model's. Raises InferdError naming those."""
+    names = [adapter.name for adapter in model.plan.adapters]
+    if request.lora and request.lora not in names:
+        has = f"its adapters are {', '.join(names)}" if names else "it has none"
+        raise InferdError(Code.NOT_FOUND, f"{model.name} has no adapter {request.lora!r}; {has}", field="lora")
+
+
 def check_fits(request: Request, n_prompt: int, model: Model) -> None:
     """The prompt and what it asks for must fit one context. Raises InferdError naming both numbers."""
     n_ctx = model.plan.n_ctx

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...backends.messages import CallSyntax, ChatMessage, FinishReason, SamplingParams, ToolUse
     from ..policy.calls import CallParser
     from .form import Form
+    from .inputs import Inputs
 
 
 # Columns of a recording of arrivals, which a replay reads: seconds since 1970, tokens, milliseconds.
@@ -51,7 +52,7 @@ TERMINAL = {phase for phase, following in NEXT.items() if not following}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One generation as asked. Exactly one of `prompt`, `messages`, `tokens` is set."""
+    """One generation as asked, or inputs to embed. Exactly one of `prompt`, `messages`, `tokens`, `inputs` is set."""
 
     id: str
     model: str
@@ -61,13 +62,15 @@ class Request:
     prompt: str | None = None
     messages: Sequence[ChatMessage] | None = None
     tokens: Sequence[int] | None = None
-    max_tokens: int | None = None  # None: whatever the context leaves
+    inputs: Inputs | None = None
+    max_tokens: int | None = None  # None: whatever the context leaves; 0: no text is wanted, but vectors
     deadline_ms: int | None = None  # from arrival
     session_id: str = ""
     run_id: str = ""
     supersede_key: str = ""
     form: Form | None = None  # None: any text
     tools: ToolUse | None = None
+    lora: str = ""  # one of the model's adapters; "": none
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
 
@@ -79,6 +82,8 @@ class Request:
     @property
     def prompt_bytes(self) -> int:
         """Of the text that is to become tokens; 0 when they came as such."""
+        if self.inputs is not None:
+            return self.inputs.n_bytes
         if self.messages is not None:
             said = sum(_n_bytes(text) for message in self.messages for text in message.texts)
             return said + sum(
@@ -112,6 +117,9 @@ class Job:
     calls: CallParser | None = None  # finds them in its text, of which it sees every piece once
     max_tokens: int = 0  # resolved against the context when prepared
     generated: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)  # of each input, in tokens; `prompt` is all of them
+    vectors: list[bytes] = field(default_factory=list)  # of the first `n_embedded` inputs
+    n_embedded: int = 0
     sent_bytes: int = 0
     cached_tokens: int = 0
     known_tokens: int = 0  # from its first one on: computed in an attempt that is over, by it or before it
@@ -132,6 +140,11 @@ class Job:
 
     def __post_init__(self) -> None:
         self.id, self.live = self.request.id, self.phase not in TERMINAL
+
+    @property
+    def reached(self) -> int:
+        """Its prompt and all that it has got so far: tokens, or vectors."""
+        return len(self.prompt or ()) + len(self.generated) + self.n_embedded
 
     def move(self, to: Phase) -> None:
         """Take one step of NEXT; anything else is our bug."""

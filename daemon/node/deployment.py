@@ -42,6 +42,11 @@ class Deployment:
         return min(present or self.residents.values(), key=lambda it: SPEAKS_FIRST.index(it.model.state))
 
     @property
+    def plans(self) -> list[LoadPlan]:
+        """As the config has them, the preferred place first."""
+        return [resident.plan for resident in self.residents.values()]
+
+    @property
     def model(self) -> Model:
         return self.speaker.model
 

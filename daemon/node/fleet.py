@@ -15,8 +15,9 @@ from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
+from .beside import Beside, beside
 from .deployment import LOADED, Deployment, place_name
-from .plans import Gpu, draft_of, keep_alive_s, make_plans, options_for
+from .plans import Gpu, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
 from .resident import Resident
 
@@ -69,18 +70,18 @@ class Fleet:
             raise InferdError(Code.NOT_FOUND, f"there is no model {name[:128]!r}; see: inferd models", field="model")
         if entry.facts is None:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
-        plans = self._plans(name, entry.facts, draft_of(name, node.config, entries))
-        known, where = self.deployments.get(name), [(plan.devices, plan.draft) for plan in plans]
-        old = [(r.plan.devices, r.plan.draft) for r in known.residents.values()] if known is not None else []
-        if known is not None and known.entry == entry and old == where:
+        plans = self._plans(name, entry.facts, beside(name, entry.facts, node.config, node.catalog, entries))
+        known = self.deployments.get(name)
+        same = known is not None and known.entry == entry and _wheres(known.plans) == _wheres(plans)
+        if known is not None and same:
             for resident in known.residents.values():
                 self._price(resident)
             return known
         return self._deploy(name, entry, plans)
 
-    def _plans(self, name: str, facts: ModelFacts, draft: ModelFacts | None) -> list[LoadPlan]:
+    def _plans(self, name: str, facts: ModelFacts, company: Beside) -> list[LoadPlan]:
         """As of now: GPUs are found only some seconds after the start, and may be lost."""
-        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus, draft)
+        return make_plans(name, facts, self.node.config, self.n_threads, self.gpus, *company)
 
     def _deploy(self, name: str, entry: Entry, plans: list[LoadPlan]) -> Deployment:
         """Nothing of an earlier one is alive."""
@@ -129,7 +130,8 @@ class Fleet:
             for resident in deployment.on(gone):
                 self._lose(resident)
             if all(resident.lost for resident in deployment.residents.values()):
-                for plan in self._plans(deployment.name, deployment.facts, deployment.speaker.plan.draft):
+                was = deployment.speaker.plan
+                for plan in self._plans(deployment.name, deployment.facts, Beside(was.draft, was.adapters)):
                     self._settle_in(deployment, place_name(deployment.name, plan, 0), plan)
             for resident in deployment.on(gone):
                 if resident.model.state is ModelState.COLD:
@@ -334,3 +336,8 @@ class Fleet:
         if not self.closed:
             self.node.carry_out(self.node.scheduler.on_cold(resident.place, time.monotonic()))
         return self.node.changes.notify()
+
+
+def _wheres(plans: Iterable[LoadPlan]) -> list[tuple[object, ...]]:
+    """What of plans may change while the config and the file stay the same."""
+    return [(plan.devices, plan.draft, plan.adapters) for plan in plans]

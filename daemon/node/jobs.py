@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...backends.messages import FinishReason
 from ..domain.errors import Code, InferdError
 from ..domain.request import Job, Phase
-from .stream import Finished, Queued, Resumed, Started, Stream
+from .stream import Finished, Queued, Resumed, Started, Stream, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,6 +104,11 @@ class Jobs:
             said, calls = job.calls.feed(text)
             self._streams[job.id].push_text(event.index, said, event.tokens, event.logprobs, calls)
 
+    def embedded(self, job: Job, event: messages.Embedded) -> None:
+        """The next vectors; the reader gets them all at the end."""
+        job.vectors.append(event.vectors)
+        job.n_embedded += event.n
+
     def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
         if event.reason is FinishReason.ERROR:
             code = Code.INVALID if event.error_field else Code.MODEL_FAILED
@@ -119,6 +124,8 @@ class Jobs:
         stream = self._streams[job.id]
         if text or calls:
             stream.push_text(len(job.generated), text, (), None, calls)
+        if job.request.inputs is not None:
+            stream.push(Vectors(job.n_embedded, b"".join(job.vectors)))
         stream.push(summary(job, event.completion_tokens, now_s))
         return stream.close()
 
@@ -138,6 +145,9 @@ class Jobs:
 
     def attempt_lost(self, job: Job, start_tokens: int) -> None:
         """Its worker is gone and tells nothing: what has led to the tokens of this attempt was surely computed."""
+        if job.request.inputs is not None:
+            n_known = sum(job.lengths[: job.n_embedded])
+            return self.attempt_over(job, n_known - job.known_tokens)
         n_tokens = len(job.prompt or ()) + len(job.generated)
         if n_tokens > start_tokens:
             self.attempt_over(job, n_tokens - 1 - job.known_tokens)
@@ -148,10 +158,10 @@ class Jobs:
         These got no token between two such ends; and where some of them never got any, it is only those.
         """
         for job, ticket in running.items():
-            progressed = len(job.prompt or ()) + len(job.generated) > ticket.start_tokens
+            progressed = job.reached > ticket.start_tokens
             job.crashes = 1 if progressed else job.crashes + 1
         suspects = [job for job in running if job.live and job.crashes >= MAX_CRASHES]
-        return [job for job in suspects if not job.generated] or suspects
+        return [job for job in suspects if not (job.generated or job.n_embedded)] or suspects
 
     def _settle(self, job: Job) -> None:
         """It is over: what it computed was delivered, or is wasted."""

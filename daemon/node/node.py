@@ -11,20 +11,20 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from ...backends.messages import Cancel, Delta, Finished, FinishReason, Started, Stopped, Submit
+from ...backends.messages import Cancel, Delta, Embedded, Finished, FinishReason, Started, Stopped
 from ..domain.decision import Cancel as CancelJob
 from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
-from ..domain.model import ModelState
-from ..domain.request import Phase, Priority
+from ..domain.inputs import check_task
+from ..domain.model import ModelState, check_adapter
+from ..domain.request import Phase
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
 from .changes import Changes
 from .fleet import Fleet
 from .jobs import Jobs
 from .news import News
+from .orders import order
 from .reader import Reader
 from .wishes import Wishes
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from ..system.catalog import Catalog
     from .resident import Resident
     from .stream import Stream
-
-RANK = {Priority.BATCH: 0, Priority.NORMAL: 1, Priority.INTERACTIVE: 2}  # who is parked first when KV is short
 
 
 class Node:
@@ -72,8 +70,11 @@ class Node:
         deployment = self.fleet.get(request.model)
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(now_s)
+        check_task(request, deployment.model)
+        check_adapter(request, deployment.model)
         job, stream = self.jobs.add(request, now_s)
         job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
+        job.cache_salt += f"\0{request.lora}" if request.lora else ""
         self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
             if not self.scheduler.lanes[request.model].slots_free:
@@ -228,29 +229,13 @@ class Node:
         self.changes.notify()
 
     def _start(self, job: Job, place: str) -> None:
-        assert job.prompt is not None
         job.move(Phase.RUNNING)
         job.attempt += 1
         job.why, job.place = "", place
         if job.started_s is None:
             job.started_s = time.monotonic()
-        params = msgspec.structs.replace(
-            job.request.params, max_tokens=job.max_tokens, grammar=job.grammar, calls=job.syntax
-        )
-        tokens = job.prompt + job.generated
-        priority = job.request.priority
-        submit = Submit(
-            job.id,
-            job.attempt,
-            tokens,
-            len(job.prompt),
-            params,
-            RANK[priority],
-            job.sent_bytes,
-            self.scheduler.slots.classes[priority].itl_target_ms or 0.0,
-            job.cache_salt,
-        )
-        self.fleet.residents[place].send(submit)
+        itl_target_ms = self.scheduler.slots.classes[job.request.priority].itl_target_ms
+        self.fleet.residents[place].send(order(job, itl_target_ms))
 
     # what workers say
 
@@ -281,16 +266,22 @@ class Node:
         """Anything but a token."""
         match event:
             case Started():
-                resident.widest_prompt = max(resident.widest_prompt, event.prompt_tokens)
+                resident.widest_prompt = max(resident.widest_prompt, *(job.lengths or [event.prompt_tokens]))
                 if job.live:
                     if not job.announced:
                         self.scheduler.on_started(job, event.cached_tokens)
                     device = resident.model.ready.device if resident.model.ready else ""
                     self.jobs.started(job, event, device)
+            case Embedded():
+                resident.model.produced = True
+                if job.live:
+                    self.jobs.embedded(job, event)
             case Finished():
                 self.jobs.drafts(job, event.draft_n, event.draft_n_accepted)
                 if job.live:
                     if event.reason is not FinishReason.ERROR:
+                        if job.request.inputs is not None:  # where text begins, vectors are complete
+                            self.scheduler.on_first_token(job, now_s)
                         self.scheduler.on_finished(job, event.prefill_ms, event.decode_ms, now_s)
                     self.jobs.finished(job, event, now_s)
                 self.jobs.attempt_over(job, event.n_computed)

@@ -10,20 +10,22 @@ import msgspec
 from ...backends import kinds
 from ...backends.facts import LoadPlan
 from ..domain.config import ModelOptions
-from ..domain.errors import Code, InferdError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...backends.facts import ModelFacts
+    from ...backends.facts import Adapter, ModelFacts, Pooling
     from ..domain.config import Config
-    from ..system.catalog import Entry
 
 DEFAULT_SLOTS = 8
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
 DEFAULT_KEEP_ALIVE_S = 300.0
+# Of what is computed in one piece: llama.cpp keeps room for a row of logits for each of its tokens, 1 MB where the
+# vocabulary has 250,000 words.
+DEFAULT_WHOLE_TOKENS = 2048
 MAX_FULL_CONTEXTS = 4  # KV held by default, in full contexts; slots share it, and the junior parks when it is short
 DEFAULT_CACHE_BYTES = 512 * 2**20  # at most, of host RAM for prompts whose KV cells are gone
+STATES_KEPT = 8  # of a recurrent model, for each slot
 N_DRAFT = 15  # guessed tokens of one step; with the one that is due four times four rows
 CELL_STEP = 256  # llama.cpp pads its contexts to this
 
@@ -44,22 +46,6 @@ class Gpu(NamedTuple):
     name: str = ""  # as the engine calls it
 
 
-def draft_of(name: str, config: Config, entries: Mapping[str, Entry]) -> ModelFacts | None:
-    """The smaller model that guesses the tokens of this one; None without one. Raises InferdError."""
-    options = options_for(name, config)
-    wanted, spec_type = options.draft_model, options.spec_type
-    if spec_type not in (None, "draft-simple") or (spec_type is None and wanted is None):
-        return None
-    if wanted is None:
-        raise InferdError(Code.MODEL_FAILED, f'{name}: spec_type = "draft-simple" needs a draft_model', field="model")
-    draft = entries.get(wanted)
-    if draft is None:
-        raise InferdError(Code.MODEL_FAILED, f"{name}: draft_model: there is no model {wanted[:128]!r}", field="model")
-    if draft.facts is None:
-        raise InferdError(Code.MODEL_CORRUPT, f"{name}: draft_model {wanted}: {draft.error}", field="model")
-    return draft.facts
-
-
 def make_plans(
     name: str,
     facts: ModelFacts,
@@ -67,6 +53,7 @@ def make_plans(
     default_threads: int,
     gpus: Mapping[str, Gpu],
     draft: ModelFacts | None = None,
+    adapters: tuple[Adapter, ...] = (),
 ) -> list[LoadPlan]:
     """The ways in which the model may be loaded here; `gpus`: those that the engine can use, by device id.
 
@@ -80,6 +67,7 @@ def make_plans(
         shares = [gpu.n_bytes / sum(gpu.n_bytes for gpu in on) for gpu in on] if len(on) > 1 else []
         return msgspec.structs.replace(
             plan,
+            adapters=adapters,
             n_gpu_layers=plan.n_gpu_layers if n_layers is None else n_layers,
             tensor_split=tuple(shares),
             device_names=tuple(gpu.name for gpu in on),
@@ -110,9 +98,12 @@ def make_plan(
 ) -> LoadPlan:
     """How the model is to be loaded over these devices that the engine can offload to."""
     options = options_for(name, config)
-    n_ctx = _cells_up(options.context_tokens or min(facts.n_ctx_train, DEFAULT_CONTEXT_TOKENS))
+    pooling = _pooling(facts, options)
+    usual = DEFAULT_CONTEXT_TOKENS if facts.causal else DEFAULT_WHOLE_TOKENS
+    n_ctx = _cells_up(options.context_tokens or min(facts.n_ctx_train, usual))
     slots = options.slots or DEFAULT_SLOTS
-    kv_cells = _cells_up(options.kv_cells or n_ctx * min(slots, MAX_FULL_CONTEXTS))
+    kv_cells = _cells_up(options.kv_cells or n_ctx * (1 if pooling else min(slots, MAX_FULL_CONTEXTS)))
+    n_ubatch = options.ubatch_tokens or 512
     gpu_layers = (-1 if gpus else 0) if options.gpu_layers is None else options.gpu_layers
     plan = LoadPlan(
         backend="fake" if config.fake.enabled else facts.backend,
@@ -121,16 +112,17 @@ def make_plan(
         n_slots=slots,
         kv_cells=max(kv_cells, n_ctx),
         n_threads=options.threads or default_threads,
-        n_ubatch=options.ubatch_tokens or 512,
+        n_ubatch=n_ubatch if facts.causal else max(n_ubatch, n_ctx),
+        pooling=pooling,
         n_gpu_layers=gpu_layers if gpus else 0,
         devices=gpus if gpu_layers else (),
         kv_type=options.kv_type or "f16",
-        kv_layout=options.kv_layout or "unified",
+        kv_layout="unified" if pooling else options.kv_layout or "unified",
         flash_attention=options.flash_attention,
         numerics=options.numerics or "fast",
-        n_draft=0 if options.spec_type == "none" or facts.recurrent else N_DRAFT,
-        draft=None if facts.recurrent or config.fake.enabled else draft,
-        prefix_caching=options.prefix_caching is not False,
+        n_draft=0 if options.spec_type == "none" or facts.recurrent or pooling else N_DRAFT,
+        draft=None if facts.recurrent or pooling or config.fake.enabled else draft,
+        prefix_caching=options.prefix_caching is not False and not pooling,
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
         fake_prefill_tokens_per_s=config.fake.prefill_tokens_per_s,
@@ -139,12 +131,23 @@ def make_plan(
     return msgspec.structs.replace(plan, cache_bytes=_cache_bytes(facts, plan, options))
 
 
+def _pooling(facts: ModelFacts, options: ModelOptions) -> Pooling:
+    """Only a file with a classifier head ranks, whatever the operator says."""
+    if options.pooling is None or facts.pooling == "rank":
+        return facts.pooling
+    return "" if options.pooling == "none" else options.pooling
+
+
 def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:
-    """By default as much as its KV cells take: a conversation of every slot outlives its cells."""
-    forgets = facts.recurrent or facts.sliding_window
+    """By default as much as its KV cells take: a conversation of every slot outlives its cells.
+
+    States are kept as a whole, several of each conversation.
+    """
+    forgets = facts.sliding_window and not facts.recurrent
     if plan.backend == "fake" or not plan.prefix_caching or plan.kv_layout != "unified" or forgets:
         return 0
     kv_bytes = kinds.footprint(facts, msgspec.structs.replace(plan, draft=None)).kv_bytes
+    kv_bytes *= STATES_KEPT if facts.recurrent else 1
     return min(kv_bytes, DEFAULT_CACHE_BYTES) if options.cache_bytes is None else options.cache_bytes
 
 

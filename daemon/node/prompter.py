@@ -7,7 +7,18 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...backends.messages import Compile, Compiled, CompileTools, LoadFailed, Prepare, Prepared, PrepareFailed, Ready
+from ...backends.messages import (
+    Compile,
+    Compiled,
+    CompileTools,
+    LoadFailed,
+    Prepare,
+    Prepared,
+    PreparedInputs,
+    PrepareFailed,
+    PrepareInputs,
+    Ready,
+)
 from ...backends.process import prompt_helper
 from ..domain.errors import Code, InferdError
 from ..domain.form import FIELD as FORM_FIELD
@@ -20,9 +31,11 @@ if TYPE_CHECKING:
     from ...backends.messages import ChatMessage, FromWorker, Tool, ToolUse, ToWorker
     from ...backends.process import Exit, Process
     from ..domain.form import Form
+    from ..domain.inputs import Inputs
     from ..policy.ledger import Ledger, Reservation
 
-    Answer = asyncio.Future[Prepared | Compiled]
+    Reply = Prepared | PreparedInputs | Compiled
+    Answer = asyncio.Future[Reply]
 
 PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
 TIMEOUT_S = 20.0  # for one prompt, waiting for its turn included
@@ -69,6 +82,12 @@ class Prompter:
         prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt, tools=tools), "messages")
         return prepared.tokens
 
+    async def inputs(self, texts: list[str], inputs: Inputs) -> list[list[int]]:
+        """Token ids of each text, or of the query and each. Raises InferdError."""
+        query = inputs.query
+        prepared: PreparedInputs = await self._ask(lambda ticket: PrepareInputs(ticket, texts, query), inputs.field)
+        return prepared.inputs
+
     async def compile(self, form: Form) -> str:
         """A form as the worker understands it. Raises InferdError."""
         compiled: Compiled = await self._ask(lambda ticket: Compile(ticket, form.kind, form.text), FORM_FIELD)
@@ -88,7 +107,7 @@ class Prompter:
             if self._retiring and not self.busy:
                 self.close()
 
-    async def _answer(self, message: Callable[[str], ToWorker], field: str) -> Prepared | Compiled:
+    async def _answer(self, message: Callable[[str], ToWorker], field: str) -> Reply:
         self.used_s = asyncio.get_running_loop().time()
         await self._open()
         assert self._process is not None
@@ -178,7 +197,7 @@ class Prompter:
             case LoadFailed(message=text):
                 corrupt = InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}")
                 self._fail(lambda _: corrupt)
-            case Prepared(id=ticket) | Compiled(id=ticket):
+            case Prepared(id=ticket) | PreparedInputs(id=ticket) | Compiled(id=ticket):
                 self._settle(ticket, lambda answer, _: answer.set_result(message))
             case PrepareFailed(id=ticket, code=code, message=text, field=at):
                 error = partial(InferdError, CODES[code], f"{self.name}: {text}")

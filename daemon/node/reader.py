@@ -7,9 +7,11 @@ import logging
 import secrets
 import string
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from ..domain.errors import Code, InferdError
+from ..domain.inputs import check_lengths
 from ..domain.model import check_fits
 from ..domain.request import check_bias_tokens, check_tokens
 from ..policy.calls import CallParser
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ...backends.messages import CallSyntax, ToolUse
+    from ..domain.inputs import Inputs
     from ..domain.model import Model
     from ..domain.request import Job
     from .deployment import Deployment
     from .node import Node
+    from .prompter import Prompter
 
     T = TypeVar("T")
 
@@ -46,6 +50,12 @@ class Reader:
         request = job.request
         try:
             prompter, form, use = deployment.prompter, request.form, request.tools
+            if request.inputs is not None:
+                each = await self._read_inputs(job, request.inputs, prompter)
+                if job.live:
+                    _take(job, request.inputs, each, deployment.model)
+                    self.node.on_prepared(job)
+                return
             if request.tokens is not None:
                 tokens = list(request.tokens)
             else:
@@ -66,6 +76,12 @@ class Reader:
         except Exception:
             log.exception("%s: preparing the prompt failed", job.id)
             self.node.fail_queued(job, InferdError(Code.INTERNAL, "the prompt could not be prepared"))
+
+    async def _read_inputs(self, job: Job, inputs: Inputs, prompter: Prompter) -> list[list[int]]:
+        """The tokens of each. Raises InferdError."""
+        texts = [item for item in inputs.items if isinstance(item, str)]
+        read = iter(await self._read(job, partial(prompter.inputs, texts, inputs)) if texts else [])
+        return [next(read) if isinstance(item, str) else item for item in inputs.items]
 
     async def _read(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
         """What the helper says; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""
@@ -90,6 +106,16 @@ def call_parser(use: ToolUse, syntax: CallSyntax | None) -> CallParser | None:
 
 def _call_id() -> str:
     return "".join(secrets.choice(ID_CHARS) for _ in range(ID_LENGTH))
+
+
+def _take(job: Job, inputs: Inputs, each: list[list[int]], model: Model) -> None:
+    """Inputs have lengths now. Raises InferdError."""
+    check_lengths(inputs, [len(tokens) for tokens in each], model)
+    for i, (item, tokens) in enumerate(zip(inputs.items, each, strict=True)):
+        if not isinstance(item, str):
+            check_tokens(f"{inputs.field}[{i}].tokens", tokens, model.facts.n_vocab)
+    job.lengths = [len(tokens) for tokens in each]
+    job.prompt = list(chain.from_iterable(each))
 
 
 def _check(job: Job, tokens: list[int], model: Model) -> None:

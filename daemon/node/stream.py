@@ -58,6 +58,14 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """All that inputs have become: `n` vectors of 32-bit floats, one after the other."""
+
+    n: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     why: str
 
@@ -79,7 +87,7 @@ class Finished:
     draft_n_accepted: int = 0
 
 
-StreamEvent = Queued | Started | Text | Resumed | Finished
+StreamEvent = Queued | Started | Text | Vectors | Resumed | Finished
 
 
 class Stream:

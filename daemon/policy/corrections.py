@@ -40,8 +40,9 @@ def key(facts: ModelFacts, plan: LoadPlan) -> str:
     name = f"{os.path.basename(facts.path)}:{facts.file_bytes}"
     attention = {None: "auto", True: "on", False: "off"}[plan.flash_attention]
     shape = f"{plan.backend} {plan.numerics} {'mapped' if plan.use_mmap else 'read'} ub={plan.n_ubatch} fa={attention}"
-    beside = f" draft={os.path.basename(plan.draft.path)}:{plan.draft.file_bytes}" if plan.draft else ""
-    return f"{name} {shape}{beside}" + (f" gpu={plan.n_gpu_layers}@{'+'.join(plan.devices)}" if plan.devices else "")
+    shape += f" pool={plan.pooling}" if plan.pooling else ""
+    shape += f" draft={os.path.basename(plan.draft.path)}:{plan.draft.file_bytes}" if plan.draft else ""
+    return f"{name} {shape}" + (f" gpu={plan.n_gpu_layers}@{'+'.join(plan.devices)}" if plan.devices else "")
 
 
 def host_bytes(price: Footprint, plan: LoadPlan, anon_bytes: int, cells_used: int) -> int:

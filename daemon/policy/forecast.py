@@ -113,6 +113,8 @@ class Pace:
             self.decode_ms.add(decode_ms / (output_tokens - 1))
         if max_tokens is None:
             self.output_tokens.add(output_tokens)
+        elif not max_tokens:
+            self.decode_ms.add(0.0)  # vectors, where no token is ever drawn
         else:
             self.output_share.add(output_tokens / max_tokens)
 

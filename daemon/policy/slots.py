@@ -103,7 +103,7 @@ class Slots:
         place.running[job] = ticket
         lane.started_s[priority] = now_s
         ticket.owed = priority in owed
-        ticket.start_tokens = len(job.prompt or ()) + len(job.generated)
+        ticket.start_tokens = job.reached
         if not ticket.prompt_charged:  # once: what a parked request computes again is not its tenant's doing
             ticket.prompt_charged = True
             self._serve(lane, job, service(ticket.prompt_tokens, 0))

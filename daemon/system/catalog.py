@@ -14,8 +14,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ...backends.facts import CorruptModel, ModelFacts
-from ...backends.kinds import is_model_file, model_files, model_name, read_facts
+from ...backends.facts import Adapter, CorruptModel, ModelFacts
+from ...backends.kinds import adapter_bytes, is_model_file, model_files, model_name, read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +76,27 @@ class Catalog:
         """All models by name, the bundled one first. Never raises: what cannot be read is an entry's error."""
         with self._scanning:
             return self._scan()
+
+    def adapters(self, wanted: Mapping[str, str], facts: ModelFacts) -> tuple[Adapter, ...]:
+        """LoRA adapters of a model: name -> path below one of the folders. Raises CorruptModel with a sentence."""
+        found = []
+        for name, path in wanted.items():
+            try:
+                found.append(self._adapter(name, path, facts))
+            except CorruptModel as error:
+                raise CorruptModel(f"adapter {name!r}: {error}") from None
+        return tuple(found)
+
+    def _adapter(self, name: str, path: str, facts: ModelFacts) -> Adapter:
+        for folder in self._folders:
+            root = os.path.realpath(folder)
+            whole = os.path.join(root, path)
+            if (status := _regular(whole, root)) is not None:
+                if status.st_nlink > 1:
+                    raise CorruptModel("it has more than one hard link; copy it into the folder instead")
+                version = f"{status.st_size}-{status.st_mtime_ns}"
+                return Adapter(name, whole, adapter_bytes(whole, facts), version)
+        raise CorruptModel("there is no such file below a folder of models")
 
     def _scan(self) -> Mapping[str, Entry]:
         entries: dict[str, Entry] = {}

@@ -22,6 +22,7 @@ TOOL = m.Tool("f", "does", "{}")
 TO_WORKER: list[m.ToWorker] = [
     m.Load(PLAN),
     m.Submit("job", 2, [1, 2, 3], 2, PARAMS, rank=1, sent_bytes=4),
+    m.Embed("job", 2, [[1, 2], [3]], normalize=False, dimensions=4, rank=1, known_tokens=7),
     m.Cancel("job", 2),
     m.Cores(1),
     m.Stop(),
@@ -29,6 +30,7 @@ TO_WORKER: list[m.ToWorker] = [
     m.Prepare("7", prompt="", add_special=False, parse_special=False),
     m.Prepare("7", [m.ChatMessage("tool", "x", (m.ToolCall("i", "f", "{}"),), "i", "f")], tools=(TOOL,)),
     m.CompileTools("7", m.ToolUse((TOOL,), "required", "f", parallel=False)),
+    m.PrepareInputs("7", ["a", "§"], query="q"),
 ]
 FROM_WORKER: list[m.FromWorker] = [
     m.Loading(0.5),
@@ -37,12 +39,14 @@ FROM_WORKER: list[m.FromWorker] = [
     m.WorkerStats(1, 0, 10, 20, 30, 40, 0.5, 60),
     m.Prepared("7", [1, 2]),
     m.Compiled("7", "grammar", m.CallSyntax(begin="<", once=True, grammar="no_calls")),
+    m.PreparedInputs("7", [[1], []]),
     m.PrepareFailed("7", "limit", "too long"),
     m.Step([]),
     m.Step(
         [
             m.Started("job", 1, 3, 2),
             m.Delta("job", 1, 0, [5], "", [m.TokenLogprob(5, -0.5, "x", [(5, -0.5, "x"), (6, -1.0, "y")])]),
+            m.Embedded("job", 1, 2, b"\x00\xff" * 8),
             m.Finished("job", 1, m.FinishReason.STOP, "tail", 1, 0.5, 0.25),
             m.Stopped("job", 1, 1, parked=True),
         ]

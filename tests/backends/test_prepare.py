@@ -29,7 +29,9 @@ from inferd.backends.messages import (
     LoadFailed,
     Prepare,
     Prepared,
+    PreparedInputs,
     PrepareFailed,
+    PrepareInputs,
     Ready,
     Stop,
     Tool,
@@ -39,12 +41,12 @@ from inferd.backends.messages import (
     decode_from_worker,
     encode,
 )
-from inferd.backends.prepare import PROMPT_BYTES, TOKENIZERS, compile_form, open_tokenizer, prepare
+from inferd.backends.prepare import PROMPT_BYTES, TOKENIZERS, compile_form, open_tokenizer, prepare, prepare_inputs
 from inferd.backends.template import ChatTemplate
 from inferd.backends.tools import HERMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 FAKE = LoadPlan(backend="fake", path="x", n_ctx=512, n_slots=1, kv_cells=512, n_threads=1)
@@ -65,6 +67,12 @@ class Templated:
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return [len(word) for word in prompt.split()]
+
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        for document in documents:
+            if document == "huge":
+                raise MemoryError
+            yield self.plain(f"{query} {document}", add_special=True, parse_special=True)
 
     def compile(self, kind: FormatKind, text: str) -> str:
         if text == "huge":
@@ -91,6 +99,31 @@ def test_messages_become_tokens() -> None:
 
 def test_a_plain_prompt_becomes_tokens() -> None:
     assert prepare(Templated(None), Prepare("id", prompt="a bb")) == Prepared("id", [1, 2])
+
+
+def test_texts_become_tokens_each_by_itself() -> None:
+    asked = PrepareInputs("id", ["a bb", "ccc"])
+    assert prepare_inputs(Templated(None), asked) == PreparedInputs("id", [[1, 2], [3]])
+
+
+def test_documents_become_pairs_with_the_query() -> None:
+    asked = PrepareInputs("id", ["a", "bb"], query="four")
+    assert prepare_inputs(Templated(None), asked) == PreparedInputs("id", [[4, 1], [4, 2]])
+
+
+@pytest.mark.parametrize(
+    ("limit", "texts", "message"),
+    [
+        ("PROMPT_BYTES", ["12345", "67"], "the texts have 11 bytes together, at most 8 are allowed"),
+        ("MAX_INPUT_TOKENS", ["1 2 3 4", "5 6 7 8 9"], "the texts have more than 8 tokens together"),
+        ("", ["huge"], "the texts need too much memory to tokenize"),
+    ],
+)
+def test_texts_have_limits(limit: str, texts: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if limit:
+        monkeypatch.setattr(prepares, limit, 8)
+    answer = prepare_inputs(Templated(None), PrepareInputs("id", texts, query="four"))
+    assert answer == PrepareFailed("id", "limit", message)
 
 
 def test_a_form_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

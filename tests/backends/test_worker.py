@@ -17,6 +17,8 @@ from inferd.backends.messages import (
     Cancel,
     Cores,
     Delta,
+    Embed,
+    Embedded,
     Finished,
     Load,
     LoadFailed,
@@ -130,6 +132,22 @@ def test_a_request_is_answered_and_then_the_worker_says_that_it_is_idle(daemon: 
     assert isinstance(stats, WorkerStats)
     assert (stats.running, stats.decode_tokens) == (0, 3)
     assert stats.rss_bytes > 1 << 20
+
+
+def test_a_plan_with_a_pooling_gets_an_engine_that_embeds(daemon: Daemon) -> None:
+    loaded(daemon, msgspec.structs.replace(PLAN, pooling="mean"))
+    daemon.send(Embed("a", 1, [[1], [2, 3]]))
+    assert [type(event) for event in daemon.events_until(Finished)] == [Started, Embedded, Embedded, Finished]
+    daemon.send(submit("b"))
+    daemon.thread.join(10)
+    assert isinstance(daemon.hang_up(), AssertionError)
+
+
+def test_an_engine_that_writes_embeds_nothing(daemon: Daemon) -> None:
+    loaded(daemon)
+    daemon.send(Embed("a", 1, [[1]]))
+    daemon.thread.join(10)
+    assert isinstance(daemon.hang_up(), AssertionError)
 
 
 def test_an_idle_worker_rests(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

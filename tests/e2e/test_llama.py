@@ -13,6 +13,7 @@ import pytest
 from inferd import Client, InferdError
 from inferd.tests.e2e.daemons import until
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
+from inferd.tests.models.random_lora import write_random_lora
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,28 @@ def test_tokens_stream_from_the_real_engine(real: Daemon) -> None:
     assert answer.usage is not None
     assert answer.usage.prompt_tokens > 5  # the template's own words count
     assert answer.usage.completion_tokens == 24
+
+
+def test_each_adapter_has_its_own_answers(launcher: Launcher) -> None:
+    write_random_gguf(launcher.models / "base.gguf", SHAPES["tiny"])
+    (launcher.models / "lora").mkdir()
+    write_random_lora(launcher.models / "lora" / "one.gguf", SHAPES["tiny"])
+    adapters = '[models.model.base]\nnumerics = "exact"\nadapters = { one = "lora/one.gguf" }\n'
+    daemon = launcher.start(CONFIG + adapters, name="lora")
+
+    def ask(lora: str) -> str:
+        return Client(daemon.address).generate("base", "hello", max_tokens=24, temperature=0, lora=lora).text()
+
+    plain, one = ask(""), ask("one")
+    assert plain != one
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, ["", "one"] * 4)) == [plain, one] * 4
+    (info,) = (model for model in daemon.client.models() if model.name == "base")
+    assert list(info.adapters) == ["one"]
+    with pytest.raises(InferdError, match="its adapters are one") as error:
+        ask("two")
+    assert (error.value.code, error.value.details["field"]) == ("not_found", "lora")
+    assert daemon.terminate() == 0
 
 
 def test_the_same_request_gets_the_same_answer(real: Daemon) -> None:

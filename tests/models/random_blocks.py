@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from .random_gguf import EMBEDDING_SPREAD, _add_vocabulary, _describe, _values, tensors
+from .random_gguf import EMBEDDING_SPREAD, _describe, _values, add_vocabulary, tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def write_random_q4_k_m(path: Path, shape: Shape, name: str = "random") -> Path:
     """Write the file and return its path; every width must be a multiple of 256."""
     writer = gguf.GGUFWriter(path, shape.arch)
     _describe(writer, shape, name, gguf.LlamaFileType.MOSTLY_Q4_K_M)
-    _add_vocabulary(writer, shape)
+    add_vocabulary(writer, shape)
     plan = [(tensor, dims, _kind(shape, tensor, dims)) for tensor, dims in tensors(shape)]
     for tensor, dims, kind in plan:
         if kind is GGMLQuantizationType.F32:

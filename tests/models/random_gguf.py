@@ -52,6 +52,7 @@ class Shape:
     sliding_window: int | None = None
     ring: int = 0  # not 0: a token is followed by the next one of its ring of so many, whatever came before
     n_awake: int = 0  # not 0: only the first so many layers change anything, so a model of just those says the same
+    pooling: str = ""  # mean, cls or last, for a model that embeds
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -113,7 +114,7 @@ def write_random_gguf(
     kind, file_type = QUANTS[quant]
     writer = gguf.GGUFWriter(path, shape.arch)
     _describe(writer, shape, name, file_type)
-    _add_vocabulary(writer, shape, chat_template or CHAT_TEMPLATE, (*control, *CONTROL))
+    add_vocabulary(writer, shape, chat_template or CHAT_TEMPLATE, (*control, *CONTROL))
     plan = [(tensor, dims, kind if len(dims) == 2 else QUANTS["f32"][0]) for tensor, dims in tensors(shape)]
     for tensor, dims, its_kind in plan:
         stored, dtype = _stored(dims, its_kind)
@@ -201,11 +202,19 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape, name: str, file_type: gguf.
     writer.add_rope_dimension_count(shape.n_head_dim)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_layer_norm_rms_eps(1e-6)
+    if shape.pooling:
+        writer.add_pooling_type(gguf.PoolingType[shape.pooling.upper()])
     if shape.sliding_window is not None:
         writer.add_sliding_window(shape.sliding_window)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape, chat_template: str, markers: tuple[str, ...]) -> None:
+def add_vocabulary(
+    writer: gguf.GGUFWriter,
+    shape: Shape,
+    chat_template: str = CHAT_TEMPLATE,
+    markers: tuple[str, ...] = CONTROL,
+) -> None:
+    """Tokens, merges, marks and a chat template."""
     tokens, merges = vocabulary(shape, markers)
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
@@ -287,7 +296,7 @@ def main() -> None:
     parser.add_argument("--quant", choices=(*QUANTS, "q4_k_m"), default="q8_0")
     parser.add_argument("--mib", type=int, help="choose the number of layers so that the weights take about this much")
     for field in fields(Shape):
-        kind = {"arch": str, "rope_base": float}.get(field.name, int)
+        kind = {"arch": str, "pooling": str, "rope_base": float}.get(field.name, int)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     given = {field.name: getattr(options, field.name) for field in fields(Shape)}

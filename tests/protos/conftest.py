@@ -119,6 +119,23 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         self._ask(request, context)
         return pb.TokenizeResponse(tokens=[1, 2, 3])
 
+    def Embed(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        vectors = [pb.Embedding(values=[float(i), 0.5]) for i in range(len(request.inputs))]
+        ending = finished().finished
+        return pb.EmbedResponse(
+            request_id="r1", model="demo", embeddings=vectors, usage=ending.usage, timings=ending.timings
+        )
+
+    def Rerank(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        n = len(request.documents)
+        results = [pb.RerankResult(index=n - 1 - i, relevance_score=0.5 - i) for i in range(request.top_n or n)]
+        ending = finished().finished
+        return pb.RerankResponse(
+            request_id="r1", model="demo", results=results, usage=ending.usage, timings=ending.timings
+        )
+
     def Cancel(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         return pb.CancelResponse(cancelled=request.request_id == "r1")

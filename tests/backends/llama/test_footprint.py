@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.backends.facts import HOST, Footprint, LoadPlan, ModelFacts
+from inferd.backends.facts import HOST, Adapter, Footprint, LoadPlan, ModelFacts
 from inferd.backends.llama import footprint
 from inferd.backends.llama.footprint import LIBRARY_BYTES, estimate, largest_context
 from inferd.backends.llama.gguf import LlamaFacts
@@ -78,6 +78,40 @@ def test_graph_buffers(facts: dict[str, Any], load: dict[str, Any], measured_mib
     assert graph_bytes(shape(**facts), plan(**load)) == pytest.approx(measured_mib * MIB, rel=0.03)
 
 
+def pooled(facts: LlamaFacts, **changes: Any) -> float:
+    """RssAnon in MiB of a worker that embeds; 2 threads."""
+    load = plan(n_ctx=changes["kv_cells"], pooling="mean", **changes)
+    return estimate(facts, load).host_anon_bytes / MIB
+
+
+# Measured with random weights in 32 bits, after an input as long as the context and 64 of 64 tokens.
+ENCODER: dict[str, Any] = {"architecture": "bert", "memory": Memory((0,) * 6, (0,) * 6, (False,) * 6, 0, False)}
+SIZES = [
+    ({"n_layers": 6, "n_embd": 384, "n_heads": 12, "n_ff": 1536, "n_vocab": 30_067}, 512, None, 95.6),
+    ({"n_layers": 6, "n_embd": 384, "n_heads": 12, "n_ff": 1536, "n_vocab": 30_067}, 512, False, 107.2),
+    ({"n_layers": 2, "n_embd": 256, "n_heads": 4, "n_ff": 1024, "n_vocab": 250_067}, 2048, None, 2039.5),
+    ({"n_layers": 2, "n_embd": 256, "n_heads": 4, "n_ff": 1024, "n_vocab": 250_067}, 2048, False, 2109.3),
+]
+
+
+@pytest.mark.parametrize(("facts", "rows", "flash", "measured_mib"), SIZES)
+def test_an_encoder_has_room_for_logits_that_it_never_computes(
+    facts: dict[str, Any], rows: int, flash: bool | None, measured_mib: float
+) -> None:
+    weights = Weights((0,) * facts["n_layers"], 0, 0, 0, "")
+    price = pooled(
+        shape(**ENCODER, **facts, weights=weights), kv_cells=rows, n_ubatch=rows, flash_attention=flash, n_slots=8
+    )
+    assert measured_mib < price < 1.25 * measured_mib
+
+
+def test_a_decoder_that_embeds_computes_logits_of_every_row() -> None:
+    facts = shape(n_layers=6, n_embd=256, n_heads=8, k_head_dim=32, v_head_dim=32, n_ff=1024, n_vocab=151_936)
+    memory = Memory((64,) * 6, (64,) * 6, (False,) * 6, 0, False)
+    facts = msgspec.structs.replace(facts, memory=memory, weights=Weights((0,) * 6, 0, 0, 0, ""))
+    assert pooled(facts, kv_cells=2048, n_ubatch=512) == pytest.approx(666.0, rel=0.02)  # measured
+
+
 @pytest.mark.parametrize(("kv_type", "mib"), [("f32", 48), ("f16", 24), ("bf16", 24), ("q8_0", 12.75), ("q4_0", 6.75)])
 def test_kv_types(kv_type: str, mib: float) -> None:
     assert estimate(shape(), plan(kv_type=kv_type)).kv_bytes == mib * MIB
@@ -88,6 +122,16 @@ def test_graph_buffers_of_a_sliding_window_have_two_masks(cells: int, mib: float
     memory = Memory((512,) * 12, (512,) * 12, (True, True, True, True, True, False) * 2, 0, False)
     facts = shape(n_embd=1024, n_heads=8, k_head_dim=128, n_ff=4096, memory=memory)
     assert graph_bytes(facts, plan(kv_cells=cells)) == pytest.approx(mib * MIB, rel=0.01)  # measured
+
+
+def test_adapters_lie_beside_the_layers_that_they_change() -> None:
+    adapters = (Adapter("a", "a.gguf", 1000, ""), Adapter("b", "b.gguf", 200, ""))
+    plain, price = (estimate(shape(), plan(adapters=some)) for some in ((), adapters))
+    assert price.bytes_on[HOST] - plain.bytes_on[HOST] == price.weights_bytes - plain.weights_bytes == 1200
+    assert price.host_anon_bytes - plain.host_anon_bytes == 1200
+    on_gpu = {"n_gpu_layers": 7, "devices": ("gpu0",)}  # the output and six of the layers
+    before, after = (estimate(shape(), plan(adapters=some, **on_gpu)).bytes_on for some in ((), adapters))
+    assert {pool: after[pool] - before[pool] for pool in after} == {HOST: 600, "gpu0": 600}
 
 
 def test_cells_are_padded() -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inferd.backends import kinds
 from inferd.backends.facts import CorruptModel
-from inferd.backends.llama.gguf import part_paths, read_facts, stem
+from inferd.backends.llama.gguf import adapter_bytes, part_paths, read_facts, stem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,39 @@ def test_what_may_be_missing(path: Path, gguf: Any) -> None:
     read = facts(path, file)
     assert (read.n_kv_heads, read.n_ff, read.n_vocab) == (4, 256, 64)
     assert (read.quantization, read.display_name, read.has_chat_template) == ("Q8_0", None, False)
+
+
+@pytest.mark.parametrize(
+    ("arch", "told", "pooling", "causal"),
+    [
+        ("llama", None, "", True),
+        ("llama", 0, "", True),
+        ("qwen3", 3, "last", True),
+        ("qwen3", 4, "rank", True),
+        ("bert", 1, "mean", False),
+        ("bert", 2, "cls", False),
+        ("bert", 0, "mean", False),  # nothing else can be done with it
+        ("gemma-embedding", None, "mean", False),
+    ],
+)
+def test_what_a_model_makes_of_a_text(
+    path: Path, gguf: Any, arch: str, told: int | None, pooling: str, causal: bool
+) -> None:
+    file = gguf.small(arch)
+    if told is not None:
+        file.keys[f"{arch}.pooling_type"] = gguf.u32(told)
+    file.tensors["cls.output.weight"] = ((64, 2), 0)
+    read = facts(path, file)
+    assert (read.pooling, read.causal, read.n_embd_out) == (pooling, causal, 64)
+    file.keys |= {f"{arch}.embedding_length_out": gguf.u32(32), f"{arch}.attention.causal": gguf.flag(False)}
+    assert (facts(path, file).causal, facts(path, file).n_embd_out) == (False, 32)
+
+
+@pytest.mark.parametrize(("told", "words"), [(4, "no classifier head"), (5, "between 0 and 4"), (2**32 - 1, "between")])
+def test_a_pooling_that_cannot_be(path: Path, gguf: Any, told: int, words: str) -> None:
+    file = gguf.small()
+    file.keys["llama.pooling_type"] = gguf.u32(told)
+    assert words in refused(path, file)
 
 
 def test_the_most_frequent_type_names_a_file_without_file_type(path: Path, gguf: Any) -> None:
@@ -235,3 +269,43 @@ def test_overwritten_headers(path: Path, gguf: Any, changes: list[tuple[float, b
         data[at : at + len(new)] = new
     survived = survives(path, bytes(data if cut is None else data[: int(cut * len(data))]))
     assert survived or changes or cut is not None
+
+
+def adapter(gguf: Any) -> Any:
+    file = gguf()
+    file.keys = {"general.type": gguf.string("adapter"), "adapter.type": gguf.string("lora")}
+    file.keys["general.architecture"] = gguf.string("llama")
+    file.tensors = {"blk.0.attn_q.weight.lora_a": ((64, 4), 0), "blk.0.attn_q.weight.lora_b": ((4, 64), 0)}
+    return file
+
+
+def test_what_an_adapter_weighs(path: Path, tmp_path: Path, gguf: Any) -> None:
+    model = facts(tmp_path / "model.gguf", gguf.small())
+    path.write_bytes(adapter(gguf).build())
+    assert adapter_bytes(str(path), model) == kinds.adapter_bytes(path, model) == 2 * 4 * 64 * 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("general.type", b"model", "must say that it is a LoRA adapter"),
+        ("adapter.type", b"control", "must say that it is a LoRA adapter"),
+        ("general.architecture", b"qwen2", "it is for 'qwen2', but the model is of 'llama'"),
+        ("adapter.alora.invocation_tokens", b"x", "activated LoRA"),
+        (None, b"", "no matrices"),
+    ],
+)
+def test_what_is_no_adapter_for_a_model(
+    path: Path, tmp_path: Path, gguf: Any, key: str | None, value: bytes, words: str
+) -> None:
+    model, file = facts(tmp_path / "model.gguf", gguf.small()), adapter(gguf)
+    if key is None:
+        file.tensors = {}
+    else:
+        file.keys[key] = gguf.string(value)
+    path.write_bytes(file.build())
+    with pytest.raises(CorruptModel, match=words):
+        adapter_bytes(str(path), model)
+    path.write_bytes(b"GGUF")
+    with pytest.raises(CorruptModel):
+        adapter_bytes(str(path), model)

@@ -42,7 +42,7 @@ def running(i: int = 0, *, max_tokens: int = 100) -> Sequence:
     submit = Submit(f"j{i}", 1, SAID, len(SAID) - 1, params)
     lookup = Lookup()
     lookup._odds.comes_true = 1.0
-    return Sequence(submit, i, Sampler(params, (), (), 512), lookup)
+    return Sequence(submit, i, Sampler(params, (), (), 512), lambda _: b"", lookup)
 
 
 def test_the_first_in_turn_have_all_that_there_is() -> None:

@@ -59,8 +59,10 @@ def test_latent_attention_keeps_no_values(facts: Any, gguf: Any) -> None:
 
 def test_encoders_remember_nothing(facts: Any, gguf: Any) -> None:
     file = gguf.small("bert")
-    file.keys |= {"bert.attention.causal": gguf.flag(False)}
     assert facts(file).memory.k == (0, 0)
+    other = gguf.small()
+    other.keys |= {"llama.attention.causal": gguf.flag(False)}
+    assert facts(other).memory.k == (32, 32), "it has a cache, though every call fills it anew"
 
 
 def test_borrowed_keys_and_values(facts: Any, gguf: Any) -> None:

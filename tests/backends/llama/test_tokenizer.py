@@ -11,6 +11,7 @@ from inferd.backends.llama.binding import Model
 from inferd.backends.llama.tokenizer import LlamaTokenizer, load
 from inferd.backends.llama.vocab import Vocab
 from inferd.backends.messages import ChatMessage
+from inferd.tests.models.random_bert import Encoder, write_random_bert
 
 from .engines import plan
 
@@ -36,7 +37,7 @@ def test_chat_is_the_rendered_template_with_its_markers_as_tokens(model: Model) 
 @pytest.mark.parametrize("template", ["{{ bos_token }}hi", "hi"])
 def test_a_bos_comes_once_if_the_model_wants_one(model: Model, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
     monkeypatch.setattr(Vocab, "add_bos", True)
-    monkeypatch.setattr(model, "chat_template", lambda: template)
+    monkeypatch.setattr(model, "chat_template", lambda name=None: None if name else template)
     tokens = LlamaTokenizer(model).chat(HI)
     assert tokens is not None
     assert tokens.count(model.vocab.bos or -1) == 1
@@ -44,8 +45,42 @@ def test_a_bos_comes_once_if_the_model_wants_one(model: Model, monkeypatch: pyte
 
 
 def test_without_a_template_there_is_no_chat(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "chat_template", lambda: None)
+    monkeypatch.setattr(model, "chat_template", lambda name=None: None)
     assert LlamaTokenizer(model).chat(HI) is None
+
+
+def words(vocab: Vocab, tokens: list[int]) -> str:
+    return " ".join(vocab.text(token).strip("\N{LOWER ONE EIGHTH BLOCK}") for token in tokens)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = write_random_bert(tmp_path_factory.mktemp("models") / "rank.gguf", Encoder("rank"))
+    return Model(str(path), vocab_only=True)
+
+
+def test_a_pair_has_the_marks_of_the_vocabulary_around_and_between(encoder: Model) -> None:
+    (pair, other) = LlamaTokenizer(encoder).pairs("the river", ["a house", "[SEP]"])
+    assert words(encoder.vocab, pair) == "[CLS] the river [SEP] a house"
+    assert words(encoder.vocab, other[:4]) == "[CLS] the river [SEP]"
+    assert encoder.vocab.sep not in other[4:], "a document cannot speak for the vocabulary"
+
+
+def test_a_pair_ends_where_the_vocabulary_says_so(encoder: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Vocab, "add_eos", True)
+    monkeypatch.setattr(Vocab, "add_sep", False)
+    monkeypatch.setattr(encoder.vocab, "eos", encoder.vocab.bos)
+    (pair,) = LlamaTokenizer(encoder).pairs("the river", ["a house"])
+    assert words(encoder.vocab, pair) == "[CLS] the river [CLS] a house [CLS]"
+
+
+def test_a_model_that_is_asked_in_words_gets_them(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "<|im_start|>q: {query} d: {document}<|im_end|>"
+    monkeypatch.setattr(model, "chat_template", lambda name=None: template if name == "rerank" else None)
+    (pair,) = LlamaTokenizer(model).pairs("x {document}", ["y {query}"])
+    assert "".join(map(model.vocab.text, pair)) == "<|im_start|>q:Ġx{document}Ġd:Ġy{query}<|im_end|>".replace(
+        "x{", "xĠ{"
+    ).replace("y{", "yĠ{")
 
 
 def test_a_file_that_is_none_cannot_be_loaded(tmp_path: Path) -> None:

@@ -80,10 +80,12 @@ def test_the_other_fields_arrive() -> None:
         session_id="s",
         run_id="r",
         supersede_key="k",
+        lora="a",
         request_id="id-1",
     )
     assert (request.max_tokens, request.deadline_ms, request.priority) == (5, 6, Priority.BATCH)
     assert (request.session_id, request.run_id, request.supersede_key, request.id) == ("s", "r", "k", "id-1")
+    assert request.lora == "a"
 
 
 def test_ids_are_drawn_when_missing() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from itertools import product
 
+import msgspec
 import pytest
 
-from inferd.backends.facts import LoadPlan, ModelFacts
-from inferd.daemon.domain.model import NEXT, Model, ModelState
+from inferd.backends.facts import Adapter, LoadPlan, ModelFacts
+from inferd.backends.messages import SamplingParams
+from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.model import NEXT, Model, ModelState, check_adapter
+from inferd.daemon.domain.request import Priority, Request
 
 FACTS = ModelFacts(
     backend="fake",
@@ -48,3 +52,17 @@ def test_every_state_can_be_reached_from_cold_and_leads_back_to_it() -> None:
         return seen
 
     assert all(reachable(state) == set(ModelState) for state in ModelState)
+
+
+def test_an_adapter_must_be_one_of_the_models() -> None:
+    def asked(lora: str, *names: str) -> None:
+        adapters = tuple(Adapter(name, f"/{name}", 1, "") for name in names)
+        request = Request("r", "m", SamplingParams(max_tokens=0), Priority.NORMAL, "t", prompt="x", lora=lora)
+        check_adapter(request, Model("m", FACTS, msgspec.structs.replace(PLAN, adapters=adapters), 1.0))
+
+    asked("")
+    asked("a", "a", "b")
+    for names, has in ((("a", "b"), "its adapters are a, b"), ((), "it has none")):
+        with pytest.raises(InferdError, match=f"m has no adapter 'c'; {has}") as error:
+            asked("c", *names)
+        assert (error.value.code, error.value.field) == (Code.NOT_FOUND, "lora")

@@ -105,7 +105,9 @@ def build(
 ) -> House:
     """`slots` of each model are 2; other sections of the config as given. `gpus` of 8 GiB each: gpu0 and so on."""
     models = Models(folders=(str(folder),), defaults=ModelOptions(**{"slots": 2, **sections.pop("options", {})}))
-    fake = Fake(enabled=True, tokens_per_s=tokens_per_s, load_s=sections.pop("load_s", 0.0))
+    prefill_tokens_per_s = sections.pop("prefill_tokens_per_s", 0.0)
+    load_s = sections.pop("load_s", 0.0)
+    fake = Fake(enabled=True, tokens_per_s=tokens_per_s, prefill_tokens_per_s=prefill_tokens_per_s, load_s=load_s)
     config = Config(models=models, fake=fake, **sections)
     ledger = Ledger()
     ledger.add_pool("host", host_bytes, 0)

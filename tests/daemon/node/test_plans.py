@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,22 +12,25 @@ from hypothesis import strategies as st
 from inferd.backends import kinds
 from inferd.backends.facts import ModelFacts
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
-from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node.plans import (
     CELL_STEP,
+    DEFAULT_CACHE_BYTES,
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_KEEP_ALIVE_S,
     DEFAULT_SLOTS,
+    DEFAULT_WHOLE_TOKENS,
     MAX_FULL_CONTEXTS,
     N_DRAFT,
+    STATES_KEPT,
     Gpu,
-    draft_of,
     keep_alive_s,
     make_plan,
     make_plans,
     options_for,
 )
-from inferd.daemon.system.catalog import Entry
+
+if TYPE_CHECKING:
+    from inferd.backends.facts import Pooling
 
 GIB = 1 << 30
 FACTS = ModelFacts(
@@ -57,6 +62,45 @@ def test_without_a_config_the_model_and_the_machine_decide() -> None:
     assert plan.n_slots == DEFAULT_SLOTS
     assert plan.kv_cells == MAX_FULL_CONTEXTS * plan.n_ctx
     assert (plan.n_gpu_layers, plan.devices, plan.use_mmap) == (0, (), True)
+
+
+def test_a_model_that_embeds_has_cells_for_one_context_and_shares_nothing() -> None:
+    facts = msgspec.structs.replace(FACTS, pooling="last")
+    plan = make_plan("m", facts, config(ModelOptions(kv_layout="split")), 1)
+    assert (plan.pooling, plan.n_ctx, plan.kv_cells, plan.n_ubatch) == ("last", 8192, 8192, 512)
+    assert (plan.kv_layout, plan.n_draft, plan.prefix_caching, plan.cache_bytes) == ("unified", 0, False, 0)
+
+
+def test_states_of_recurrent_models_are_kept_several_times() -> None:
+    facts = msgspec.structs.replace(FACTS, recurrent=True, n_embd=1, n_ctx_train=256)
+    kv_bytes = kinds.footprint(facts, make_plan("m", facts, Config(), 1)).kv_bytes
+    assert make_plan("m", facts, Config(), 1).cache_bytes == min(STATES_KEPT * kv_bytes, DEFAULT_CACHE_BYTES) > 0
+    assert make_plan("m", facts, config(ModelOptions(prefix_caching=False)), 1).cache_bytes == 0
+    sliding = msgspec.structs.replace(FACTS, sliding_window=64)
+    assert make_plan("m", sliding, Config(), 1).cache_bytes == 0
+
+
+def test_what_is_computed_in_one_piece_has_a_row_for_each_token() -> None:
+    facts = msgspec.structs.replace(FACTS, pooling="mean", causal=False)
+    plan = make_plan("m", facts, Config(), 1)
+    assert (plan.n_ctx, plan.n_ubatch) == (DEFAULT_WHOLE_TOKENS, DEFAULT_WHOLE_TOKENS)
+    long = make_plan("m", facts, config(ModelOptions(context_tokens=8000)), 1)
+    assert (long.n_ctx, long.n_ubatch) == (8192, 8192)
+    short = make_plan("m", msgspec.structs.replace(facts, n_ctx_train=200), Config(), 1)
+    assert (short.n_ctx, short.n_ubatch) == (256, 512)
+
+
+def test_the_operator_may_say_how_a_model_pools_but_only_a_head_ranks() -> None:
+    def pooling(of_file: Pooling, said: str | None) -> str:
+        facts = msgspec.structs.replace(FACTS, pooling=of_file)
+        options = msgspec.convert({} if said is None else {"pooling": said}, ModelOptions)
+        return make_plan("m", facts, config(options), 1).pooling
+
+    assert [pooling("", said) for said in (None, "none", "mean", "last")] == ["", "", "mean", "last"]
+    assert [pooling("cls", said) for said in (None, "none", "mean")] == ["cls", "", "mean"]
+    assert [pooling("rank", said) for said in (None, "none", "mean")] == ["rank"] * 3
+    with pytest.raises(msgspec.ValidationError):
+        pooling("", "rank")
 
 
 def test_a_short_model_gets_no_more_context_than_it_was_trained_for() -> None:
@@ -174,41 +218,7 @@ def test_a_model_with_exact_numerics_stays_on_the_processor_unless_the_operator_
 # a model that guesses
 
 
-def entry(name: str, facts: ModelFacts | None = FACTS, error: str | None = None) -> Entry:
-    return Entry(name, facts, error, file_bytes=1, mtime_ns=1)
-
-
 SMALL = msgspec.structs.replace(FACTS, path="/small.gguf")
-ENTRIES = {"m": entry("m"), "small": entry("small", SMALL), "bad": entry("bad", None, "no tensors")}
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (ModelOptions(), None),
-        (ModelOptions(draft_model="small"), SMALL),
-        (ModelOptions(draft_model="small", spec_type="draft-simple"), SMALL),
-        (ModelOptions(draft_model="small", spec_type="ngram-simple"), None),
-        (ModelOptions(draft_model="small", spec_type="none"), None),
-    ],
-)
-def test_the_config_names_the_model_that_guesses(options: ModelOptions, expected: ModelFacts | None) -> None:
-    assert draft_of("m", config(m=options), ENTRIES) == expected
-    assert draft_of("other", config(m=options), ENTRIES) is None
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "message"),
-    [
-        (ModelOptions(draft_model="none"), Code.MODEL_FAILED, "m: draft_model: there is no model 'none'"),
-        (ModelOptions(draft_model="bad"), Code.MODEL_CORRUPT, "m: draft_model bad: no tensors"),
-        (ModelOptions(spec_type="draft-simple"), Code.MODEL_FAILED, "m: spec_type = .* needs a draft_model"),
-    ],
-)
-def test_one_that_is_not_there_is_named_with_the_option(options: ModelOptions, code: Code, message: str) -> None:
-    with pytest.raises(InferdError, match=message) as caught:
-        draft_of("m", config(m=options), ENTRIES)
-    assert caught.value.code is code
 
 
 def test_it_is_part_of_every_plan_but_that_of_a_model_that_cannot_go_back() -> None:

@@ -170,6 +170,7 @@ def test_contexts_and_slots_share_one(changes: dict[str, Any]) -> None:
         {"use_mmap": False},
         {"n_gpu_layers": -1, "devices": ("gpu0",)},
         {"n_ubatch": 256},
+        {"pooling": "mean"},
         {"flash_attention": False},
         {"draft": facts(path="/models/small.gguf")},
     ],

@@ -102,3 +102,11 @@ def test_a_flow_that_ended_is_forgotten() -> None:
     flow.add(1000.0, 0.0)
     assert flow.rate(1.0) <= 1000.0 / LEAST_S  # one request is not a flow
     assert flow.rate(5 * FLOW_S) < 1.0
+
+
+def test_vectors_are_forecast_by_their_prompts_alone() -> None:
+    pace = Pace()
+    pace.on_finished(100, 0, 50.0, 0.0, 0)
+    assert pace.known
+    assert pace.slot_ms(200, 1) == 100.0
+    assert pace.expected_output(0, 1000) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.daemon.domain.inputs import Inputs
 from inferd.daemon.policy.place import HEADROOM_TOKENS, cells, cells_together
 from inferd.tests.daemon.policy.tools import CHAT, add, job, load, ready, scheduler
 
@@ -17,6 +18,13 @@ def test_an_empty_place_takes_any_prompt_and_a_busy_one_what_its_cells_allow() -
     assert place.cells_free() == 200 - 100 - HEADROOM_TOKENS
     assert not place.takes(large)
     assert place.takes(job(n_prompt=36))
+
+
+def test_inputs_that_are_embedded_keep_no_cells() -> None:
+    it = ready(slots=2, kv_cells=200)
+    it.on_request(job(n_prompt=5000, inputs=Inputs(["x"])), 0.0)
+    assert it.places["m"].cells_free() == 200
+    assert it.places["m"].takes(job(n_prompt=9000, inputs=Inputs(["x"])))
 
 
 def test_jobs_that_begin_alike_need_the_cells_of_their_beginning_once() -> None:

@@ -281,3 +281,54 @@ def test_a_file_that_vanishes_while_it_is_read(folder: Path, put: Any, monkeypat
     models = Catalog([folder])
     assert (models.scan()["a"].error or "").startswith("cannot be read")
     assert models.scan() == {}
+
+
+@pytest.fixture
+def lora(gguf: Any) -> bytes:
+    file = gguf()
+    file.keys = {"general.type": gguf.string("adapter"), "adapter.type": gguf.string("lora")}
+    file.keys["general.architecture"] = gguf.string("llama")
+    file.tensors = {"blk.0.attn_q.weight.lora_a": ((64, 4), 0)}
+    return bytes(file.build())
+
+
+def test_adapters_lie_below_a_folder(folder: Path, tmp_path: Path, put: Any, lora: bytes) -> None:
+    put(folder / "m.gguf")
+    (folder / "lora").mkdir()
+    path = folder / "lora" / "a.gguf"
+    path.write_bytes(lora)
+    it = Catalog([tmp_path / "none", folder])
+    facts = it.scan()["m"].facts
+    assert facts is not None
+    (found,) = it.adapters({"a": "lora/a.gguf"}, facts)
+    assert (found.name, found.path, found.n_bytes) == ("a", str(path), 1024)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    (again,) = it.adapters({"a": "lora/a.gguf"}, facts)
+    assert again.version != found.version
+    assert it.adapters({}, facts) == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("../outside.gguf", "no such file"),
+        ("{outside}", "no such file"),
+        ("link.gguf", "no such file"),
+        ("none.gguf", "no such file"),
+        ("a\0b", "no such file"),
+        (".", "no such file"),
+        ("hard.gguf", "hard link"),
+        ("m.gguf", "must say that it is a LoRA adapter"),
+    ],
+)
+def test_and_nowhere_else(folder: Path, tmp_path: Path, put: Any, lora: bytes, said: str, why: str) -> None:
+    put(folder / "m.gguf")
+    outside = tmp_path / "outside.gguf"
+    outside.write_bytes(lora)
+    (folder / "link.gguf").symlink_to(outside)
+    os.link(outside, folder / "hard.gguf")
+    it = Catalog([folder])
+    facts = it.scan()["m"].facts
+    assert facts is not None
+    with pytest.raises(CorruptModel, match=f"adapter 'a': .*{why}"):
+        it.adapters({"a": said.format(outside=outside)}, facts)
