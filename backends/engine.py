@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from .facts import LoadPlan
     from .messages import Embed, Event, Ready, Submit, WorkerStats
+    from .shelf import Shelf
 
 LoadErrorCode = Literal["corrupt", "memory", "unsupported", "error"]
 
@@ -74,5 +75,6 @@ class Embedder(Engine, Protocol):
 
 
 if TYPE_CHECKING:
-    # What modules in `worker.ENGINES` export as `load` and `load_embedder`; `progress` takes 0..1. Raises LoadError.
-    Loader = Callable[[LoadPlan, Callable[[float], None]], Engine]
+    # What modules in `worker.ENGINES` export as `load`; `progress` takes 0..1. Raises LoadError. `load_embedder`, for
+    # plans with a pooling, keeps nothing and has no shelf.
+    Loader = Callable[[LoadPlan, Callable[[float], None], Shelf | None], Engine]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .facts import LoadPlan
     from .messages import Event, Submit
+    from .shelf import Shelf
 
 _TEXT = (
     "a all and as at be but by for from has he her his in is it not of on or she that the their they this to was we "
@@ -223,7 +224,7 @@ class FakeEngine:
             time.sleep(3600)
 
 
-def load(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEngine:
+def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None) -> FakeEngine:
     """Takes `plan.fake_load_s`, in a hundred steps."""
     _wait(plan, progress)
     return FakeEngine(plan)

@@ -17,6 +17,12 @@ from .calls import Tool as Tool
 from .calls import ToolCall as ToolCall
 from .calls import ToolUse as ToolUse
 from .facts import LoadPlan
+from .runs import Dropped as Dropped
+from .runs import Fetch as Fetch
+from .runs import Given as Given
+from .runs import Kept as Kept
+from .runs import Run as Run
+from .runs import Stored as Stored
 
 
 class FinishReason(Enum):
@@ -76,6 +82,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     itl_target_ms: float = 0.0  # the gap between two tokens that prompts may cause; 0: the engine chooses
     cache_salt: str = ""  # computed prompts are shared between requests with the same one, and the same adapter
     lora: str = ""  # one of the plan's adapters; "": the model as it is
+    keep_s: float = 0.0  # for so long after its end others make way before what it has computed
 
 
 class Embed(msgspec.Struct, frozen=True, array_like=True, tag="embed"):
@@ -197,6 +204,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     load_ms: float
     buffers: dict[str, int]  # llama.cpp's own buffer-size lines: "CPU model" -> bytes
     shares_prefixes: bool = False  # what requests with one cache_salt begin with is computed and kept once
+    fingerprint: str = ""  # all that decides whether computed blocks fit, but for the file; "": none are kept
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load_failed"):
@@ -290,8 +298,12 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     events: list[Started | Delta | Embedded | Finished | Stopped]
 
 
-ToWorker = Load | Submit | Embed | Cancel | Cores | Stop | Prepare | PrepareInputs | Compile | CompileTools
-FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | Prepared | PreparedInputs | Compiled | PrepareFailed
+ToWorker = (
+    Load | Submit | Embed | Cancel | Cores | Stored | Given | Stop | Prepare | PrepareInputs | Compile | CompileTools
+)
+OfRuns = Kept | Dropped | Fetch
+FromPrompter = Prepared | PreparedInputs | Compiled | PrepareFailed
+FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | OfRuns | FromPrompter
 Event = Started | Delta | Embedded | Finished | Stopped
 
 encode = msgspec.msgpack.Encoder().encode

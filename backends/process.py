@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from . import memfd
 from .channel import AsyncChannel
-from .messages import Load, Stop, decode_from_worker, encode
+from .messages import Dropped, Given, Kept, Load, Stop, decode_from_worker, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .facts import LoadPlan
-    from .messages import FromWorker, ToWorker
+    from .messages import FromWorker, Run, ToWorker
 
 log = logging.getLogger(__name__)
 
+WORKER = "inferd.backends.worker"
 TAIL_LINES = 40
 KILL_AFTER_S = 2.0  # a worker in mid-kernel needs a moment; some drivers keep a ghost of one killed at once
 
@@ -94,26 +96,32 @@ class Process:
         self._on_reaped = on_reaped
         self._ended = asyncio.Event()
         self._channel: AsyncChannel | None = None
+        self._shelf: socket.socket | None = None  # the way of files with computed prompts, see shelf.py
         self._child: asyncio.subprocess.Process | None = None
         self._life: asyncio.Task[None] | None = None
 
     async def start(self, plan: LoadPlan) -> None:
         """Exec the child and send it its plan. Raises OSError when no process can be made."""
         ours, theirs = socket.socketpair()
+        self._shelf, their_shelf = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._shelf.setblocking(False)
+        passed = {"--fd": theirs.fileno()} | ({"--shelf-fd": their_shelf.fileno()} if self.module == WORKER else {})
         try:
             self._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self.module, "--fd", str(theirs.fileno())),
+                *(sys.executable, "-m", self.module, *(str(part) for pair in passed.items() for part in pair)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=tuple(passed.values()),
                 env={**CHILD_ENVIRONMENT, **(SHORT_SPIN if plan.numerics == "exact" else {}), **os.environ},
             )
         except OSError:
             ours.close()
+            self._shelf.close()
             raise
         finally:
             theirs.close()
+            their_shelf.close()
         self._channel = await AsyncChannel.open(ours, self._receive, self._end)
         self.send(Load(plan))
         if self.state is WorkerState.STOPPING:  # told to end before there was a channel to say so
@@ -128,6 +136,34 @@ class Process:
         """Queue a message; nothing happens when the child is gone, on_gone tells that."""
         if self._channel is not None:
             self._channel.send(encode(message))
+
+    def give(self, runs: Sequence[tuple[Run, int]], missing: Sequence[bytes] = ()) -> None:
+        """Hand over runs of computed blocks with their files, which stay open here, and say what is not to be had."""
+        for start in range(0, max(1, len(runs)), memfd.MAX_FDS):
+            part = runs[start : start + memfd.MAX_FDS]
+            if part and self._shelf is not None:
+                try:
+                    memfd.send(self._shelf, [fd for _, fd in part])
+                except OSError:  # it is gone, or takes nothing: then it computes them
+                    missing, part = [*missing, *(name for run, _ in part for name in run.names)], []
+            self.send(Given([run for run, _ in part], list(missing)))
+            missing = ()
+
+    def take(self, run: Run) -> int | None:
+        """The file of a run that the worker keeps, checked; None when it is not what the worker says."""
+        try:
+            assert self._shelf is not None
+            (fd,) = memfd.receive(self._shelf, 1)
+        except OSError as error:
+            log.warning("%s[%s] a file did not come: %s", self.module, self.pid, error)
+            return None
+        try:
+            memfd.readable(fd, run.n_bytes).close()
+        except ValueError as error:
+            log.warning("%s[%s] %s", self.module, self.pid, error)
+            os.close(fd)
+            return None
+        return fd
 
     def ready(self) -> None:
         self._move(WorkerState.READY)
@@ -155,8 +191,10 @@ class Process:
         self.state = to
 
     def _receive(self, frame: bytes) -> None:
-        if self.state in (WorkerState.STARTING, WorkerState.READY):
-            self._on_message(decode_from_worker(frame))
+        message = decode_from_worker(frame)
+        # One that is told to end still says what it leaves.
+        if self.state in (WorkerState.STARTING, WorkerState.READY) or type(message) in (Kept, Dropped):
+            self._on_message(message)
 
     def _end(self) -> None:
         self._ended.set()
@@ -175,6 +213,8 @@ class Process:
         except TimeoutError:
             self.kill()
             code = await self._child.wait()
+        if self._shelf is not None:
+            self._shelf.close()
         with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
             await asyncio.wait_for(reading, 1.0)
         self._on_reaped(Exit(code, expected, tuple(self.tail)))
@@ -198,7 +238,7 @@ def worker(
     on_message: Callable[[FromWorker], None], on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]
 ) -> Process:
     """The process that holds a model's weights."""
-    return Process("inferd.backends.worker", on_message, on_gone, on_reaped)
+    return Process(WORKER, on_message, on_gone, on_reaped)
 
 
 def prompt_helper(

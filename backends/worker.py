@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -17,7 +18,22 @@ import msgspec
 from .channel import SyncChannel
 from .child import settle
 from .engine import Embedder, LoadError
-from .messages import Cancel, Cores, Embed, Load, LoadFailed, Loading, Step, Stop, Submit, decode_to_worker, encode
+from .messages import (
+    Cancel,
+    Cores,
+    Embed,
+    Given,
+    Load,
+    LoadFailed,
+    Loading,
+    Step,
+    Stop,
+    Stored,
+    Submit,
+    decode_to_worker,
+    encode,
+)
+from .shelf import Shelf
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -36,24 +52,27 @@ class _Stopped(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="inferd-worker")
     parser.add_argument("--fd", type=int, required=True)
-    channel = SyncChannel(settle(parser.parse_args().fd))
+    parser.add_argument("--shelf-fd", type=int, required=True)
+    options = parser.parse_args()
+    channel = SyncChannel(settle(options.fd))
+    shelf = Shelf(channel, socket.socket(fileno=options.shelf_fd))
     try:
-        engine = load(channel)
+        engine = load(channel, shelf)
         if engine is not None:
-            serve(channel, engine)
+            serve(channel, engine, shelf)
             engine.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the daemon is gone, and with it every reason to go on
 
 
-def load(channel: SyncChannel) -> Engine | None:
+def load(channel: SyncChannel, shelf: Shelf) -> Engine | None:
     """Load the model of the first message and say so; None when it cannot be."""
     frame = channel.recv(block=True)
     assert frame is not None
     message = decode_to_worker(frame)
     assert isinstance(message, Load)
     try:
-        engine = open_engine(message.plan, channel)
+        engine = open_engine(message.plan, channel, shelf)
     except LoadError as error:
         _send(channel, LoadFailed(error.code, str(error)))
         return None
@@ -66,7 +85,7 @@ def load(channel: SyncChannel) -> Engine | None:
     return engine
 
 
-def open_engine(plan: LoadPlan, channel: SyncChannel) -> Engine:
+def open_engine(plan: LoadPlan, channel: SyncChannel, shelf: Shelf) -> Engine:
     told = -1.0
 
     def progress(fraction: float) -> None:
@@ -79,13 +98,13 @@ def open_engine(plan: LoadPlan, channel: SyncChannel) -> Engine:
                 raise _Stopped
 
     module = import_module(ENGINES[plan.backend], __package__)
-    engine: Engine = (module.load_embedder if plan.pooling else module.load)(plan, progress)
+    engine: Engine = module.load_embedder(plan, progress) if plan.pooling else module.load(plan, progress, shelf)
     return engine
 
 
-def serve(channel: SyncChannel, engine: Engine) -> None:
+def serve(channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
     """Until Stop. Statistics go out once a second of work, and once when work ends."""
-    inbox = Inbox(channel, engine)
+    inbox = Inbox(channel, engine, shelf)
     told_s = 0.0
     idle_told = False
     while True:
@@ -108,8 +127,9 @@ def serve(channel: SyncChannel, engine: Engine) -> None:
 class Inbox:
     """What the daemon says to a loaded engine."""
 
-    def __init__(self, channel: SyncChannel, engine: Engine) -> None:
+    def __init__(self, channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
         self._channel = channel
+        self._shelf = shelf
         self._engine = engine
         self._stopped = False
 
@@ -127,6 +147,8 @@ class Inbox:
                     self._engine.cancel(job, attempt)
                 case Cores(n_threads=n_threads):
                     self._engine.use_threads(n_threads)
+                case Stored() | Given() as of_runs:
+                    self._shelf.take(of_runs)
                 case Stop():
                     self._stopped = True
                 case other:

@@ -8,6 +8,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import time
 from importlib.metadata import version
@@ -23,16 +24,19 @@ from ..protos import address as addresses
 from ..protos.errors import InferdError
 from .api import rpc
 from .api.guard import Reading
+from .node.disk import Disk
 from .node.machine import Machine
 from .node.node import Node
 from .node.telemetry import Telemetry
+from .node.tiers import Tiers
 from .policy.corrections import Corrections
 from .policy.ledger import Ledger
 from .system.catalog import Catalog
+from .system.digests import Digests
 from .system.hardware import Sensors, detect, with_backends
 from .system.probe import probe_backends
 from .system.recorder import Arrivals, Decisions
-from .system.state import load_json, save_json
+from .system.state import load_json, save_json, state_folder
 
 if TYPE_CHECKING:
     from .domain.config import Config
@@ -55,6 +59,8 @@ class Refused(Exception):
 
 def serve(config: Config, log_level: str = "info") -> int:
     """Run until SIGTERM or SIGINT; returns the exit code of DESIGN's table."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each run of computed blocks is an open file
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:
         where = _address(config)
@@ -86,6 +92,7 @@ async def _serve(config: Config, where: str) -> int:
     await server.start()
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
     log.info("serving on %s", where)
+    opening = asyncio.create_task(node.fleet.tiers.disk.open(config.cache, state_folder()), name="disk")
     eternal = [
         asyncio.create_task(telemetry.run(), name="telemetry"),
         asyncio.create_task(_probe(node, telemetry), name="probe"),
@@ -97,9 +104,9 @@ async def _serve(config: Config, where: str) -> int:
     await node.drain(config.server.drain_s)
     await server.stop(HANG_UP_S)
     save_json(CORRECTIONS, node.fleet.corrections.to_builtins())
-    for task in eternal:
+    for task in (opening, *eternal):
         task.cancel()
-    await asyncio.gather(*eternal, return_exceptions=True)
+    await asyncio.gather(opening, *eternal, return_exceptions=True)
     telemetry.sensors.close()
     log.info("bye")
     return OK
@@ -114,6 +121,7 @@ def build(config: Config) -> tuple[Node, Telemetry]:
     bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"
     catalog = Catalog([_path(folder) for folder in config.models.folders], bundled)
     node = Node(config, catalog, ledger, hardware.cpu.threads)
+    node.fleet.tiers = Tiers(Disk(), Digests(state_folder()))
     node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))
     if config.records.arrivals_file:
         node.jobs.on_over = Arrivals(_path(config.records.arrivals_file), time.time() - time.monotonic()).on_over

@@ -14,7 +14,7 @@ from .ear import Ear
 from .grammar import Grammars
 from .guess import Guesser
 from .lookup import Lookup
-from .pace import BLOCK, Pace
+from .pace import BLOCK
 from .sampling import Sampler
 from .sequence import Sequence
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from .binding import Context, Model
     from .drafter import Drafter
     from .memory import Memory
+    from .pace import Pace
 
 GRAMMAR_S = 0.02  # how long an idle engine waits for a grammar before it listens again
+PARK_S = 1.0  # for putting what is idle into host RAM at the end; the daemon waits two seconds
 
 
 class LlamaEngine:
@@ -41,6 +43,7 @@ class LlamaEngine:
         model: Model,
         context: Context,
         memory: Memory,
+        pace: Pace,
         adapters: Adapters,
         load_ms: float,
         drafter: Drafter | None = None,
@@ -57,8 +60,9 @@ class LlamaEngine:
         self._free = list(range(plan.n_slots))
         self._scratch = plan.n_slots
         self._events: list[Event] = []
-        self._pace = Pace()
-        self._guesser = Guesser(plan, self._n_ctx, self._pace, drafter)
+        self._pace = pace
+        self._n_awaiting = self._n_given = 0  # requests that wait for the daemon, as of so many of its answers
+        self._guesser = Guesser(plan, self._n_ctx, pace, drafter)
         self._grammars = Grammars(model.vocab)
         self._ear = Ear()
         self._can_undo = not model.is_recurrent  # a state that was overwritten half is lost
@@ -114,7 +118,8 @@ class LlamaEngine:
         return events
 
     def busy(self) -> bool:
-        return bool(self._running or self._waiting or self._events)
+        idle = len(self._waiting) == self._n_awaiting and self._n_given == self._memory.store.n_given
+        return bool(self._running or self._events or not idle)
 
     def stats(self) -> WorkerStats:
         return WorkerStats(
@@ -131,6 +136,7 @@ class LlamaEngine:
         )
 
     def close(self) -> None:
+        self._memory.park(PARK_S)
         self._grammars.close()
         self._guesser.close()
         self._context.close()
@@ -151,10 +157,14 @@ class LlamaEngine:
         return self._adapters.fault(submit)
 
     def _admit(self) -> None:
-        """Move what waits into free slots, unless it would only push out what runs, or its grammar is not compiled."""
+        """Move what waits into free slots, unless it would only push out what runs, or its blocks are on their way."""
+        self._n_awaiting, self._n_given = 0, self._memory.store.n_given
         for submit in list(self._waiting):
             if not self._free or not self._memory.room_for(submit, self._running):
                 return
+            if self._memory.awaits(submit):
+                self._n_awaiting += 1
+                continue
             grammar, idle = submit.params.grammar, not self._running
             if not grammar or self._grammars.ready(grammar, GRAMMAR_S if idle else 0.0):
                 self._waiting.remove(submit)

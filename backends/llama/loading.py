@@ -10,13 +10,14 @@ import msgspec
 
 from ..engine import LoadError
 from .adapters import Adapters
-from .binding import BindingError, Context, ContextShape, Model
+from .binding import BindingError, Context, ContextShape, Model, log
 from .cells import TEMP, Cells, ExactCells
+from .devices import build_facts
 from .drafter import Drafter
 from .embedding import EmbeddingEngine, open_context
 from .engine import LlamaEngine
 from .memory import Memory
-from .pace import BLOCK
+from .pace import BLOCK, Pace
 from .pair import draft_plan
 from .snapshots import Snapshots, StateMemory
 from .store import Store
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..facts import LoadPlan
+    from ..shelf import Shelf
+    from .vocab import Vocab
 
 LARGE_PART = 0.9  # of what is loaded, where a small model is loaded, too
 
 
-def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
-    """Raises LoadError."""
+def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None) -> LlamaEngine:
+    """`shelf`: what is kept in host RAM is the daemon's, too. Raises LoadError."""
     start_s = time.perf_counter()
     exact = plan.numerics == "exact"
     if exact and plan.n_gpu_layers:
@@ -58,11 +61,16 @@ def load(plan: LoadPlan, progress: Callable[[float], None]) -> LlamaEngine:
             ),
         )
         adapters = _adapters(plan, model, context)
-    _warm_up(context)
+    _warm_up(context, model.vocab)
     context.use_threads(plan.n_threads)
-    memory = _memory(plan, model, context)
+    pace = Pace()
+    memory = _memory(plan, model, context, pace, shelf)
     drafter = None if plan.draft is None else _drafter(plan, model, progress)
-    return LlamaEngine(plan, model, context, memory, adapters, (time.perf_counter() - start_s) * 1e3, drafter)
+    load_ms = (time.perf_counter() - start_s) * 1e3
+    engine = LlamaEngine(plan, model, context, memory, pace, adapters, load_ms, drafter)
+    if memory.store.limit_bytes:
+        engine.ready = msgspec.structs.replace(engine.ready, fingerprint=_fingerprint(plan))
+    return engine
 
 
 def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> EmbeddingEngine:
@@ -71,7 +79,7 @@ def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> Embeddin
     with _load_errors():
         model = _model(plan, progress)
         context = open_context(plan, model)
-    _warm_up(context)
+    _warm_up(context, model.vocab)
     context.use_threads(plan.n_threads)
     return EmbeddingEngine(plan, model, context, (time.perf_counter() - start_s) * 1e3)
 
@@ -133,7 +141,7 @@ def _drafter(plan: LoadPlan, large: Model, progress: Callable[[float], None]) ->
         )
     except BindingError as error:
         raise LoadError(error.fault, f"draft_model: {error}") from error
-    _warm_up(context)
+    _warm_up(context, model.vocab)
     context.use_threads(small.n_threads)
     return Drafter(model, context, large.vocab)
 
@@ -148,22 +156,32 @@ def _adapters(plan: LoadPlan, model: Model, context: Context) -> Adapters:
     return Adapters(context, handles, {adapter.name: adapter.version for adapter in plan.adapters})
 
 
-def _memory(plan: LoadPlan, model: Model, context: Context) -> Memory:
+def _fingerprint(plan: LoadPlan) -> str:
+    """What is computed here fits wherever this is the same, and the model's file: its bytes mean the same there."""
+    facts = build_facts()
+    exact = plan.n_threads if plan.numerics == "exact" else 0  # attention adds up what each of them found
+    where = (plan.n_gpu_layers, *log.devices, *plan.tensor_split) if plan.n_gpu_layers else ("CPU",)
+    how = (plan.kv_type, plan.kv_layout, plan.flash_attention, plan.numerics, plan.n_ctx, exact, BLOCK)
+    return repr((facts["version"], facts["system_info"], where, how))
+
+
+def _memory(plan: LoadPlan, model: Model, context: Context, pace: Pace, shelf: Shelf | None) -> Memory:
     """What is idle goes to the store at once where that is the same RAM: every cell in use makes attention slower."""
     exact = plan.numerics == "exact"
     keeps = plan.prefix_caching and plan.kv_layout == "unified" and model.keeps_all_cells
-    store = Store(plan.cache_bytes if keeps else 0)
+    store = Store(plan.cache_bytes if keeps else 0, shelf)
     cells = ExactCells(context) if exact else Cells(context)
     kept = range(context.n_seqs, TEMP) if keeps and not exact else ()
     max_idle_cells = context.n_cells if plan.n_gpu_layers or not store.limit_bytes else 0
     if model.is_recurrent and plan.prefix_caching and plan.cache_bytes:
         snapshots = Snapshots(plan.cache_bytes)
-        return StateMemory(context, cells, (), store, max_idle_cells=0, exact=False, snapshots=snapshots)
-    return Memory(context, cells, kept, store, max_idle_cells=max_idle_cells, exact=exact)
+        return StateMemory(context, cells, (), store, pace, max_idle_cells=0, exact=False, snapshots=snapshots)
+    return Memory(context, cells, kept, store, pace, max_idle_cells=max_idle_cells, exact=exact)
 
 
-def _warm_up(context: Context) -> None:
+def _warm_up(context: Context, vocab: Vocab) -> None:
     """Touch every weight once, so that the first request does not wait for the disk; others may want the cores now."""
+    _ = vocab.eog  # every token is asked for its part
     context.batch.clear()
     context.batch.add(0, 0, [0], n_wanted=1)
     context.decode()

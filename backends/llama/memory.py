@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from .pace import BLOCK
@@ -15,23 +16,35 @@ if TYPE_CHECKING:
     from ..messages import Submit
     from .binding import Context
     from .cells import Cells
+    from .pace import Pace
     from .prefix import Change
     from .sequence import Sequence
     from .store import Store
 
 MIN_SHARED = BLOCK  # tokens; less is sooner computed than waited for
 EVICT_CELLS = 256  # at a time, so that not every row asks
+RETRY = 0.9  # what was measured as too dear is tried again after some refusals
 
 
 class Memory:
     """The cells of one context. `seqs`: ids of sequences in which computed tokens are kept; none: nothing is shared."""
 
     def __init__(
-        self, context: Context, cells: Cells, seqs: Iterable[int], store: Store, *, max_idle_cells: int, exact: bool
+        self,
+        context: Context,
+        cells: Cells,
+        seqs: Iterable[int],
+        store: Store,
+        pace: Pace,
+        *,
+        max_idle_cells: int,
+        exact: bool,
     ) -> None:
         self._context = context
         self._cells = cells
         self.store = store
+        self._pace = pace
+        self._restore_ms = 0.0  # of one block, as measured
         self._exact = exact
         seqs = list(seqs)
         self._tree = PrefixTree(seqs)
@@ -86,25 +99,58 @@ class Memory:
         start = s.n_computed // BLOCK
         if not self.store.n_bytes or len(s.tokens) - 1 < (start + 1) * BLOCK:
             return
-        blocks = self.store.find(names(s.submit.cache_salt, s.tokens, len(s.tokens) - 1, self._n_whole(s)))
-        for i, state in enumerate(blocks[start:], start):
+        blocks = self.store.find(names(s.submit.cache_salt, s.tokens, len(s.tokens) - 1, self._n_whole(s.n_prompt)))
+        blocks = blocks[start:]
+        if not blocks or not self._pays(self._restore_ms):
+            self._restore_ms *= RETRY
+            return
+        n_before, start_s = s.n_computed, time.perf_counter()
+        for i, state in enumerate(blocks, start):
             if not self._cells.restore(s.seq, state, max(s.n_computed, i * BLOCK)):
                 break
-            self.cached_tokens += (i + 1) * BLOCK - s.n_computed
             s.n_computed = s.n_cached = (i + 1) * BLOCK
+        self.cached_tokens += s.n_computed - n_before
+        self._restore_ms = (time.perf_counter() - start_s) * 1e3 / len(blocks)
         self.keep(s)
 
-    def _save(self, salt: str, tokens: list[int], seq: int, n_whole: int | None = None) -> None:
+    def _pays(self, block_ms: float) -> bool:
+        """Whether a block is sooner had in this way than computed."""
+        computed_ms = self._pace.predict_ms(BLOCK)
+        return computed_ms is None or block_ms < computed_ms
+
+    def awaits(self, submit: Submit) -> bool:
+        """Whether blocks of a request are on their way from the daemon; they are asked for when that pays."""
+        store, tokens = self.store, submit.tokens
+        if not store.has_more:
+            return False
+        its_names = names(submit.cache_salt, tokens, len(tokens) - 1, self._n_whole(submit.n_prompt))
+        lacking = store.lacks(store.as_many_as_fit(its_names))
+        if not lacking:
+            return False
+        if not self._pays(self._restore_ms + store.fetch_s_per_byte * store.block_bytes * 1e3):
+            store.fetch_s_per_byte *= RETRY
+            return False
+        store.fetch(lacking)
+        return True
+
+    def _save(self, salt: str, tokens: list[int], seq: int, warm_s: float, n_whole: int | None = None) -> None:
         """Put into the store what it has not of a path, whose cells are those of `seq`."""
         if not self.store.limit_bytes:
             return
         its_names = self.store.as_many_as_fit(names(salt, tokens, len(tokens), n_whole))
-        self.store.touch(its_names)
-        for i in reversed(self.store.missing(its_names)):  # its beginning last, to go last
-            self.store.put(its_names[i], self._cells.save(seq, i * BLOCK))
+        self.store.save(salt, its_names, lambda i: self._cells.save(seq, i * BLOCK))
+        self.store.touch(its_names, warm_s)
 
-    def _n_whole(self, s: Sequence) -> int | None:
-        return s.n_prompt // BLOCK * BLOCK if self._exact else None
+    def _n_whole(self, n_prompt: int) -> int | None:
+        return n_prompt // BLOCK * BLOCK if self._exact else None
+
+    def park(self, limit_s: float) -> None:
+        """Put what is idle into the store, what was used last first, as far as that is done in time."""
+        end_s = time.monotonic() + limit_s
+        for path in self._tree.idle_paths():
+            if time.monotonic() > end_s:
+                return
+            self._save(*path)
 
     def keep(self, s: Sequence) -> None:
         """What has been computed of a request may now be used by others."""
@@ -124,11 +170,13 @@ class Memory:
     def end(self, s: Sequence, running: Iterable[Sequence]) -> None:
         """The request no longer runs, unlike `running`; its cells may be given up when others are wanted."""
         self.keep(s)
+        self._tree.now_s = time.monotonic()
+        warm_s = self._tree.now_s + s.submit.keep_s if s.submit.keep_s else 0.0
         if not self.shares:
-            self._save(s.submit.cache_salt, s.tokens[: s.n_computed], s.seq, self._n_whole(s))
+            self._save(s.submit.cache_salt, s.tokens[: s.n_computed], s.seq, warm_s, self._n_whole(s.n_prompt))
         self._cells.release(s.seq, s.n_computed + s.n_guessed, _live(running))
         if s.held is not None:
-            self._tree.unlock(s.held)
+            self._tree.unlock(s.held, warm_s)
             s.held = None
             if self._tree.n_idle > self._max_idle_cells:
                 self._evict(self._tree.n_idle - self._max_idle_cells)

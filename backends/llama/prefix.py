@@ -6,7 +6,8 @@ llama.cpp: what is to be copied or removed there is handed out as values, in the
 Roots are told apart by a key (a tenant, a set of adapters): no path crosses from one to another.
 
 A request that runs holds a lock on the node where its known tokens end; that node and all above it stay. What nobody
-holds stays until its cells are wanted, and the ends of those paths go first that were used least lately.
+holds stays until its cells are wanted, and the ends of those paths go first that were used least lately, unless they
+are to stay warm for a time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Node:
     seq: int | None = None  # of a leaf: the sequence that holds the cells of its path
     n_locks: int = 0  # of itself and of all below: requests that run on these cells
     used: int = 0  # the tree's clock when somebody last came by
+    warm_s: float = 0.0  # until then others go first
 
     @property
     def end(self) -> int:
@@ -56,7 +58,8 @@ class Remove:
 
 Change = Copy | Remove
 if TYPE_CHECKING:
-    Spill = Callable[[str, list[int], int], object]  # (key, the tokens of a path, the sequence with its cells)
+    Path = tuple[str, list[int], int, float]  # (key, its tokens, the sequence with its cells, until when it is warm)
+    Spill = Callable[[str, list[int], int, float], object]
 
 
 class PrefixTree:
@@ -66,6 +69,7 @@ class PrefixTree:
         self.roots: dict[str, Node] = {}
         self.n_cells = 0  # of all nodes
         self.n_locked = 0  # of those, cells that a request runs on
+        self.now_s = 0.0  # the caller's clock
         self._free = sorted(seqs, reverse=True)
         self._n_seqs = len(self._free)
         self._clock = 0
@@ -97,13 +101,14 @@ class PrefixTree:
             return node, changes
         return self._add(node, list(tokens[n_known:]), source, changes)
 
-    def unlock(self, node: Node) -> None:
-        """Once for each `lock`."""
+    def unlock(self, node: Node, warm_s: float = 0.0) -> None:
+        """Once for each `lock`. Until `warm_s` other paths go before this one."""
         assert node.n_locks > 0, "unlocked more often than locked"
         self._clock += 1
         self._count(node, -1)
         for above in list(_way_up(node)):
             above.used = self._clock
+            above.warm_s = max(above.warm_s, warm_s)
             self._tidy(above)
         self._forget_roots()
 
@@ -129,9 +134,9 @@ class PrefixTree:
         least = max(self.n_locked, self.n_cells - n_cells)
         leaves = self._idle_leaves()
         while self.n_cells > least:
-            leaf = heappop(leaves)[2]
+            leaf = heappop(leaves)[-1]
             if spill is not None:
-                self._tell(leaf, spill)
+                spill(*self._path(leaf))
             n_surplus = self.n_cells - least
             if n_surplus < len(leaf.tokens):
                 changes.append(self._cut(leaf, leaf.end - n_surplus))
@@ -139,9 +144,14 @@ class PrefixTree:
                 change, above = self._drop(leaf)
                 changes.append(change)
                 if above is not None and not above.n_locks:
-                    heappush(leaves, (above.used, id(above), above))
+                    heappush(leaves, self._rank(above))
         self._forget_roots()
         return changes
+
+    def idle_paths(self) -> Iterator[Path]:
+        """Those that end in idle cells, what would go last first."""
+        for rank in sorted(self._idle_leaves(), reverse=True):
+            yield self._path(rank[-1])
 
     def check_integrity(self) -> None:
         """What must hold between any two calls. Raises AssertionError."""
@@ -205,7 +215,7 @@ class PrefixTree:
         """Cut a node at a position; returns the part before it."""
         parent, n = node.parent, at - node.start
         assert parent is not None
-        above = Node(parent, node.start, node.tokens[:n], n_locks=node.n_locks, used=node.used)
+        above = Node(parent, node.start, node.tokens[:n], n_locks=node.n_locks, used=node.used, warm_s=node.warm_s)
         above.children[node.tokens[n]] = node
         parent.children[above.tokens[0]] = above
         node.parent, node.start, node.tokens = above, at, node.tokens[n:]
@@ -220,22 +230,22 @@ class PrefixTree:
             child.start, child.tokens, child.parent = node.start, node.tokens + child.tokens, node.parent
             node.parent.children[child.tokens[0]] = child
 
-    def _tell(self, leaf: Node, spill: Spill) -> None:
+    def _path(self, leaf: Node) -> Path:
         stretches = [node.tokens for node in _way_up(leaf)]
         root = next(node for node in _way_up(leaf) if node.parent is None)
         key = next(key for key, node in self.roots.items() if node is root)
         assert leaf.seq is not None
-        spill(key, [token for stretch in reversed(stretches) for token in stretch], leaf.seq)
+        return key, [token for stretch in reversed(stretches) for token in stretch], leaf.seq, leaf.warm_s
 
     def _free_seq(self, node: Node) -> list[Change]:
         """Have a sequence to give, if any path is idle; or that of the node's last child, which then is its own."""
         changes: list[Change] = []
         leaves = [] if self._free else self._idle_leaves()
         while leaves and not self._free and node.seq is None:
-            change, above = self._drop(heappop(leaves)[2])
+            change, above = self._drop(heappop(leaves)[-1])
             changes.append(change)
             if above is not None and not above.n_locks:
-                heappush(leaves, (above.used, id(above), above))
+                heappush(leaves, self._rank(above))
         return changes
 
     def _drop(self, leaf: Node) -> tuple[Change, Node | None]:
@@ -262,10 +272,14 @@ class PrefixTree:
     def _forget_roots(self) -> None:
         self.roots = {key: root for key, root in self.roots.items() if root.children or root.n_locks}
 
-    def _idle_leaves(self) -> list[tuple[int, int, Node]]:
+    def _rank(self, node: Node) -> tuple[bool, int, int, Node]:
+        """What goes first comes first."""
+        return node.warm_s > self.now_s, node.used, id(node), node
+
+    def _idle_leaves(self) -> list[tuple[bool, int, int, Node]]:
         """A heap, the least used first."""
         nodes = (node for root in self.roots.values() for node in _below(root))
-        leaves = [(node.used, id(node), node) for node in nodes if node.seq is not None and not node.n_locks]
+        leaves = [self._rank(node) for node in nodes if node.seq is not None and not node.n_locks]
         heapify(leaves)
         return leaves
 

@@ -95,6 +95,10 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What has been computed, kept for requests that begin alike."""
 
     share_between_tenants: bool = False  # who has the same prompt can tell from the time it takes that another had it
+    session_s: Seconds = 600.0  # so long after a turn of a session others make way before what it has computed
+    disk_bytes: Annotated[int, Meta(ge=0)] = 4 * 2**30  # for what no longer is in RAM; 0: nothing is kept on disk
+    disk_ttl_s: Annotated[float, Meta(gt=0)] = 604_800.0  # after so long without use a file goes
+    folder: str = ""  # default: the cache folder of the service or the user
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

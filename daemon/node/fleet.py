@@ -7,19 +7,22 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from ...backends.messages import LoadFailed, Loading, Ready, Step, WorkerStats
+from ...backends.messages import Dropped, Fetch, Kept, LoadFailed, Loading, Ready, Step, WorkerStats
 from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
-from ..policy import cores
 from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
+from ..system.digests import Digests
 from .beside import Beside, beside
 from .deployment import LOADED, Deployment, place_name
+from .disk import Disk
 from .plans import Gpu, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
 from .resident import Resident
+from .sharing import share_cores
+from .tiers import Tiers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,6 +46,7 @@ class Fleet:
         self.deployments: dict[str, Deployment] = {}
         self.residents: dict[str, Resident] = {}  # of all models, by place
         self.corrections = Corrections()
+        self.tiers = Tiers(Disk(), Digests())
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
         self.closed = False  # nothing is started any more
 
@@ -197,6 +201,7 @@ class Fleet:
         if self.node.scheduler.rooms.keeps_helper(self.node.scheduler.places[resident.place]):
             deployment.prompter.retire()
         if model.state is ModelState.READY:
+            self.tiers.hurry(resident)
             model.move(ModelState.DRAINING)
             self.node.scheduler.on_closed(resident.place, float("inf"))
             self.node.park(resident.place, "evicted")
@@ -225,12 +230,13 @@ class Fleet:
             await self.node.changes.wait()
         for deployment in self.deployments.values():
             await deployment.prompter.wait()
+        await self.tiers.close()
 
     def observe(self, observed_on: Mapping[str, Mapping[str, int]]) -> None:
         """What a reading saw of each owner, by pool."""
         for resident in self:
             if resident.model.state is ModelState.READY and (seen := observed_on.get(resident.place)):
-                resident.observe(seen, self.corrections)
+                resident.observe(seen, self.tiers.n_bytes(resident.place), self.corrections)
 
     def estimate_error(self, resident: Resident) -> float | None:
         """How far the arithmetic was off at the last load, where it was worst; None when nobody has seen one."""
@@ -252,14 +258,7 @@ class Fleet:
                 prompter.close()
 
     def share_cores(self) -> None:
-        """Those that compute on the processor divide it; one that is alone has all it wants."""
-        places = self.node.scheduler.places
-        busy = {r.place: r for r in self.residents.values() if r.on_cpu and places[r.place].running}
-        wanted = {place: r.model.plan.n_threads for place, r in busy.items()}
-        n_fixed = sum(wanted.pop(place) for place, r in busy.items() if r.model.plan.numerics == "exact")
-        given = cores.share(wanted, self.n_threads, n_fixed)
-        for place, n_threads in given.items():
-            busy[place].use_threads(n_threads)
+        share_cores(self.residents.values(), self.node.scheduler.places, self.n_threads)
 
     # what workers say
 
@@ -276,6 +275,8 @@ class Fleet:
                 self.node.changes.notify()
             case Ready():
                 self._on_ready(resident, message)
+            case Kept() | Dropped() | Fetch():
+                self.tiers.on_message(resident, message)
             case LoadFailed():
                 resident.note_load_failure(message)
             case other:
@@ -288,6 +289,7 @@ class Fleet:
         model.ready, model.load_progress = ready, 1.0
         model.load_ms = (now_s - model.load_started_s) * 1e3
         load_s = now_s - model.load_started_s
+        self.tiers.on_ready(resident, ready.fingerprint)
         node.carry_out(
             node.scheduler.on_ready(
                 resident.place,
@@ -306,6 +308,11 @@ class Fleet:
         self.node.on_worker_gone(resident)
 
     def _on_reaped(self, resident: Resident, how: Exit) -> None:
+        """What it leaves for the disk is written first: until then its bytes are not free."""
+        crashed = resident.model.state is not ModelState.DRAINING
+        self.tiers.on_gone(resident, lambda: self._on_ended(resident, how), crashed=crashed)
+
+    def _on_ended(self, resident: Resident, how: Exit) -> None:
         node, model, now_s = self.node, resident.model, time.monotonic()
         was_loading = model.state is ModelState.LOADING
         back_off_s = resident.reaped(how, now_s)

@@ -17,7 +17,7 @@ from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unloa
 from ..domain.errors import Code, InferdError
 from ..domain.inputs import check_task
 from ..domain.model import ModelState, check_adapter
-from ..domain.request import Phase
+from ..domain.request import Phase, Priority
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
 from .changes import Changes
@@ -120,19 +120,26 @@ class Node:
         self.changes.notify()
 
     async def drain(self, limit_s: float) -> None:
-        """Refuse what is new, let what is here finish, then end every process. Bounded by `limit_s` and a grace."""
+        """Refuse what is new, let what is here finish, then end every process. Bounded by `limit_s` and a grace.
+
+        Batch work is not waited for: what it has computed goes to the disk, and whoever asks again goes on from there.
+        """
         self.closing = True
+        for job in self.jobs:
+            if job.request.priority is Priority.BATCH:
+                self._cancel(job, shutting_down())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s) as self._drain_limit:
                 while any(job.live for job in self.jobs):
                     await self.changes.wait()
+        self._drain_limit = None
         for job in self.jobs:
             self._cancel(job, shutting_down())
         await self.fleet.close()
 
     def hurry(self) -> None:
         """Let the drain end now."""
-        if self._drain_limit is not None and not self._drain_limit.expired():
+        if self._drain_limit is not None:
             self._drain_limit.reschedule(asyncio.get_running_loop().time())
 
     def refuse_when_closing(self) -> None:
@@ -235,7 +242,7 @@ class Node:
         if job.started_s is None:
             job.started_s = time.monotonic()
         itl_target_ms = self.scheduler.slots.classes[job.request.priority].itl_target_ms
-        self.fleet.residents[place].send(order(job, itl_target_ms))
+        self.fleet.residents[place].send(order(job, itl_target_ms, self.config.cache.session_s))
 
     # what workers say
 

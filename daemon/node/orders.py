@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 RANK = {Priority.BATCH: 0, Priority.NORMAL: 1, Priority.INTERACTIVE: 2}  # who is parked first when KV is short
 
 
-def order(job: Job, itl_target_ms: float | None) -> Submit | Embed:
-    """Of a prepared job: all that is left to do, with the tokens so far."""
+def order(job: Job, itl_target_ms: float | None, session_s: float) -> Submit | Embed:
+    """Of a prepared job: all that is left to do, with the tokens so far. `session_s`: how long sessions stay warm."""
     assert job.prompt is not None
     rank = RANK[job.request.priority]
     if job.request.inputs is not None:
@@ -36,6 +36,7 @@ def order(job: Job, itl_target_ms: float | None) -> Submit | Embed:
         itl_target_ms or 0.0,
         job.cache_salt,
         job.request.lora,
+        session_s if job.request.session_id else 0.0,
     )
 
 

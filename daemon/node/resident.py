@@ -18,10 +18,10 @@ from ..policy import corrections
 from .plans import CELL_STEP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...backends.facts import LoadPlan, ModelFacts
-    from ...backends.messages import FromWorker, LoadFailed, ToWorker
+    from ...backends.messages import FromWorker, LoadFailed, Run, ToWorker
     from ...backends.process import Exit, Process
     from ..policy.corrections import Corrections
     from ..policy.ledger import Ledger, Reservation
@@ -98,12 +98,11 @@ class Resident:
         self._shrunk = False
         self.bytes_on = known.apply(corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on)
 
-    def observe(self, observed_on: Mapping[str, int], known: Corrections) -> None:
-        """What a reading saw of the worker, by pool; on the host these are its private bytes."""
+    def observe(self, observed_on: Mapping[str, int], cache_bytes: int, known: Corrections) -> None:
+        """What a reading saw of the worker, by pool; on the host its private bytes, with `cache_bytes` booked apart."""
         model, expected = self.model, self.footprint.bytes_on
         key = corrections.key(model.facts, model.plan)
         full = self.widest_prompt >= model.plan.n_ubatch
-        cache_bytes = model.stats.cache_bytes if model.stats else 0  # booked apart: it fills as it likes
         for pool, n_bytes in observed_on.items():
             if pool == HOST:
                 n_bytes -= cache_bytes
@@ -129,6 +128,14 @@ class Resident:
     def send(self, message: ToWorker) -> None:
         assert self._worker is not None
         self._worker.send(message)
+
+    def give(self, runs: Sequence[tuple[Run, int]], missing: Sequence[bytes] = ()) -> None:
+        assert self._worker is not None
+        self._worker.give(runs, missing)
+
+    def take(self, run: Run) -> int | None:
+        assert self._worker is not None
+        return self._worker.take(run)
 
     def use_threads(self, n_threads: int) -> None:
         """Compute with so many from now on."""

@@ -56,6 +56,11 @@ class Telemetry:
             self.node, self.machine, sequence=sequence, version=self.version, uptime_s=uptime_s, now_s=now_s
         )
 
+    def _memory_bytes(self, owner: str, pid: int) -> tuple[int, int] | None:
+        """(resident, of that private or held for it): files with computed prompts are no process's own."""
+        size = memory_bytes(pid)
+        return None if size is None else (size[0], size[1] + self.node.fleet.tiers.n_bytes(owner))
+
     async def _read(self) -> None:
         pids = self.node.fleet.pids()
         try:
@@ -65,6 +70,6 @@ class Telemetry:
         self.node.fleet.lose(reading.device_id for reading in readings if reading.state in GONE)
         if self.node.fleet.pids() != pids:
             return None  # of processes that came or went meanwhile: who holds which bytes is not known
-        workers = {place: (pid, memory_bytes(pid)) for place, pid in pids.items()}
+        workers = {owner: (pid, self._memory_bytes(owner, pid)) for owner, pid in pids.items()}
         self.machine.on_reading(memory, readings, workers, self.node.ledger)
         return self.node.fleet.observe(self.node.ledger.observed())

@@ -35,6 +35,7 @@ from inferd.backends.messages import (
     decode_from_worker,
     encode,
 )
+from inferd.backends.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,14 +54,16 @@ class Daemon:
         self.sockets = (ours, theirs)
         self.channel = SyncChannel(ours)
         self.error: BaseException | None = None
+        self.shelf_sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.thread = threading.Thread(target=self._work, args=(SyncChannel(theirs),))
         self.thread.start()
 
     def _work(self, channel: SyncChannel) -> None:
         try:
-            engine = worker.load(channel)
+            shelf = Shelf(channel, self.shelf_sockets[1])
+            engine = worker.load(channel, shelf)
             if engine is not None:
-                worker.serve(channel, engine)
+                worker.serve(channel, engine, shelf)
         except BaseException as error:
             self.error = error
 
@@ -87,9 +90,11 @@ class Daemon:
     def hang_up(self) -> BaseException | None:
         """Close our end and return how the worker's thread ended."""
         self.sockets[0].close()
+        self.shelf_sockets[0].close()
         self.thread.join(10)
         assert not self.thread.is_alive()
         self.sockets[1].close()
+        self.shelf_sockets[1].close()
         return self.error
 
 
@@ -244,7 +249,7 @@ def test_stop_ends_a_load(daemon: Daemon) -> None:
 def test_a_model_that_cannot_be_loaded_is_told_and_the_worker_ends(
     monkeypatch: pytest.MonkeyPatch, error: Exception, told: LoadFailed
 ) -> None:
-    def load(plan: Plan, progress: Callable[[float], None]) -> fake.FakeEngine:
+    def load(plan: Plan, progress: Callable[[float], None], shelf: Shelf) -> fake.FakeEngine:
         raise error
 
     monkeypatch.setattr(fake, "load", load)

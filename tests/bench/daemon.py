@@ -40,9 +40,10 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(config: str = "") -> Iterator[Daemon]:
-    """Run `inferd serve` with this TOML (without its address) in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="inferd-bench-") as folder:
+def running(config: str = "", home: Path | None = None) -> Iterator[Daemon]:
+    """Run `inferd serve` with this TOML (without its address) in a folder of its own, or in `home`."""
+    with contextlib.ExitStack() as stack:
+        folder = str(home or stack.enter_context(tempfile.TemporaryDirectory(prefix="inferd-bench-")))
         socket, log = Path(folder) / "d.sock", Path(folder) / "log"
         path = Path(folder) / "inferd.toml"
         path.write_text(config)
@@ -50,7 +51,8 @@ def running(config: str = "") -> Iterator[Daemon]:
         command += ["--config", str(path), "--address", f"unix:{socket}"]
         with log.open("wb") as sink:
             start_s = time.monotonic()
-            environment = {**os.environ, "XDG_STATE_HOME": folder}  # nothing learned elsewhere
+            # Nothing learned or computed elsewhere.
+            environment = {**os.environ, "XDG_STATE_HOME": folder, "XDG_CACHE_HOME": folder}
             process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
         try:
             wait_serving(process, socket, log)

@@ -1,28 +1,78 @@
-"""Blocks of computed tokens in host RAM: their names, who finds them, and who goes first."""
+"""Blocks of computed tokens in host RAM: their names, who finds them, who goes first, and what the daemon has."""
 
 from __future__ import annotations
 
+import os
+import random
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.backends import memfd
+from inferd.backends.llama import store as module
 from inferd.backends.llama.pace import BLOCK
-from inferd.backends.llama.store import Store, names
+from inferd.backends.llama.store import MAX_BLOCKS, Store, names
+from inferd.backends.messages import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 TOKENS = list(range(5 * BLOCK))
+State = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
-def state(n_bytes: int = 100) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.zeros(n_bytes, np.uint8)
+def state(name: bytes, n_bytes: int = 100) -> State:
+    """Bytes that tell whose they are."""
+    return np.frombuffer((name * n_bytes)[:n_bytes], np.uint8)
+
+
+def save(store: Store, text: list[bytes], n_bytes: int = 100, warm_s: float = 0.0) -> None:
+    store.save("t", text, lambda i: state(text[i], n_bytes))
+    store.touch(text, warm_s)
 
 
 def filled(limit_bytes: int, *texts: list[bytes]) -> Store:
     store = Store(limit_bytes)
     for text in texts:
-        for name in text:
-            store.put(name, state())
-        store.touch(text)
+        save(store, text)
     return store
+
+
+class Shelf:
+    """The daemon's part, without a daemon: it has every file that was not dropped."""
+
+    def __init__(self) -> None:
+        self.files: dict[bytes, tuple[Run, int]] = {}
+        self.dropped: list[bytes] = []
+        self.asked: list[list[bytes]] = []
+
+    def keep(self, run: Run, fd: int) -> None:
+        if run.names[0] in self.files:
+            os.close(self.files[run.names[0]][1])
+        self.files[run.names[0]] = run, os.dup(fd)
+
+    def drop(self, name: bytes) -> None:
+        self.dropped.append(name)
+
+    def fetch(self, names: Sequence[bytes]) -> None:
+        self.asked.append(list(names))
+
+    def again(self) -> list[tuple[Run, int]]:
+        return [(run, os.dup(fd)) for run, fd in self.files.values()]
+
+    def close(self) -> None:
+        for _, fd in self.files.values():
+            os.close(fd)
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    made = Shelf()
+    yield made
+    made.close()
 
 
 @given(st.integers(0, 5 * BLOCK), st.integers(0, 5 * BLOCK - 1))
@@ -49,20 +99,44 @@ def test_how_a_block_was_computed_is_in_its_name() -> None:
 def test_a_text_is_found_from_its_beginning_on() -> None:
     text = names("t", TOKENS, len(TOKENS))
     store = filled(10_000, text[:3])
-    assert len(store.find(text)) == 3
-    assert store.find(text[1:]) == store.find(text)[1:]
+    assert [bytes(found) for found in store.find(text)] == [bytes(state(name)) for name in text[:3]]
+    assert [bytes(found) for found in store.find(text[1:])] == [bytes(state(name)) for name in text[1:3]]
     assert store.find(names("other", TOKENS, len(TOKENS))) == []
     assert store.missing(text) == [3, 4]
 
 
-def test_the_text_used_least_lately_goes_first_and_its_end_before_its_beginning() -> None:
+def test_what_is_here_already_is_not_saved_again() -> None:
+    text = names("t", TOKENS, len(TOKENS))
+    store = filled(10_000, text[:3], text[:4], text)
+    assert store.n_bytes == 500
+    assert len(store.find(text)) == 5
+
+
+def test_the_text_used_least_lately_goes_first_and_its_end_before_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_BLOCKS", 1)
     old, new = names("old", TOKENS, len(TOKENS)), names("new", TOKENS, len(TOKENS))
     store = filled(800, old, new)
     assert store.n_bytes == 800
     assert (len(store.find(old)), len(store.find(new))) == (3, 5)
     store.find(old)
-    store.put(b"another", state(500))
+    save(store, [b"another%d" % i for i in range(5)])
     assert (len(store.find(old)), len(store.find(new))) == (3, 0)
+
+
+def test_what_is_warm_goes_last_and_only_as_long_as_it_is_warm() -> None:
+    now_s = 0.0
+    store = Store(400, clock=lambda: now_s)
+    warm, other, third = ([b"%s%d" % (name, i) for i in range(2)] for name in (b"w", b"o", b"t"))
+    save(store, warm, warm_s=10.0)
+    save(store, other)
+    save(store, third)
+    assert [len(store.find(text)) for text in (warm, other, third)] == [2, 0, 2]
+    now_s = 11.0
+    store.touch(third)
+    save(store, other)
+    assert [len(store.find(text)) for text in (warm, other, third)] == [0, 2, 2]
 
 
 def test_of_a_text_that_is_too_long_the_beginning_is_kept() -> None:
@@ -70,22 +144,95 @@ def test_of_a_text_that_is_too_long_the_beginning_is_kept() -> None:
     store = Store(350)
     assert store.as_many_as_fit(text) == text  # how large a block is shows with the first
     for _ in range(2):
-        fit = store.as_many_as_fit(text)
-        store.touch(fit)
-        for i in reversed(store.missing(fit)):
-            store.put(fit[i], state())
+        save(store, store.as_many_as_fit(text))
     assert len(store.find(text)) == 3
 
 
-def test_what_is_larger_than_all_there_is_is_not_kept() -> None:
-    store = filled(150, [b"a"])
-    store.put(b"b", state(151))
-    assert (store.missing([b"a", b"b"]), store.n_bytes) == ([1], 100)
+def test_a_run_has_a_limit_so_that_long_texts_are_dropped_in_parts(shelf: Shelf) -> None:
+    text = [b"%d" % i for i in range(2 * MAX_BLOCKS + 3)]
+    save(Store(10**6, shelf), text)  # type: ignore[arg-type]
+    assert sorted(len(run.names) for run, _ in shelf.files.values()) == [3, MAX_BLOCKS, MAX_BLOCKS]
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=60))
-def test_the_books_balance_within_the_limit(puts: list[tuple[int, int]]) -> None:
-    store = Store(100)
-    for name, n_bytes in puts:
-        store.put(bytes([name]), state(n_bytes))
-        assert store.n_bytes == sum(block.nbytes for block in store._blocks.values()) <= 100
+def test_the_daemon_has_what_is_here_and_hears_what_is_dropped(shelf: Shelf) -> None:
+    store = Store(250, shelf)  # type: ignore[arg-type]
+    save(store, [b"a0", b"a1"])
+    save(store, [b"b0", b"b1"])
+    assert shelf.dropped == [b"a0"]
+    run, fd = shelf.files[b"a0"]
+    assert run == Run([b"a0", b"a1"], 100, "t")
+    assert bytes(memfd.readable(fd, 200)[:100]) == bytes(state(b"a0"))
+
+
+def test_the_next_worker_goes_on_with_the_files_of_the_last(shelf: Shelf) -> None:
+    text = [b"%d" % i for i in range(20)]
+    save(Store(10_000, shelf), text)  # type: ignore[arg-type]
+    after = Shelf()
+    store = Store(10_000, after)  # type: ignore[arg-type]
+    store.on_given(shelf.again(), [])
+    assert [bytes(found) for found in store.find(text)] == [bytes(state(name)) for name in text]
+    assert (store.n_bytes, after.files) == (2000, {})
+    store.on_given(shelf.again(), [])
+    assert store.n_bytes == 2000
+
+
+def test_what_the_daemon_has_is_asked_for_once_and_found_when_it_came(shelf: Shelf) -> None:
+    text = [b"%d" % i for i in range(6)]
+    save(Store(10_000, shelf), text[:4])  # type: ignore[arg-type]
+    asking = Shelf()
+    store = Store(10_000, asking)  # type: ignore[arg-type]
+    assert (store.has_more, store.lacks(text)) == (False, [])
+    store.on_stored(text[:4], 100)
+    assert (store.has_more, store.lacks(text)) == (True, text[:4])
+    for _ in range(2):
+        store.fetch(store.lacks(text))
+    assert asking.asked == [text[:4]]
+    store.on_given(shelf.again(), [])
+    assert (len(store.find(text)), store.lacks(text), store.n_given) == (4, [], 1)
+
+
+def test_what_is_not_to_be_had_is_not_asked_for_again(shelf: Shelf) -> None:
+    store = Store(10_000, shelf)  # type: ignore[arg-type]
+    store.on_stored([b"a", b"b"], 100)
+    store.fetch([b"a", b"b"])
+    store.on_given([], [b"a", b"b"])
+    assert (store.lacks([b"a", b"b"]), store.n_given) == ([], 1)
+
+
+@pytest.mark.parametrize("fault", ["size", "unsealed", "block"])
+def test_a_file_that_is_not_what_it_is_said_to_be_is_not_used(shelf: Shelf, fault: str) -> None:
+    store = filled(10_000, [b"x"])
+    fd = memfd.create(100 if fault != "size" else 99)
+    if fault != "unsealed":
+        memfd.seal(fd)
+    run = Run([b"a"], 100, "t") if fault != "block" else Run([b"a", b"b"], 50, "t")
+    store.on_given([(run, fd)], [])
+    assert (store.find([b"a"]), store.n_bytes) == ([], 100)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_without_room_nothing_is_kept() -> None:
+    store = Store(0)
+    save(store, [b"a"])
+    assert (store.missing([b"a"]), store.n_bytes) == ([0], 0)
+    small = Store(99)
+    save(small, [b"a"])
+    assert (small.missing([b"a"]), small.n_bytes) == ([0], 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4), st.booleans()), max_size=40), st.integers(0, 2**32))
+def test_the_books_balance_within_the_limit(saves: list[tuple[int, int, bool]], seed: int) -> None:
+    draw, shelf = random.Random(seed), Shelf()
+    store = Store(1000, shelf)  # type: ignore[arg-type]
+    for first, n, again in saves:
+        save(store, [b"%d" % (first + i) for i in range(n)])
+        if again:
+            run, fd = draw.choice([*shelf.files.values()])
+            store.on_given([(run, os.dup(fd))], [])
+        assert store.n_bytes == sum(held.run.n_bytes for held in store._held.values()) <= 1000
+        for name, (held, i) in store._at.items():
+            assert held.run.names[i] == name
+            assert bytes(held.rows[i]) == bytes(state(name))
+            assert store._held[held.run.names[0]] is held
+    shelf.close()

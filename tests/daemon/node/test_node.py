@@ -384,6 +384,15 @@ async def test_draining_lets_everybody_finish_and_nobody_in(open_house: Open) ->
     assert house.node.ledger.reservations == {}
 
 
+async def test_draining_does_not_wait_for_batch_work(open_house: Open) -> None:
+    house = open_house(options={"slots": 2}, tokens_per_s=SLOW)
+    batch, other = house.submit(ENDLESS, priority=Priority.BATCH), house.submit("fake:tokens=5")
+    await first_text(batch)
+    await house.node.drain(20.0)
+    assert (await failure(read(batch))).code is Code.SHUTTING_DOWN
+    assert finished(await read(other)).completion_tokens == 5
+
+
 async def test_who_is_still_there_after_the_limit_is_told_why(slow_house: House) -> None:
     house = slow_house
     runs, waits = house.submit(ENDLESS), house.submit(None, prompt="still being read")
