@@ -13,7 +13,7 @@ from inferd import Client
 from . import daemon, rival
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -65,6 +65,12 @@ def rivals(binary: Path, model: Path, room: Room, *, caches: bool = False) -> li
         Contender(str(settings), partial(_rival, binary, model, room, settings, caches=caches))
         for settings in rival.SWEEP
     ]
+
+
+def promising(looked: Mapping[Contender, float], factor: float = 1.5) -> list[Contender]:
+    """Of settings that were looked at once, those that may be the best: some take minutes, and never are."""
+    least = min(looked.values())
+    return [contender for contender, value in looked.items() if value <= factor * least]
 
 
 @contextlib.contextmanager

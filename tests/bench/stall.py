@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import models, rival
-from .contenders import Room, inferd, rivals
+from .contenders import Room, inferd, promising, rivals
 from .figures import Outcome, of_runs, spread
 from .throughput import ORDINARY
 
@@ -42,8 +42,10 @@ def measure(*, quick: bool) -> Outcome:
     n_runs = 3 if quick else 5
     ours, careless = (_runs(inferd(model, ROOM, more=more), n_runs) for more in ("", CARELESS))
     short = _runs(inferd(model, ROOM), n_runs, N_IN_SHORT)
-    swept = {contender: _runs(contender, n_runs) for contender in rivals(binary, model, ROOM)}
-    theirs = min(swept, key=lambda contender: median(run.worst_ms for run in swept[contender]))
+    looked = {contender: _runs(contender, 1) for contender in rivals(binary, model, ROOM)}
+    near = promising({contender: run.worst_ms for contender, (run,) in looked.items()})
+    swept = looked | {contender: _runs(contender, n_runs) for contender in near}
+    theirs = min(near, key=lambda contender: median(run.worst_ms for run in swept[contender]))
     worst_ms = [run.worst_ms for run in swept[theirs]]
     return Outcome(
         [
