@@ -8,7 +8,7 @@ times dearer per row. With exact numerics a row must always meet the same kernel
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .pace import BLOCK
 
@@ -22,8 +22,7 @@ APART_CELLS = 768
 FLOWS_FROM = 4  # tokens; an answer that has just begun belongs to the burst it came with, and waits for the rest of it
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """The next `n_rows` tokens of a sequence; its draft comes on top."""
 
     sequence: Sequence

@@ -243,6 +243,8 @@ class Context:
             raise BindingError(*log.fault())
         self._memory = c.llama_get_memory(self._ctx)
         self._n_vocab = model.vocab.n_tokens
+        self._logits: Logits = np.empty((0, self._n_vocab), np.float32)
+        self._logits_at = (0, 0)  # address, rows
         self.n_ctx_seq: int = c.llama_n_ctx_seq(self._ctx)
         self.n_cells: int = c.llama_n_ctx(self._ctx)
         self.n_seqs = shape.n_seqs
@@ -299,10 +301,13 @@ class Context:
     def logits(self) -> Logits:
         """One row for each wanted row of the last batch, in order; valid and writable until the next decode."""
         pointer = c.llama_get_logits(self._ctx)
-        address = ctypes.addressof(pointer.contents)
-        n_bytes = self.batch.n_wanted * self._n_vocab * 4
-        flat: Logits = np.frombuffer(memoryview((ctypes.c_char * n_bytes).from_address(address)), np.float32)
-        return flat.reshape(self.batch.n_wanted, self._n_vocab)
+        where = ctypes.c_void_p.from_buffer(pointer).value or 0, self.batch.n_wanted
+        if where != self._logits_at:  # most calls have them where the last one had
+            n_bytes = self.batch.n_wanted * self._n_vocab * 4
+            memory = memoryview((ctypes.c_char * n_bytes).from_address(where[0]))
+            self._logits = np.frombuffer(memory, np.float32).reshape(self.batch.n_wanted, self._n_vocab)
+            self._logits_at = where
+        return self._logits
 
     def pooled(self, seq: int, n_values: int) -> Logits:
         """A copy of what the rows of one sequence in the last batch were pooled to."""

@@ -321,12 +321,13 @@ class LlamaEngine:
             if not decoding:
                 n_prompt_rows += piece.n_rows
                 self._memory.keep(s)
-        self._memory.took(call.n_rows - call.n_padding)
+        n_rows = call.n_rows
+        self._memory.took(n_rows - call.n_padding)
         self._prefill_tokens += n_prompt_rows
         took_ms = (time.perf_counter() - start_s) * 1e3
-        self._pace.note(call.n_rows, n_prompt_rows, took_ms)
-        if n_prompt_rows and call.n_rows < BLOCK:
-            self._pace.note_short(call.n_rows, n_attended, took_ms)
+        self._pace.note(n_rows, n_prompt_rows, took_ms)
+        if n_prompt_rows and n_rows < BLOCK:
+            self._pace.note_short(n_rows, n_attended, took_ms)
 
     def _draw(self, call: Call) -> None:
         complete = [piece.sequence for piece in call.pieces if not piece.sequence.n_left]

@@ -41,13 +41,21 @@ class InvalidLogits(Exception):
     """The model produced NaN or infinity."""
 
 
+class _Banned:
+    """Tokens that must not be drawn."""
+
+    def __init__(self, tokens: set[int]) -> None:
+        self.tokens = frozenset(tokens)
+        self.ids = np.array(sorted(tokens), np.int64)
+
+
 class Sampler:
     """Draws the tokens of one request. `eog` and `suppressed` come from the vocabulary."""
 
     def __init__(self, params: SamplingParams, eog: Iterable[int], suppressed: Sequence[int], n_vocab: int) -> None:
         self._params = params
-        self._banned = np.array(sorted({*suppressed, *(eog if params.ignore_eos else ())}), np.int64)
-        self._banned_early = np.array(sorted({*suppressed, *eog}), np.int64)
+        self._banned = _Banned({*suppressed, *(eog if params.ignore_eos else ())})
+        self._banned_early = _Banned({*suppressed, *eog})
         bias = {t: b for t, b in params.logit_bias.items() if 0 <= t < n_vocab}
         self._bias_ids = np.fromiter(bias, np.int64, len(bias))
         self._bias = np.fromiter(bias.values(), np.float32, len(bias))
@@ -57,7 +65,13 @@ class Sampler:
 
     def sample(self, row: Row, tokens: Sequence[int], index: int) -> int:
         """Token `index` of the completion, after `tokens`. Changes `row`."""
-        self._adjust(row, tokens, index)
+        self._adjust(row, tokens)
+        banned = self._banned_early if index < self._params.min_tokens else self._banned
+        if self._params.temperature <= 0:
+            best = greedy(row)
+            if best not in banned.tokens:  # nearly always
+                return best
+        row[banned.ids] = -np.inf
         if self._params.temperature <= 0:
             return greedy(row)
         ids, logits = self._keep(row)
@@ -72,12 +86,9 @@ class Sampler:
             drawn = int(np.searchsorted(cumulative, where * cumulative[-1], side="right"))
         return int(ids[min(drawn, len(ids) - 1)])
 
-    def _adjust(self, row: Row, tokens: Sequence[int], index: int) -> None:
+    def _adjust(self, row: Row, tokens: Sequence[int]) -> None:
         if len(self._bias_ids):
             row[self._bias_ids] += self._bias
-        banned = self._banned_early if index < self._params.min_tokens else self._banned
-        if len(banned):
-            row[banned] = -np.inf
         if self._penalises:
             self._penalise(row, Counter(tokens[-PENALTY_WINDOW:]))
 

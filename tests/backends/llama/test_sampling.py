@@ -119,7 +119,7 @@ def test_greedy_takes_the_best_after_bias_and_penalties() -> None:
 def test_penalties_are_llama_cpps() -> None:
     row = np.array([2.0, -2.0, 1.0, 0.5], np.float32)
     draw = sampler(4, repeat_penalty=2.0, presence_penalty=0.25, frequency_penalty=0.5)
-    draw._adjust(row, [0, 0, 1], 0)
+    draw._adjust(row, [0, 0, 1])
     assert row.tolist() == [2.0 / 2 - 2 * 0.5 - 0.25, -2.0 * 2 - 0.5 - 0.25, 1.0, 0.5]
 
 
