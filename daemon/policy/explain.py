@@ -84,6 +84,8 @@ def sentence(record: Record, request_id: str) -> str:
             return f"makes way for {question.request_id}, which is interactive; it goes on later where it stopped"
         case PreemptQuestion():
             return f"found no slot; {record.answer} makes way for it"
+        case RouteQuestion(copies=copies) if any(c.knows and c.place == record.answer for c in copies):
+            return f"runs on {record.answer}, where its session was"
         case RouteQuestion():
             return f"runs on {record.answer}, the least busy of those with room for it"
         case PlaceQuestion() as question:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .place import Place
 
 MIN_LEARNT_TOKENS = 64  # the few that follow a known beginning cost as much as many: they say nothing about each
+MAX_SESSIONS = 4096
 USE_MEMORY_S = 600.0  # after this long a use counts half for the chance of the next one
 
 
@@ -41,8 +43,17 @@ class Lane:
     flows: dict[Priority, Flow] = field(default_factory=dict)  # work that each class brought lately
     owed_tokens: dict[Priority, float] = field(default_factory=dict)  # of a class's floor share
     started_s: dict[Priority, float] = field(default_factory=dict)  # when a class last got a slot
+    sessions: OrderedDict[tuple[str, str], str] = field(default_factory=OrderedDict)  # where their last turns ran
     uses: float = 0.0  # requests, old ones counting less
     used_s: float = 0.0
+
+    def remember(self, session: tuple[str, str], place: str) -> None:
+        """Its last turn ran there; of sessions that were not seen for long nothing is remembered."""
+        if session[1]:
+            self.sessions[session] = place
+            self.sessions.move_to_end(session)
+            if len(self.sessions) > MAX_SESSIONS:
+                self.sessions.popitem(last=False)
 
     @property
     def slots(self) -> int:

@@ -95,7 +95,7 @@ def cells_together(jobs: Collection[Job]) -> int:
 def n_shared(job: Job, other: Job) -> int:
     """Tokens that both prompts begin with, if they may share them."""
     ours, theirs = job.prompt or [], other.prompt or []
-    if job.cache_salt != other.cache_salt:
+    if (job.cache_salt, job.request.lora) != (other.cache_salt, other.request.lora):
         return 0
     low, high = 0, min(len(ours), len(theirs))
     if ours[:high] == theirs[:high]:

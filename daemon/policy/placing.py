@@ -42,6 +42,7 @@ class Copy(msgspec.Struct, frozen=True):
     slots: int
     cells_free: int
     takes: bool  # there are KV cells enough for the request
+    knows: bool = False  # the last turn of its session ran here
 
 
 class RouteQuestion(msgspec.Struct, frozen=True):
@@ -52,6 +53,11 @@ class RouteQuestion(msgspec.Struct, frozen=True):
 
 
 def route(question: RouteQuestion) -> str | None:
-    """The least busy one that has cells enough; of equals the one with more cells, then the first. None: it waits."""
-    able = [(copy.slots_free / copy.slots, copy.cells_free, -i) for i, copy in enumerate(question.copies) if copy.takes]
-    return question.copies[-max(able)[2]].place if able else None
+    """Of those that have cells enough the one that knows its session, else the least busy one; of equals the one with
+    more cells, then the first. None: it waits."""
+    able = [
+        (copy.knows, copy.slots_free / copy.slots, copy.cells_free, -i)
+        for i, copy in enumerate(question.copies)
+        if copy.takes
+    ]
+    return question.copies[-max(able)[-1]].place if able else None

@@ -54,10 +54,12 @@ class Slots:
         """Where the job runs; None when it has to wait for KV cells."""
         if len(lane.places) == 1:
             return free[0] if free[0].takes(job) else None
-        copies = tuple(Copy(p.name, p.slots_free, p.slots, p.cells_free(), p.takes(job)) for p in free)
+        last = lane.sessions.get(_session(job))
+        copies = tuple(Copy(p.name, p.slots_free, p.slots, p.cells_free(), p.takes(job), p.name == last) for p in free)
         question = RouteQuestion(job.id, copies)
         chosen = route(question)
         if chosen is not None:
+            lane.remember(_session(job), chosen)
             self.journal.note(Record(now_s, "route", (job.id,), lane.name, question, chosen))
         return next((place for place in free if place.name == chosen), None)
 
@@ -158,3 +160,8 @@ def _price(ticket: Ticket) -> float:
 def _row(job: Job, ticket: Ticket) -> Running:
     n_tokens = len(job.prompt or ()) + len(job.generated)
     return Running(job.id, RANK[job.request.priority], n_tokens, ticket.parks, ticket.owed)
+
+
+def _session(job: Job) -> tuple[str, str]:
+    """No two tenants have one in common; "": none."""
+    return job.request.tenant, job.request.session_id

@@ -119,6 +119,11 @@ def test_a_copy_that_was_not_chosen_has_a_reason() -> None:
     assert [row["why"] for row in rejected(it)] == ["1 of 4 slots free", "too few KV cells are free"]
 
 
+def test_a_session_is_why_a_busier_copy_was_chosen() -> None:
+    copies = (Copy("a", 1, 4, 900, True, knows=True), Copy("b", 3, 4, 900, True))
+    assert sentence(record("route", RouteQuestion("r", copies)), "r") == "runs on a, where its session was"
+
+
 @pytest.mark.parametrize("why", PARKED)
 def test_who_lost_its_slot_is_told_why_it_waits_again(why: str) -> None:
     it, lost, other = ready(), job(BATCH), job(CHAT)

@@ -44,6 +44,8 @@ def test_a_model_goes_where_that_costs_least(options: list[Option], chosen: str 
         ([Copy("a", 2, 4, 500, True), Copy("b", 2, 4, 500, True)], "a"),
         ([Copy("a", 3, 4, 10, False), Copy("b", 1, 4, 500, True)], "b"),
         ([Copy("a", 3, 4, 10, False)], None),
+        ([Copy("a", 1, 4, 500, True, knows=True), Copy("b", 3, 4, 900, True)], "a"),  # its session was there
+        ([Copy("a", 1, 4, 500, False, knows=True), Copy("b", 3, 4, 900, True)], "b"),
     ],
 )
 def test_a_request_runs_where_it_is_least_crowded(copies: list[Copy], chosen: str | None) -> None:

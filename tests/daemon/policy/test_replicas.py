@@ -8,6 +8,7 @@ import pytest
 
 from inferd.daemon.domain.decision import Evict, Load, Start, Unload
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.policy import lane
 from inferd.daemon.policy.audit import check_integrity
 from inferd.tests.daemon.policy.tools import (
     BATCH,
@@ -148,6 +149,34 @@ def test_copies_share_one_line_and_the_less_busy_one_takes_the_next() -> None:
     it.on_released(jobs[0], 2.0)
     assert it.on_request(late := job(), 3.0) == [Start(late, A)]
     assert [r.answer for r in it.journal.about(late.id) if r.kind == "route"] == [A]
+
+
+def test_a_session_goes_on_where_its_last_turn_ran_and_another_tenants_of_that_name_does_not() -> None:
+    it = two()
+    jobs = [job(session_id=name) for name in ("", "", "s")]
+    for one in jobs:
+        it.on_request(one, 0.0)
+    come(it, A, slots=2)
+    come(it, B, slots=4)
+    assert it.lanes["m"].place_of(jobs[2]).name == B
+    for one in jobs:
+        it.on_released(one, 2.0)
+    crowd = [job() for _ in range(3)]
+    for one in crowd:
+        it.on_request(one, 3.0)
+    assert [it.lanes["m"].place_of(one).name for one in crowd] == [A, B, B]
+    theirs, turn = job(tenant="other", session_id="s"), job(session_id="s")
+    assert it.on_request(theirs, 4.0) == [Start(theirs, A)]
+    it.on_released(theirs, 5.0)
+    assert it.on_request(turn, 6.0) == [Start(turn, B)]
+
+
+def test_only_so_many_sessions_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_SESSIONS", 2)
+    it = two()
+    for name in ("a", "b", "a", "c", ""):
+        it.lanes["m"].remember(("t", name), A)
+    assert list(it.lanes["m"].sessions) == [("t", "a"), ("t", "c")]
 
 
 def test_who_waits_for_cells_takes_the_copy_that_has_them() -> None:
