@@ -13,10 +13,12 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,6 @@ from .throughput import ORDINARY, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from inferd.backends.facts import LoadPlan
 
@@ -49,7 +50,7 @@ NO_GUESSES = 'spec_type = "none"'  # random weights in a ring of answers would f
 def measure(*, quick: bool) -> Outcome:
     """Each part by itself: one that fails is told of, and the others are measured."""
     outcome = Outcome([])
-    for part in (_facts, _footprints, _engine, _agents, _kill, _rooms, _streams):
+    for part in (_facts, _footprints, _engine, _agents, _kill, _restart, _rooms, _streams):
         start_s = time.monotonic()
         try:
             part(outcome, quick)
@@ -211,6 +212,25 @@ def _wall_s(generate: Any, seed: int) -> float:
     for thread in threads:
         thread.join()
     return time.monotonic() - start_s
+
+
+def _restart(outcome: Outcome, quick: bool) -> None:
+    """An 8k prompt before and after a restart of the daemon: its cells went to the disk and came back."""
+    model = seven()
+    config = _config(model, "context_tokens = 8704\nslots = 2\ncache_bytes = 2_147_483_648")
+    prompt = random.Random(8).choices(ORDINARY, k=N_SHARED + 1)
+    told: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="inferd-bench-") as home:
+        for _ in range(2):
+            with daemon.running(config, Path(home)) as one, Client(one.address) as client:
+                _wait_gpu(client, model.stem)
+                client.load(model.stem).wait()
+                answer = client.generate(model.stem, prompt, max_tokens=4, temperature=0.0, ignore_eos=True)
+                answer.text()
+                assert answer.usage is not None
+                assert answer.timings is not None
+                told.append(f"{answer.usage.cached_tokens} cached, {answer.timings.ttft_ms:.0f} ms")
+    outcome.lines.append(f"- {N_SHARED} tokens before and after a restart: {'; '.join(told)} to the first token.")
 
 
 def _config(model: Path, more: str = "") -> str:
