@@ -41,15 +41,18 @@ def seal(fd: int) -> None:
 
 
 def readable(fd: int, n_bytes: int) -> mmap.mmap:
-    """Its bytes, which will never change. Raises ValueError unless it is sealed and of just this size."""
+    """Its bytes, which will never change. Raises ValueError unless it is sealed, whole, and of just this size."""
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
         raise ValueError("not a file that can be sealed") from None
     if seals & SEALS != SEALS:
         raise ValueError("the file is not sealed")
-    if n_bytes <= 0 or os.fstat(fd).st_size != n_bytes:
-        raise ValueError(f"the file has {os.fstat(fd).st_size} bytes, not {n_bytes}")
+    status = os.fstat(fd)
+    if n_bytes <= 0 or status.st_size != n_bytes:
+        raise ValueError(f"the file has {status.st_size} bytes, not {n_bytes}")
+    if status.st_blocks * 512 < n_bytes:
+        raise ValueError("the file has holes")  # what it says it takes would be believed
     return mmap.mmap(fd, n_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
 
 

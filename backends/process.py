@@ -137,17 +137,22 @@ class Process:
         if self._channel is not None:
             self._channel.send(encode(message))
 
-    def give(self, runs: Sequence[tuple[Run, int]], missing: Sequence[bytes] = ()) -> None:
-        """Hand over runs of computed blocks with their files, which stay open here, and say what is not to be had."""
+    def give(self, runs: Sequence[tuple[Run, int]], missing: Sequence[bytes] = ()) -> bool:
+        """Hand over runs of computed blocks with their files, which stay open here, and say what is not to be had.
+
+        False when the worker takes no files: then it computes what it asked for.
+        """
+        taken = True
         for start in range(0, max(1, len(runs)), memfd.MAX_FDS):
             part = runs[start : start + memfd.MAX_FDS]
             if part and self._shelf is not None:
                 try:
                     memfd.send(self._shelf, [fd for _, fd in part])
-                except OSError:  # it is gone, or takes nothing: then it computes them
-                    missing, part = [*missing, *(name for run, _ in part for name in run.names)], []
+                except OSError:
+                    missing, part, taken = [*missing, *(name for run, _ in part for name in run.names)], [], False
             self.send(Given([run for run, _ in part], list(missing)))
             missing = ()
+        return taken
 
     def take(self, run: Run) -> int | None:
         """The file of a run that the worker keeps, checked; None when it is not what the worker says."""
@@ -159,7 +164,7 @@ class Process:
             return None
         try:
             memfd.readable(fd, run.n_bytes).close()
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             log.warning("%s[%s] %s", self.module, self.pid, error)
             os.close(fd)
             return None

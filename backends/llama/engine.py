@@ -98,6 +98,7 @@ class LlamaEngine:
         for submit in self._waiting:
             if (submit.job, submit.attempt) == (job, attempt):
                 self._waiting.remove(submit)
+                self._memory.admit(submit)
                 self._events.append(Stopped(job, attempt, len(submit.tokens) - submit.n_prompt))
                 return
 
@@ -119,7 +120,7 @@ class LlamaEngine:
 
     def busy(self) -> bool:
         idle = len(self._waiting) == self._n_awaiting and self._n_given == self._memory.store.n_given
-        return bool(self._running or self._events or not idle)
+        return bool(self._running or self._events or (self._waiting and not idle))
 
     def stats(self) -> WorkerStats:
         return WorkerStats(
@@ -168,6 +169,7 @@ class LlamaEngine:
             grammar, idle = submit.params.grammar, not self._running
             if not grammar or self._grammars.ready(grammar, GRAMMAR_S if idle else 0.0):
                 self._waiting.remove(submit)
+                self._memory.admit(submit)
                 self._begin(submit)
 
     def _begin(self, submit: Submit) -> None:

@@ -161,7 +161,7 @@ def _fingerprint(plan: LoadPlan) -> str:
     facts = build_facts()
     exact = plan.n_threads if plan.numerics == "exact" else 0  # attention adds up what each of them found
     where = (plan.n_gpu_layers, *log.devices, *plan.tensor_split) if plan.n_gpu_layers else ("CPU",)
-    how = (plan.kv_type, plan.kv_layout, plan.flash_attention, plan.numerics, plan.n_ctx, exact, BLOCK)
+    how = (plan.kv_type, plan.kv_layout, plan.flash_attention, plan.numerics, plan.n_ctx, plan.kv_cells, exact, BLOCK)
     return repr((facts["version"], facts["system_info"], where, how))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class Memory:
         self.store = store
         self._pace = pace
         self._restore_ms = 0.0  # of one block, as measured
+        self._awaited: dict[tuple[str, int], list[bytes]] = {}  # what was asked for a request that is not admitted yet
         self._exact = exact
         seqs = list(seqs)
         self._tree = PrefixTree(seqs)
@@ -99,8 +101,9 @@ class Memory:
         start = s.n_computed // BLOCK
         if not self.store.n_bytes or len(s.tokens) - 1 < (start + 1) * BLOCK:
             return
-        blocks = self.store.find(names(s.submit.cache_salt, s.tokens, len(s.tokens) - 1, self._n_whole(s.n_prompt)))
-        blocks = blocks[start:]
+        its_names = names(s.submit.cache_salt, s.tokens, len(s.tokens) - 1, self._n_whole(s.n_prompt))
+        blocks = self.store.find(its_names[start:])
+        self.store.touch(its_names)
         if not blocks or not self._pays(self._restore_ms):
             self._restore_ms *= RETRY
             return
@@ -119,27 +122,47 @@ class Memory:
         return computed_ms is None or block_ms < computed_ms
 
     def awaits(self, submit: Submit) -> bool:
-        """Whether blocks of a request are on their way from the daemon; they are asked for when that pays."""
+        """Whether blocks of a request are on their way from the daemon.
+
+        They are asked for once, when that pays; whatever comes then, the request waits no longer.
+        """
+        name = submit.job, submit.attempt
+        if name not in self._awaited:
+            self._awaited[name] = self._lacks(submit)
+            self.store.fetch(self._awaited[name])
+        return self.store.asks(self._awaited[name])
+
+    def admit(self, submit: Submit) -> None:
+        """It waits no longer, for whatever reason."""
+        self._awaited.pop((submit.job, submit.attempt), None)
+
+    def _lacks(self, submit: Submit) -> list[bytes]:
+        """The blocks behind those that are known here which the daemon has, if they are sooner had than computed."""
         store, tokens = self.store, submit.tokens
         if not store.has_more:
-            return False
+            return []
         its_names = names(submit.cache_salt, tokens, len(tokens) - 1, self._n_whole(submit.n_prompt))
-        lacking = store.lacks(store.as_many_as_fit(its_names))
-        if not lacking:
-            return False
-        if not self._pays(self._restore_ms + store.fetch_s_per_byte * store.block_bytes * 1e3):
+        n_known = self._tree.n_known(submit.cache_salt, tokens) // BLOCK if self.shares else 0
+        lacking = store.lacks(store.as_many_as_fit(its_names), n_known)
+        if lacking and not self._pays(self._restore_ms + store.fetch_s_per_byte * store.block_bytes * 1e3):
             store.fetch_s_per_byte *= RETRY
-            return False
-        store.fetch(lacking)
-        return True
+            return []
+        return lacking
 
-    def _save(self, salt: str, tokens: list[int], seq: int, warm_s: float, n_whole: int | None = None) -> None:
-        """Put into the store what it has not of a path, whose cells are those of `seq`."""
+    def _save(
+        self,
+        salt: str,
+        tokens: list[int],
+        seq: int,
+        warm_s: float,
+        n_whole: int | None = None,
+        end_s: float = math.inf,
+    ) -> None:
+        """Put into the store what it has not of a path, whose cells are those of `seq`; until `end_s`."""
         if not self.store.limit_bytes:
             return
         its_names = self.store.as_many_as_fit(names(salt, tokens, len(tokens), n_whole))
-        self.store.save(salt, its_names, lambda i: self._cells.save(seq, i * BLOCK))
-        self.store.touch(its_names, warm_s)
+        self.store.save(salt, its_names, lambda i: self._cells.save(seq, i * BLOCK), warm_s, end_s)
 
     def _n_whole(self, n_prompt: int) -> int | None:
         return n_prompt // BLOCK * BLOCK if self._exact else None
@@ -150,7 +173,7 @@ class Memory:
         for path in self._tree.idle_paths():
             if time.monotonic() > end_s:
                 return
-            self._save(*path)
+            self._save(*path, end_s=end_s)
 
     def keep(self, s: Sequence) -> None:
         """What has been computed of a request may now be used by others."""

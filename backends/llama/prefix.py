@@ -112,6 +112,15 @@ class PrefixTree:
             self._tidy(above)
         self._forget_roots()
 
+    def n_known(self, key: str, tokens: Sequence[int]) -> int:
+        """How many of these are kept; changes nothing."""
+        node, n = self.roots.get(key), 0
+        while node is not None and n < len(tokens) and (child := node.children.get(tokens[n])) is not None:
+            n_same = same(child.tokens, tokens, n)
+            node = child if n_same == len(child.tokens) else None
+            n += n_same
+        return n
+
     def source(self, node: Node) -> int | None:
         """A sequence with the cells of a path; None for a root of nothing."""
         while node.children:
@@ -228,6 +237,7 @@ class PrefixTree:
         (child,) = node.children.values()
         if child.n_locks == node.n_locks:
             child.start, child.tokens, child.parent = node.start, node.tokens + child.tokens, node.parent
+            child.warm_s = max(child.warm_s, node.warm_s)
             node.parent.children[child.tokens[0]] = child
 
     def _path(self, leaf: Node) -> Path:

@@ -9,6 +9,7 @@ here on disk.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from array import array
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 NAME_BYTES = 16
 MAX_BLOCKS = 16  # of one run, which is dropped as a whole
 MAX_RUNS = 512  # each is a file that is open in the daemon
+GRACE_S = 5.0  # what was asked for stays so long, until the request that waits for it runs
 
 
 def names(salt: str, tokens: Sequence[int], n_tokens: int, n_whole: int | None = None) -> list[bytes]:
@@ -82,6 +84,7 @@ class Store:
         self._at: dict[bytes, tuple[_Held, int]] = {}
         self._below: set[bytes] = set()  # blocks that the daemon can give
         self._asked: dict[bytes, float] = {}  # of those, what is on its way, and since when
+        self._overlaps = False  # some block was in two runs
         if shelf is not None:
             shelf.on_given, shelf.on_stored = self.on_given, self.on_stored
 
@@ -113,23 +116,34 @@ class Store:
         """Which of these are not there, by their places."""
         return [i for i, name in enumerate(names) if name not in self._at]
 
-    def save(self, salt: str, names: Sequence[bytes], state: Callable[[int], State]) -> None:
-        """Keep what is missing of a text; `state(i)` is its i-th block."""
+    def save(
+        self,
+        salt: str,
+        names: Sequence[bytes],
+        state: Callable[[int], State],
+        warm_s: float = 0.0,
+        end_s: float = math.inf,
+    ) -> None:
+        """Keep what is missing of a text, from its beginning on until `end_s`; `state(i)` is its i-th block."""
         if not self.limit_bytes:
             return
+        self.touch(names, warm_s)  # what is here of it must not make way for the rest
         missing = self.missing(names)
         runs = [[i for _, i in run] for _, run in groupby(enumerate(missing), key=lambda at: at[1] - at[0])]
         parts = [run[start : start + MAX_BLOCKS] for run in runs for start in range(0, len(run), MAX_BLOCKS)]
-        for part in reversed(parts):  # its beginning last, to go last
-            if not self._save(salt, [names[i] for i in part], part, state):
-                return
+        for part in parts:
+            if self._clock() > end_s or not self._save(salt, [names[i] for i in part], part, state, warm_s):
+                break
+        self.touch(names, warm_s)
 
-    def _save(self, salt: str, names: list[bytes], places: list[int], state: Callable[[int], State]) -> bool:
+    def _save(
+        self, salt: str, names: list[bytes], places: list[int], state: Callable[[int], State], warm_s: float
+    ) -> bool:
         """One run; False when nothing more can be kept."""
         first = state(places[0])
         self.block_bytes = first.nbytes
         run = Run(names, first.nbytes, salt)
-        if run.n_bytes > self.limit_bytes:
+        if run.n_bytes > self.limit_bytes or names[0] in self._held:
             return False
         try:
             fd = memfd.create(run.n_bytes)
@@ -143,7 +157,7 @@ class Store:
                     row[:] = first if place == places[0] else state(place)
                 del row, rows
             memfd.seal(fd)
-            self._add(run, fd)
+            self._add(run, fd, warm_s)
             if self._shelf is not None:
                 self._shelf.keep(run, fd)
         finally:
@@ -157,10 +171,17 @@ class Store:
     def has_more(self) -> bool:
         return bool(self._below)
 
-    def lacks(self, names: Sequence[bytes]) -> list[bytes]:
-        """The blocks behind those that are here which the daemon could give."""
+    def lacks(self, names: Sequence[bytes], n_known: int = 0) -> list[bytes]:
+        """The blocks which the daemon could give behind those that are here, or known elsewhere."""
         n_here = sum(1 for _ in takewhile(self._at.__contains__, names))
-        return list(takewhile(self._below.__contains__, names[n_here:]))
+        wanted = list(takewhile(self._below.__contains__, names[max(n_here, n_known) :]))
+        if wanted:  # what comes must not push out its own beginning
+            self.touch(names[:n_here], self._clock() + GRACE_S)
+        return wanted
+
+    def asks(self, names: Iterable[bytes]) -> bool:
+        """Whether any of these is on its way."""
+        return any(name in self._asked for name in names)
 
     def fetch(self, names: Sequence[bytes]) -> None:
         """Ask for these, once."""
@@ -177,16 +198,20 @@ class Store:
         """Files are closed here, whatever is in them."""
         self.n_given += 1
         since = [self._asked[name] for run, _ in given for name in run.names if name in self._asked]
+        refused = list(missing)
         for run, fd in given:
             try:
-                self._add(run, fd)
-            except ValueError as error:
+                self._add(run, fd, self._clock() + GRACE_S if since else 0.0)
+            except (OSError, ValueError) as error:
                 log.error("a file of computed prompts is not used: %s", error)
-            os.close(fd)
-        for name in [*missing, *(name for run, _ in given for name in run.names)]:
+                refused += run.names
+                if self._shelf is not None:
+                    self._shelf.drop(run.names[0])
+            finally:
+                os.close(fd)
+        for name in [*refused, *(name for run, _ in given for name in run.names)]:
             self._asked.pop(name, None)
-            if name not in self._at:
-                self._below.discard(name)
+        self._below.difference_update(refused)
         if since:
             took_s = (self._clock() - min(since)) / sum(run.n_bytes for run, _ in given)
             self.fetch_s_per_byte += 0.3 * (took_s - self.fetch_s_per_byte)
@@ -194,16 +219,17 @@ class Store:
 
     # how it is done
 
-    def _add(self, run: Run, fd: int) -> None:
-        """Raises ValueError when the file is not what the run says."""
+    def _add(self, run: Run, fd: int, warm_s: float) -> None:
+        """One that is here already stays as it is. Raises ValueError when the file is not what the run says."""
         if self.block_bytes not in (0, run.block_bytes) or not run.names:
             raise ValueError(f"blocks of {run.block_bytes} bytes where they have {self.block_bytes}")
         rows = np.frombuffer(memfd.readable(fd, run.n_bytes), np.uint8).reshape(len(run.names), -1)
         if run.names[0] in self._held:
             return
         self.block_bytes = run.block_bytes
-        held = self._held[run.names[0]] = _Held(run, rows)
+        held = self._held[run.names[0]] = _Held(run, rows, warm_s)
         for i, name in enumerate(run.names):
+            self._overlaps |= name in self._at
             self._at.setdefault(name, (held, i))
         self.n_bytes += run.n_bytes
 
@@ -219,6 +245,10 @@ class Store:
         for name in held.run.names:
             if self._at[name][0] is held:
                 del self._at[name]
+        if self._overlaps:  # seldom: what it had may be in another run, too
+            for other in self._held.values():
+                for i, name in enumerate(other.run.names):
+                    self._at.setdefault(name, (other, i))
         self.n_bytes -= held.run.n_bytes
         if self._shelf is not None:
             self._shelf.drop(held.run.names[0])

@@ -63,3 +63,8 @@ class Deployment:
 def place_name(model: str, plan: LoadPlan, n_plans: int) -> str:
     """The model's own where it has but one place, else with its devices: `m@gpu1`."""
     return model if n_plans == 1 else f"{model}@{'+'.join(plan.devices) or 'cpu'}"
+
+
+def wheres(plans: Iterable[LoadPlan]) -> list[tuple[object, ...]]:
+    """What of plans may change while the config and the file stay the same."""
+    return [(plan.devices, plan.draft, plan.adapters) for plan in plans]

@@ -33,7 +33,7 @@ class Disk:
         self._vault: Vault | None = None
         self._files: dict[Path, Filed] = {}  # the one used last is last
         self._at: dict[tuple[str, bytes], Filed] = {}  # by fingerprint and the name of any of its blocks
-        self._writing = asyncio.Lock()
+        self._busy = asyncio.Lock()
         self._rest_until_s = 0.0
         self._write_s_per_byte = 1 / 200e6  # until it was measured
 
@@ -41,11 +41,11 @@ class Disk:
         """Find what is there. A folder that cannot be used is told of once, and then there is no disk."""
         if not config.disk_bytes:
             return
-        folder = cache_folder(config.folder)
         try:
-            vault = Vault(folder, await asyncio.to_thread(secret, state / "cache.key"))
+            vault = Vault(cache_folder(config.folder), await asyncio.to_thread(secret, state / "cache.key"))
+            await asyncio.to_thread(vault.lock)
             files = await asyncio.to_thread(vault.scan, time.time() - config.disk_ttl_s)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             return log.warning("computed prompts are not kept on disk: %s", error)
         self._vault, self._limit_bytes = vault, config.disk_bytes
         for filed in files:
@@ -53,9 +53,17 @@ class Disk:
         await self._shrink()
         return self.on_opened()
 
+    def has(self, fingerprint: str, run: Run) -> bool:
+        return all((fingerprint, name) in self._at for name in run.names)
+
     def known(self, fingerprint: str) -> list[Run]:
         """What is there for a model as it is computed in some place."""
         return [filed.run for filed in self._files.values() if filed.fingerprint == fingerprint]
+
+    def close(self) -> None:
+        if self._vault is not None:
+            self._vault.close()
+            self._vault = None
 
     def takes_bytes(self, limit_s: float) -> int:
         """So much can be written in this time, and stays."""
@@ -63,9 +71,9 @@ class Disk:
 
     async def put(self, fingerprint: str, run: Run, fd: int) -> bool:
         """Write a run, unless it is there already; the caller closes its file. False when it is not on disk then."""
-        if self._at.get((fingerprint, run.names[0])) is not None:
+        if self.has(fingerprint, run):
             return True
-        async with self._writing:
+        async with self._busy:
             if self._vault is None or run.n_bytes > self._limit_bytes or time.monotonic() < self._rest_until_s:
                 return False
             start_s = time.monotonic()
@@ -81,19 +89,26 @@ class Disk:
             await self._shrink()
             return True
 
-    async def get(self, fingerprint: str, names: Iterable[bytes]) -> tuple[list[tuple[Run, int]], list[bytes]]:
-        """Runs with these blocks and their files, which the caller closes; and the names that are not to be had."""
+    async def get(
+        self, fingerprint: str, names: Iterable[bytes], limit_bytes: int
+    ) -> tuple[list[tuple[Run, int]], list[bytes]]:
+        """Runs with these blocks, of so many bytes at most, and the names that are not to be had.
+
+        The caller closes their files.
+        """
         wanted = list(names)
         files = {filed.path: filed for name in wanted if (filed := self._at.get((fingerprint, name))) is not None}
         found: list[tuple[Run, int]] = []
-        for filed in files.values():
-            assert self._vault is not None
-            fd = await asyncio.to_thread(self._vault.read, filed)
-            if fd is None:
-                self._forget(filed)
-            else:
-                found.append((filed.run, fd))
-                if filed.path in self._files:
+        async with self._busy:
+            for filed in files.values():
+                limit_bytes -= filed.run.n_bytes
+                if limit_bytes < 0 or self._files.get(filed.path) is not filed or self._vault is None:
+                    break
+                fd = await asyncio.to_thread(self._vault.read, filed)
+                if fd is None:
+                    self._forget(filed)
+                else:
+                    found.append((filed.run, fd))
                     self._files[filed.path] = self._files.pop(filed.path)
         had = {name for run, _ in found for name in run.names}
         return found, [name for name in wanted if name not in had]
@@ -119,8 +134,7 @@ class Disk:
         while self.n_bytes > self._limit_bytes:
             gone.append(next(iter(self._files.values())))
             self._forget(gone[-1])
-        if gone:
-            assert self._vault is not None
+        if gone and self._vault is not None:
             await asyncio.to_thread(self._vault.remove, gone)
 
 

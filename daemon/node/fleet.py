@@ -16,7 +16,7 @@ from ..policy.rooms import no_room
 from ..system.catalog import valid_name
 from ..system.digests import Digests
 from .beside import Beside, beside
-from .deployment import LOADED, Deployment, place_name
+from .deployment import LOADED, Deployment, place_name, wheres
 from .disk import Disk
 from .plans import Gpu, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
@@ -76,7 +76,7 @@ class Fleet:
             raise InferdError(Code.MODEL_CORRUPT, f"{name}: {entry.error}", field="model")
         plans = self._plans(name, entry.facts, beside(name, entry.facts, node.config, node.catalog, entries))
         known = self.deployments.get(name)
-        same = known is not None and known.entry == entry and _wheres(known.plans) == _wheres(plans)
+        same = known is not None and known.entry == entry and wheres(known.plans) == wheres(plans)
         if known is not None and same:
             for resident in known.residents.values():
                 self._price(resident)
@@ -164,6 +164,7 @@ class Fleet:
         """Reserve and spawn, as the scheduler decided."""
         place, now_s = resident.place, time.monotonic()
         self.deployments[resident.model.name].load_error = None
+        self.tiers.on_loading(resident)
         try:
             resident.load(
                 now_s,
@@ -172,6 +173,7 @@ class Fleet:
                 lambda how: self._on_reaped(resident, how),
             )
         except Shortfall as short:
+            self.tiers.on_gone(resident, lambda: None, crashed=True)
             self.node.scheduler.on_closed(place, now_s)
             error = no_room(resident.model.name, short)
             self.node.carry_out(self.node.scheduler.on_load_failed(place, error, now_s))
@@ -201,7 +203,7 @@ class Fleet:
         if self.node.scheduler.rooms.keeps_helper(self.node.scheduler.places[resident.place]):
             deployment.prompter.retire()
         if model.state is ModelState.READY:
-            self.tiers.hurry(resident)
+            self.tiers.hurry(resident.place)
             model.move(ModelState.DRAINING)
             self.node.scheduler.on_closed(resident.place, float("inf"))
             self.node.park(resident.place, "evicted")
@@ -343,8 +345,3 @@ class Fleet:
         if not self.closed:
             self.node.carry_out(self.node.scheduler.on_cold(resident.place, time.monotonic()))
         return self.node.changes.notify()
-
-
-def _wheres(plans: Iterable[LoadPlan]) -> list[tuple[object, ...]]:
-    """What of plans may change while the config and the file stay the same."""
-    return [(plan.devices, plan.draft, plan.adapters) for plan in plans]

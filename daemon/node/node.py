@@ -78,6 +78,7 @@ class Node:
         self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
             if not self.scheduler.lanes[request.model].slots_free:
+                self.fleet.tiers.hurry()
                 self.news.tell(job, now_s)
             self.reader.begin(job, deployment)
             if request.deadline_ms is not None:

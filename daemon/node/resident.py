@@ -98,10 +98,12 @@ class Resident:
         self._shrunk = False
         self.bytes_on = known.apply(corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on)
 
-    def observe(self, observed_on: Mapping[str, int], cache_bytes: int, known: Corrections) -> None:
-        """What a reading saw of the worker, by pool; on the host its private bytes, with `cache_bytes` booked apart."""
+    def observe(self, observed_on: Mapping[str, int], held_bytes: int, known: Corrections) -> None:
+        """What a reading saw of the worker, by pool; on the host its private bytes, and `held_bytes` that it keeps."""
         model, expected = self.model, self.footprint.bytes_on
         key = corrections.key(model.facts, model.plan)
+        # What is kept is booked apart: it fills as it likes. Whole states are the worker's own, and in no file.
+        cache_bytes = held_bytes or (model.stats.cache_bytes if model.stats else 0)
         full = self.widest_prompt >= model.plan.n_ubatch
         for pool, n_bytes in observed_on.items():
             if pool == HOST:
@@ -129,9 +131,9 @@ class Resident:
         assert self._worker is not None
         self._worker.send(message)
 
-    def give(self, runs: Sequence[tuple[Run, int]], missing: Sequence[bytes] = ()) -> None:
+    def give(self, runs: Sequence[tuple[Run, int]], missing: Sequence[bytes] = ()) -> bool:
         assert self._worker is not None
-        self._worker.give(runs, missing)
+        return self._worker.give(runs, missing)
 
     def take(self, run: Run) -> int | None:
         assert self._worker is not None

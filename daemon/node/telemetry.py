@@ -58,8 +58,10 @@ class Telemetry:
 
     def _memory_bytes(self, owner: str, pid: int) -> tuple[int, int] | None:
         """(resident, of that private or held for it): files with computed prompts are no process's own."""
-        size = memory_bytes(pid)
-        return None if size is None else (size[0], size[1] + self.node.fleet.tiers.n_bytes(owner))
+        size, held_bytes = memory_bytes(pid), self.node.fleet.tiers.n_bytes(owner)
+        if size is None:  # it is dead, and what it left is on its way to the disk
+            return (0, held_bytes) if held_bytes else None
+        return size[0], size[1] + held_bytes
 
     async def _read(self) -> None:
         pids = self.node.fleet.pids()

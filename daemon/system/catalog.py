@@ -94,7 +94,7 @@ class Catalog:
             if (status := _regular(whole, root)) is not None:
                 if status.st_nlink > 1:
                     raise CorruptModel("it has more than one hard link; copy it into the folder instead")
-                version = f"{status.st_size}-{status.st_mtime_ns}"
+                version = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
                 return Adapter(name, whole, adapter_bytes(whole, facts), version)
         raise CorruptModel("there is no such file below a folder of models")
 

@@ -1,4 +1,4 @@
-"""What is in a model file, as SHA-256: read once, and again only when the file has changed."""
+"""What is in the files of a model, as SHA-256: read once, and again only when one of them has changed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .state import load_json, save_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 NAME = "digests"
-Stamp = tuple[int, int, int, int]  # device, inode, bytes, when it was changed in nanoseconds
+PIECE_BYTES = 16 * 2**20
+Stamp = tuple[int, ...]  # of a file: its inode, bytes, and when it and its inode were changed, in nanoseconds
+N_STAMP = 4
 
 
 class Digests:
@@ -25,40 +28,54 @@ class Digests:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        self._stopped = False
         self._known = dict(_rows(load_json(NAME, folder))) if folder is not None else {}
 
-    def known(self, path: str) -> str | None:
-        """Without reading the file; None when that would be needed, or it is not there."""
-        try:
-            stamp = _stamp(path)
-        except OSError:
+    def known(self, paths: Sequence[str], stamps: Sequence[Stamp]) -> str | None:
+        """Of all files together, if they are still what they were and none has to be read for it."""
+        if stamps_of(paths) != list(stamps):
             return None
-        row = self._known.get(path)
-        return row[1] if row is not None and row[0] == stamp else None
+        rows = [self._known.get(path) for path in paths]
+        parts = [row[1] for row, stamp in zip(rows, stamps, strict=True) if row is not None and row[0] == stamp]
+        return hashlib.sha256("".join(parts).encode()).hexdigest() if len(parts) == len(paths) else None
 
-    def read(self, path: str) -> str | None:
-        """Waits for the disk: some seconds for a large file. None when it cannot be read, or changes meanwhile."""
+    def read(self, paths: Sequence[str], stamps: Sequence[Stamp]) -> str | None:
+        """Waits for the disk: some seconds for a large file. None when a file is another one by now."""
         with self._lock:
-            if (digest := self.known(path)) is not None:
-                return digest
-            try:
-                with open(path, "rb") as file:
-                    stamp = _stamp(path)
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if _stamp(path) != stamp:
-                    return None
-            except OSError:
-                return None
-            self._known[path] = stamp, digest
-            if self._folder is not None:
+            for path, stamp in zip(paths, stamps, strict=True):
+                row = self._known.get(path)
+                if (row is None or row[0] != stamp) and (digest := self._read(path)) is not None:
+                    self._known[path] = stamp, digest
+            known = self.known(paths, stamps)
+            if self._folder is not None and known is not None:
                 rows = {path: [*stamp, digest] for path, (stamp, digest) in self._known.items()}
                 save_json(NAME, rows, self._folder)
-            return digest
+            return known
+
+    def stop(self) -> None:
+        """Whatever is being read is not read to its end."""
+        self._stopped = True
+
+    def _read(self, path: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            with open(path, "rb", buffering=0) as file:
+                while piece := file.read(PIECE_BYTES):
+                    if self._stopped:
+                        return None
+                    digest.update(piece)
+        except OSError:
+            return None
+        return digest.hexdigest()
 
 
-def _stamp(path: str) -> Stamp:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def stamps_of(paths: Sequence[str]) -> list[Stamp]:
+    """None of them when one file is not there."""
+    try:
+        found = [os.stat(path) for path in paths]
+    except OSError:
+        return []
+    return [(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found]
 
 
 def _rows(given: Any) -> list[tuple[str, tuple[Stamp, str]]]:
@@ -66,6 +83,6 @@ def _rows(given: Any) -> list[tuple[str, tuple[Stamp, str]]]:
     rows: list[tuple[str, tuple[Stamp, str]]] = []
     for path, row in given.items() if isinstance(given, dict) else ():
         match row:
-            case [int(device), int(inode), int(size), int(changed), str(digest)]:
-                rows.append((path, ((device, inode, size, changed), digest)))
+            case [*stamp, str(digest)] if len(stamp) == N_STAMP and all(type(n) is int for n in stamp):
+                rows.append((path, (tuple(stamp), digest)))
     return rows

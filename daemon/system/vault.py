@@ -15,6 +15,8 @@ import hmac
 import logging
 import mmap
 import os
+import re
+import stat
 import struct
 import tempfile
 import time
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAGIC = b"inferd kv 1\n"
-SUFFIX = ".kv"
+SUFFIX, UNFINISHED = ".kv", ".inferd-kv-"
 FOLDER_MODE = 0o700
 KEY_BYTES = MAC_BYTES = 32
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_HEADER_BYTES = 64 * 1024
 _LENGTH = struct.Struct("<I")
+_OURS = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}|{re.escape(UNFINISHED)}.*")
 
 
 class _Header(msgspec.Struct, frozen=True, array_like=True):
@@ -98,11 +102,30 @@ class Vault:
         self._folder = folder
         self._key = key
 
+    def lock(self) -> None:
+        """Nobody else uses the folder as long as this process lives. Raises OSError when somebody does."""
+        self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        self._lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise OSError("another daemon uses the folder") from None
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        os.close(self._lock)
+
     def scan(self, oldest_s: float) -> list[Filed]:
-        """All files, by their last use; those that were last used before `oldest_s`, and what is no such file, go."""
+        """All files, by their last use; those that were last used before `oldest_s` go, and those that are damaged.
+
+        What does not have a name of ours is left alone.
+        """
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
+                if not _OURS.fullmatch(entry.name):
+                    continue
                 filed = self._look(Path(entry.path)) if entry.name.endswith(SUFFIX) else None
                 if filed is None or filed.used_s < oldest_s:
                     with contextlib.suppress(OSError):
@@ -116,7 +139,7 @@ class Vault:
         self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         header = msgspec.msgpack.encode(_Header(fingerprint, run))
         path = self._folder / f"{self._name(fingerprint, run)}{SUFFIX}"
-        unfinished_fd, unfinished = tempfile.mkstemp(prefix=".", dir=self._folder)
+        unfinished_fd, unfinished = tempfile.mkstemp(prefix=UNFINISHED, dir=self._folder)
         try:
             with (
                 open(unfinished_fd, "wb", buffering=0) as file,
@@ -138,9 +161,10 @@ class Vault:
     def read(self, filed: Filed) -> int | None:
         """The blocks in a new sealed file, which the caller closes; None when they are not what was written."""
         try:
-            with open(os.open(filed.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            with open(os.open(filed.path, _READ), "rb") as file:
                 fd = self._checked(file.fileno(), filed)
-            os.utime(filed.path)
+                with contextlib.suppress(OSError):
+                    os.utime(file.fileno())
         except (OSError, ValueError) as error:
             log.warning("a file of computed prompts is not used: %s", error)
             self.remove([filed])
@@ -184,15 +208,17 @@ class Vault:
     def _look(self, path: Path) -> Filed | None:
         """What a file says of itself; whether that is true is seen when it is read."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, _READ)
         except OSError:
             return None
         try:
-            if _read(fd, len(MAGIC)) != MAGIC:
+            if not stat.S_ISREG(os.fstat(fd).st_mode) or _read(fd, len(MAGIC)) != MAGIC:
                 return None
             (n_header,) = _LENGTH.unpack(_read(fd, _LENGTH.size))
             header = _HEADER.decode(_read(fd, min(n_header, MAX_HEADER_BYTES)))
             status = os.fstat(fd)
+            if not header.run.names or header.run.block_bytes <= 0 or status.st_size <= header.run.n_bytes:
+                return None
             return Filed(path, header.fingerprint, header.run, status.st_size, status.st_mtime)
         except (OSError, struct.error, msgspec.DecodeError, UnicodeDecodeError):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from inferd.backends.llama.loading import load
-from inferd.backends.messages import Delta
+from inferd.backends.messages import Delta, Run
 
 from .engines import Client, Heard, hear, plan, run, submit
 
@@ -243,3 +244,127 @@ def test_random_traffic_over_few_prompts_keeps_the_books(tiny_model: Path, seed:
         assert engine._memory.n_used(engine._running) + engine._memory.n_idle <= 1024
     assert len(client.finished) > 20
     engine.close()
+
+
+class Daemon:
+    """Keeps the files that a worker keeps, and gives them when it is asked and told to."""
+
+    def __init__(self) -> None:
+        self.files: dict[bytes, tuple[Run, int]] = {}
+        self.asked: list[bytes] = []
+        self.on_given: Any = None
+        self.on_stored: Any = None
+
+    def keep(self, run: Run, fd: int) -> None:
+        self.files.setdefault(run.names[0], (run, os.dup(fd)))
+
+    def drop(self, name: bytes) -> None:
+        """It keeps everything."""
+
+    def fetch(self, names: list[bytes]) -> None:
+        self.asked += names
+
+    def tell(self) -> None:
+        for kept, _ in self.files.values():
+            self.on_stored(kept.names, kept.block_bytes)
+
+    def answer(self) -> None:
+        asked, self.asked = set(self.asked), []
+        given = [(run, os.dup(fd)) for run, fd in self.files.values() if asked & set(run.names)]
+        had = {name for run, _ in given for name in run.names}
+        self.on_given(given, [name for name in asked if name not in had])
+
+    def close(self) -> None:
+        for _, fd in self.files.values():
+            os.close(fd)
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    it = Daemon()
+    yield it
+    it.close()
+
+
+def filled(path: Path, daemon: Daemon, *prompts: list[int], **changes: Any) -> None:
+    """What an engine computes and leaves with the daemon."""
+    engine = load(plan(path, n_ctx=1024, cache_bytes=1 << 26, **changes), lambda _: None, daemon)  # type: ignore[arg-type]
+    for prompt in prompts:
+        run(engine, submit("a", prompt))
+    engine.close()
+
+
+def test_what_is_on_its_way_is_waited_for_and_nobody_else_waits(tiny_model: Path, daemon: Daemon) -> None:
+    prompt, other = tokens(300, seed=60), tokens(100, seed=61)
+    filled(tiny_model, daemon, prompt)
+    engine = load(plan(tiny_model, n_ctx=1024, cache_bytes=1 << 26), lambda _: None, daemon)  # type: ignore[arg-type]
+    daemon.tell()
+    engine.submit(submit("a", prompt))
+    engine.submit(submit("b", other))
+    heard = hear(engine, {})
+    assert set(heard) == {"b"}
+    assert not engine.busy()  # it would spin
+    assert len(daemon.asked) == 300 // 64
+    daemon.answer()
+    assert engine.busy()
+    assert hear(engine, {})["a"].started.cached_tokens == 256
+    engine.close()
+
+
+@pytest.mark.parametrize("what", ["missing", "cancel"])
+def test_a_request_does_not_wait_for_what_does_not_come(tiny_model: Path, daemon: Daemon, what: str) -> None:
+    prompt = tokens(300, seed=62)
+    filled(tiny_model, daemon, prompt)
+    engine = load(plan(tiny_model, n_ctx=1024, cache_bytes=1 << 26), lambda _: None, daemon)  # type: ignore[arg-type]
+    daemon.tell()
+    engine.submit(submit("a", prompt))
+    assert hear(engine, {}) == {}
+    if what == "missing":
+        daemon.close()
+        daemon.files.clear()
+        daemon.answer()
+        assert hear(engine, {})["a"].started.cached_tokens == 0
+    else:
+        engine.cancel("a", 1)
+        assert hear(engine, {})["a"].kinds == ["Stopped"]
+        daemon.answer()
+    assert engine._memory._awaited == {}
+    assert not engine.busy()
+    engine.close()
+
+
+def test_what_comes_and_does_not_fit_is_asked_for_once(tiny_model: Path, daemon: Daemon) -> None:
+    shared, own = tokens(500, seed=63), tokens(480, seed=64)
+    filled(tiny_model, daemon, shared, shared[:130] + own)
+    n_bytes = next(run.block_bytes for run, _ in daemon.files.values()) * 9
+    engine = load(plan(tiny_model, n_ctx=1024, cache_bytes=n_bytes), lambda _: None, daemon)  # type: ignore[arg-type]
+    daemon.tell()
+    engine.submit(submit("a", shared[:130] + own))
+    assert hear(engine, {}) == {}
+    daemon.answer()
+    assert hear(engine, {})["a"].end.completion_tokens == 8  # type: ignore[union-attr]
+    assert daemon.asked == []
+    assert engine.stats().cache_bytes <= n_bytes
+    engine.close()
+
+
+def test_what_the_tree_has_is_not_asked_for(tiny_model: Path, daemon: Daemon) -> None:
+    prompt = tokens(300, seed=65)
+    filled(tiny_model, daemon, prompt)
+    engine = load(plan(tiny_model, n_ctx=1024, cache_bytes=1 << 26), lambda _: None, daemon)  # type: ignore[arg-type]
+    engine._memory._max_idle_cells = 1024  # as where cells are not host RAM
+    run(engine, submit("a", prompt))
+    daemon.tell()
+    assert run(engine, submit("b", prompt))["b"].started.cached_tokens == 299
+    assert daemon.asked == []
+    engine.close()
+
+
+def test_idle_cells_are_put_into_host_memory_at_the_end(tiny_model: Path, daemon: Daemon) -> None:
+    engine = load(plan(tiny_model, n_ctx=1024, cache_bytes=1 << 26), lambda _: None, daemon)  # type: ignore[arg-type]
+    engine._memory._max_idle_cells = 1024
+    for seed in (66, 67):
+        run(engine, submit("a", tokens(200, seed)))
+    assert daemon.files == {}
+    engine.close()
+    assert sorted(len(run.names) for run, _ in daemon.files.values()) == [3, 3]

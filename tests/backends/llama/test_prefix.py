@@ -72,6 +72,8 @@ class TreeMachine(RuleBasedStateMachine):
     def begin(self, key: str, tokens: list[int]) -> None:
         known = self.longest(key, tokens)
         slot = min(set(SLOTS) - {r.slot for r in self.running})
+        assert self.tree.n_known(key, tokens) == known
+        self.tree.check_integrity()
         held = self.tree.lock(key, tokens)
         assert held.end == known
         if known:
@@ -102,14 +104,14 @@ class TreeMachine(RuleBasedStateMachine):
             assert r.held.end == len(r.tokens) == self.longest(r.key, r.tokens)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), keep=st.booleans())
-    def end(self, data: st.DataObject, keep: bool) -> None:
+    @rule(data=st.data(), keep=st.booleans(), warm_s=st.sampled_from([0.0, 1.0]))
+    def end(self, data: st.DataObject, keep: bool, warm_s: float) -> None:
         r = data.draw(st.sampled_from(self.running))
         if keep:
             self.extend(r)
         self.running.remove(r)
         self.cache.cells[r.slot] = {}
-        self.tree.unlock(r.held)
+        self.tree.unlock(r.held, warm_s)
 
     @rule(n_cells=st.integers(1, 12))
     def evict(self, n_cells: int) -> None:
@@ -199,6 +201,22 @@ def test_the_path_used_least_lately_goes_first_and_what_it_shares_stays() -> Non
     assert tree.evict(1) == [Remove(11, 0)]
     assert known(tree, [1, 2, 9]) == (2, 10)
     assert tree.n_cells == 4
+
+
+def test_what_is_warm_goes_after_all_else_as_long_as_it_is_warm() -> None:
+    tree = PrefixTree(SEQS)
+    for tokens, warm_s in (([1, 2, 3, 4], 5.0), ([1, 2, 9], 0.0), ([7, 8], 0.0)):
+        insert(tree, tokens)
+        tree.unlock(tree.lock("t", tokens), warm_s)
+    assert [path[:2] for path in tree.idle_paths()] == [("t", [1, 2, 3, 4]), ("t", [7, 8]), ("t", [1, 2, 9])]
+    tree.now_s = 4.0
+    tree.evict(3)
+    assert known(tree, [1, 2, 3, 4])[0] == 4
+    insert(tree, [7, 8])
+    tree.now_s = 6.0
+    tree.evict(2)
+    assert known(tree, [1, 2, 3, 4])[0] == 4 - 2
+    assert known(tree, [7, 8])[0] == 2
 
 
 def test_a_long_path_is_given_up_from_its_end_and_no_further_than_asked_for() -> None:

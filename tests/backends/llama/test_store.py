@@ -30,8 +30,7 @@ def state(name: bytes, n_bytes: int = 100) -> State:
 
 
 def save(store: Store, text: list[bytes], n_bytes: int = 100, warm_s: float = 0.0) -> None:
-    store.save("t", text, lambda i: state(text[i], n_bytes))
-    store.touch(text, warm_s)
+    store.save("t", text, lambda i: state(text[i], n_bytes), warm_s)
 
 
 def filled(limit_bytes: int, *texts: list[bytes]) -> Store:
@@ -235,4 +234,59 @@ def test_the_books_balance_within_the_limit(saves: list[tuple[int, int, bool]], 
             assert held.run.names[i] == name
             assert bytes(held.rows[i]) == bytes(state(name))
             assert store._held[held.run.names[0]] is held
+        assert {name for held in store._held.values() for name in held.run.names} == set(store._at)
     shelf.close()
+
+
+def test_blocks_in_two_runs_are_there_as_long_as_one_of_them_is(shelf: Shelf) -> None:
+    text = [b"%d" % i for i in range(8)]
+    apart = Shelf()
+    save(Store(10_000, apart), text[2:5])  # type: ignore[arg-type]
+    store = Store(800, shelf)  # type: ignore[arg-type]
+    save(store, text[:4])
+    store.on_given(apart.again(), [])
+    assert (len(store.find(text)), store.n_bytes) == (5, 700)
+    store.touch(text[4:])
+    save(store, [b"x", b"y"])  # what was used least lately goes: the first four
+    assert shelf.dropped == [b"0"]
+    assert (len(store.find(text[2:])), store.missing(text)) == (3, [0, 1, 5, 6, 7])
+    save(store, [b"z%d" % i for i in range(8)])
+    assert (store.n_bytes, len(store._at)) == (800, 8)
+    apart.close()
+
+
+def test_what_was_asked_for_stays_until_it_can_be_used_and_pushes_out_no_beginning_of_its_own(shelf: Shelf) -> None:
+    now_s = 0.0
+    text = [b"%d" % i for i in range(4)]
+    apart = Shelf()
+    save(Store(10_000, apart), text[2:])  # type: ignore[arg-type]
+    store = Store(800, shelf, clock=lambda: now_s)  # type: ignore[arg-type]
+    save(store, text[:2])
+    for i in range(3):
+        save(store, [b"w%d" % i, b"v%d" % i], warm_s=600.0)
+    store.on_stored(text[2:], 100)
+    wanted = store.lacks(text)
+    store.fetch(wanted)
+    assert store.asks(wanted)
+    store.on_given(apart.again(), [])
+    assert not store.asks(wanted)
+    assert len(store.find(text)) == 4
+    apart.close()
+
+
+def test_a_new_turn_of_a_session_is_kept_where_others_are_warm(shelf: Shelf) -> None:
+    store = Store(800, shelf, clock=lambda: 0.0)  # type: ignore[arg-type]
+    for i in range(4):
+        save(store, [b"w%d" % i, b"v%d" % i], warm_s=600.0)
+    text = [b"%d" % i for i in range(4)]
+    store.save("t", text, lambda i: state(text[i]), 600.0)
+    assert len(store.find(text)) == 4
+
+
+def test_saving_ends_in_time_with_the_beginning_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BLOCKS", 2)
+    now_s = iter(range(100))
+    store = Store(10_000, clock=lambda: float(next(now_s)))
+    text = [b"%d" % i for i in range(40)]
+    store.save("t", text, lambda i: state(text[i]), end_s=6.0)
+    assert 2 <= len(store.find(text)) < 20

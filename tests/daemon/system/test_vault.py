@@ -120,15 +120,44 @@ def test_a_file_of_another_key_or_another_tenant_is_a_miss(tmp_path: Path, vault
     assert content(vault, Filed(filed.path, "f", other, filed.n_bytes, 0.0)) is None
 
 
-def test_what_is_old_and_what_is_none_of_ours_goes_at_the_scan(tmp_path: Path, vault: Vault) -> None:
+def test_what_is_old_damaged_or_unfinished_goes_at_the_scan_and_nothing_that_is_not_ours(
+    tmp_path: Path, vault: Vault
+) -> None:
     old, new = wrote(vault), wrote(vault, fingerprint="g")
     os.utime(old.path, (1.0, 1.0))
-    (tmp_path / "kv" / ".unfinished").write_bytes(b"x")
-    (tmp_path / "kv" / "garbage.kv").write_bytes(b"x" * 100)
-    (tmp_path / "kv" / "empty.kv").touch()
-    (tmp_path / "kv" / "link.kv").symlink_to(new.path)
+    folder = tmp_path / "kv"
+    (folder / ".inferd-kv-1").write_bytes(b"x")
+    (folder / f"{'0' * 32}.kv").write_bytes(b"x" * 100)
+    (folder / f"{'1' * 32}.kv").touch()
+    (folder / f"{'2' * 32}.kv").symlink_to(new.path)
+    os.mkfifo(folder / f"{'3' * 32}.kv")
+    for name in ("thesis.txt", "model.gguf", "notes.kv", ".hidden"):
+        (folder / name).write_text("mine")
     assert [filed.path for filed in vault.scan(time.time() - 60)] == [new.path]
-    assert os.listdir(tmp_path / "kv") == [new.path.name]
+    assert sorted(os.listdir(folder)) == sorted([new.path.name, "thesis.txt", "model.gguf", "notes.kv", ".hidden"])
+
+
+def test_a_folder_is_used_by_one_daemon_at_a_time(tmp_path: Path, vault: Vault) -> None:
+    vault.lock()
+    with pytest.raises(OSError, match="another daemon"):
+        Vault(tmp_path / "kv", KEY).lock()
+    os.close(vault._lock)
+
+
+def test_a_file_that_is_taken_away_while_it_is_read_leaks_nothing(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filed = wrote(vault)
+    real = vault._checked
+
+    def checked(source: int, filed: Filed) -> int:
+        filed.path.unlink()
+        return real(source, filed)
+
+    monkeypatch.setattr(vault, "_checked", checked)
+    n_open = len(os.listdir("/proc/self/fd"))
+    assert content(vault, filed) == BODY
+    assert len(os.listdir("/proc/self/fd")) == n_open
 
 
 def test_what_was_read_last_is_found_last(vault: Vault) -> None:
