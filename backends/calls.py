@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+MAX_LEAD = 64  # blanks before and in a call until its name: the text is free until then, and grammar and parser agree
+
 
 class Tool(msgspec.Struct, frozen=True):
     name: str

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from .calls import MAX_LEAD as MAX_LEAD
 from .calls import CallSyntax as CallSyntax
 from .calls import Tool as Tool
 from .calls import ToolCall as ToolCall

@@ -58,11 +58,15 @@ class Adapters:
             self._in_use = name
 
     def _turn(self, prompts: list[Sequence]) -> str | None:
-        """Of those with prompts of the highest rank, the adapter that was not computed with for longest."""
+        """Of those with prompts of the highest rank, the adapter that was not computed with for longest.
+
+        Whose rank is lent to it by those that wait for it comes first alone.
+        """
         if not prompts:
             return None
         rank = prompts[0].submit.rank
-        names = dict.fromkeys(s.submit.lora for s in prompts if s.submit.rank >= rank)
+        lent = any(s.submit.rank > rank for s in prompts[1:])
+        names = dict.fromkeys(s.submit.lora for s in (prompts[:1] if lent else prompts) if s.submit.rank >= rank)
         chosen = min(names, key=lambda name: self._turns.get(name, 0))
         self._n_turns += 1
         self._turns[chosen] = self._n_turns

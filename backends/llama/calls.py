@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..calls import MAX_LEAD
 from ..engine import GrammarError
 from .grammar import WHITESPACE, check_schema, checked
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 # What a schema says of an object beside its properties; where there is any, it alone says what else may come.
 OPEN = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
-# LEAD are the blanks that a bare call may have before it is seen to be one.
+# LEAD are the blanks that a call may have before it is seen to be one; where it must come there are few.
 TERMINALS = f"""
 TEXT: /(?s:.*)/
 W: /{WHITESPACE}/
-LEAD: /[ \\t\\r\\n]{{0,20}}/
+LEAD: /[ \\t\\r\\n]{{0,{MAX_LEAD}}}/
 ID: /[a-zA-Z0-9_-]{{1,64}}/
 """
 
@@ -37,8 +38,13 @@ def translate_tools(use: ToolUse, syntax: CallSyntax, marker: Marker) -> tuple[s
     at_once = use.choice == "required"
     tools = [(i, tool) for i, tool in enumerate(use.tools) if use.function in ("", tool.name)]
     single = not use.parallel or bool(use.function)
-    lines = [*_start(syntax, marker, at_once=at_once, once=once), *_block(syntax, marker, single=single), TERMINALS]
-    lines += [line for i, tool in tools for line in _tool(i, tool, syntax, marker)]
+    lead = "W" if at_once else "LEAD"
+    lines = [
+        *_start(syntax, marker, at_once=at_once, once=once),
+        *_block(syntax, marker, lead, single=single),
+        TERMINALS,
+    ]
+    lines += [line for i, tool in tools for line in _tool(i, tool, syntax, marker, lead)]
     lines.append("call: " + " | ".join(f"t{i}" for i, _ in tools))
     try:
         made = checked("\n".join(lines))
@@ -63,23 +69,22 @@ def _start(syntax: CallSyntax, marker: Marker, *, at_once: bool, once: bool) -> 
     return [f"start: ({' | '.join(ways)}) block", f"head[lazy]: TEXT {json.dumps(syntax.begin)}"]
 
 
-def _block(syntax: CallSyntax, marker: Marker, *, single: bool) -> list[str]:
+def _block(syntax: CallSyntax, marker: Marker, lead: str, *, single: bool) -> list[str]:
     """From after `begin` to `end`."""
     end = f" W {_mark(syntax.end, marker)}" if syntax.end else ""
     if syntax.split:
         return [f"block: call{end}"]
     if not syntax.listed:
-        return [f"block: W call{end}"]
+        return [f"block: {lead} call{end}" if lead == "W" or not syntax.bare else f"block: call{end}"]
     more = "" if single else ' (W "," W call)*'
-    return [f'block: W "[" W call{more} W "]"{end}']
+    return [f'block: {lead} "[" {lead} call{more} W "]"{end}']
 
 
-def _tool(i: int, tool: Tool, syntax: CallSyntax, marker: Marker) -> list[str]:
+def _tool(i: int, tool: Tool, syntax: CallSyntax, marker: Marker, lead: str) -> list[str]:
     arguments = f"a{i}: %json {json.dumps(_arguments(tool))}"
     if syntax.split:
         call_id = f" ({_mark(syntax.call_id, marker)} ID)?" if syntax.call_id else ""
         return [f"t{i}: {json.dumps(tool.name)}{call_id} {_mark(syntax.split, marker)} W a{i}", arguments]
-    lead = "LEAD" if syntax.bare else "W"
     name, key, its_arguments = (json.dumps(json.dumps(s)) for s in (tool.name, syntax.name_key, syntax.arguments_key))
     call_id = rf' (W "," W {json.dumps(json.dumps(syntax.id_key))} W ":" W "\"" ID "\"")?' if syntax.id_key else ""
     return [

@@ -57,7 +57,8 @@ def over(s: Sequence, n_ctx: int) -> End | None:
 
 
 def _unfit(s: Sequence) -> End:
-    assert s.grammar is not None
+    if s.grammar is None or not s.grammar.fault:
+        return End(FinishReason.ERROR, "the model produced invalid numbers")
     return End(FinishReason.ERROR, s.grammar.fault, s.form_field)
 
 
@@ -72,7 +73,7 @@ def _draw_one(s: Sequence, row: Logits, vocab: Vocab, n_ctx: int, events: list[E
         token = s.sampler.sample(row, s.tokens, index)
         logprobs = None if raw is None else [logprob(raw, token, n_top or 0, vocab.piece)]
     except InvalidLogits:
-        return End(FinishReason.ERROR, "the model produced invalid numbers") if s.grammar is None else _unfit(s)
+        return _unfit(s)
     if s.first_s is None:
         s.first_s = time.perf_counter()
     if token in vocab.eog:

@@ -24,6 +24,7 @@ def draft_plan(plan: LoadPlan) -> LoadPlan:
         plan,
         path=plan.draft.path,
         draft=None,
+        adapters=(),
         n_draft=0,
         n_gpu_layers=-1 if plan.n_gpu_layers else 0,
         kv_layout="unified",

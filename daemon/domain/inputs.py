@@ -17,6 +17,7 @@ MAX_INPUTS = 2048  # as many as OpenAI takes
 MAX_TOKENS = 4 * 2**20  # of all of them: a worker is told in one frame
 MAX_ANSWER_BYTES = 63 * 2**20  # of vectors: messages of the daemon have at most 64 MiB
 TOKEN_BYTES = 4  # of text that a token stands for, on the whole
+MAX_ESTIMATE_BYTES = 4 * 2**20  # until they are read: a query counts with each document, and may not fill the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,13 @@ class Inputs:
 
     @property
     def n_bytes(self) -> int:
-        """Of all texts; tokens count for as much text as they stand for."""
+        """Of all texts, as far as that is told; tokens count for as much text as they stand for."""
         asked = len((self.query or "").encode(errors="surrogatepass")) * len(self.items)
-        return asked + sum(
+        said = sum(
             len(item.encode(errors="surrogatepass")) if isinstance(item, str) else TOKEN_BYTES * len(item)
             for item in self.items
         )
+        return min(asked + said, MAX_ESTIMATE_BYTES)
 
 
 def check_inputs(inputs: Inputs) -> None:

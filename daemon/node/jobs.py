@@ -147,7 +147,7 @@ class Jobs:
         """Its worker is gone and tells nothing: what has led to the tokens of this attempt was surely computed."""
         if job.request.inputs is not None:
             n_known = sum(job.lengths[: job.n_embedded])
-            return self.attempt_over(job, n_known - job.known_tokens)
+            return self.attempt_over(job, max(0, n_known - job.known_tokens))  # it may have been cut off within one
         n_tokens = len(job.prompt or ()) + len(job.generated)
         if n_tokens > start_tokens:
             self.attempt_over(job, n_tokens - 1 - job.known_tokens)

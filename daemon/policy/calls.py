@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ...backends.messages import MAX_LEAD
 from ..domain.tools import CallPiece
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class CallParser:
     def _read(self) -> Reading:
         if self._syntax.bare:
             self._start = 0
-            if (yield from self._after_blanks()) == "{":
+            if (yield from self._after_blanks()) == "{" and self._at <= MAX_LEAD:
                 yield from self._try()
             else:
                 self._at, self._start = 0, None
@@ -110,7 +111,7 @@ class CallParser:
         self._start = None
 
     def _read_list(self) -> Reading:
-        yield from self._want("[")
+        yield from self._want("[", MAX_LEAD)
         while True:
             yield from self._read_call()
             if (char := (yield from self._after_blanks())) == ",":
@@ -152,10 +153,11 @@ class CallParser:
 
     def _read_object(self) -> Reading:
         """An object of a name, arguments, and whatever else: in this order, as the grammar of calls has them."""
-        yield from self._want("{")
-        if (yield from self._key()) != self._syntax.name_key:
+        yield from self._want("{", MAX_LEAD)
+        if (yield from self._key(MAX_LEAD)) != self._syntax.name_key:
             raise _NoCall
-        yield from self._after_blanks()
+        if (yield from self._after_blanks()) != '"':
+            raise _NoCall
         name = _string((yield from self._value()))
         if name not in self._names:
             raise _NoCall
@@ -171,11 +173,11 @@ class CallParser:
             yield from self._value()
         yield from self._want("}")
 
-    def _key(self) -> Looking:
-        if (yield from self._after_blanks()) != '"':
+    def _key(self, most: int | None = None) -> Looking:
+        if (yield from self._after_blanks(most)) != '"':
             raise _NoCall
         key = _string((yield from self._value()))
-        yield from self._want(":")
+        yield from self._want(":", most)
         return key
 
     def _tell(self, name: str) -> None:
@@ -242,13 +244,18 @@ class CallParser:
             yield
         return self._unread[self._at]
 
-    def _after_blanks(self) -> Looking:
+    def _after_blanks(self, most: int | None = None) -> Looking:
+        """What comes behind blanks, `most` of which are taken: as many as the grammar takes before it holds."""
+        n = 0
         while (char := (yield from self._peek())) and char in BLANKS:
             self._at += 1
+            n += 1
+            if most is not None and n > most:
+                raise _NoCall
         return char
 
-    def _want(self, wanted: str) -> Reading:
-        if (yield from self._after_blanks()) != wanted:
+    def _want(self, wanted: str, most: int | None = None) -> Reading:
+        if (yield from self._after_blanks(most)) != wanted:
             raise _NoCall
         self._at += 1
 
@@ -265,7 +272,7 @@ class CallParser:
 def _string(text: str) -> str:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _NoCall from None
     if not isinstance(value, str):
         raise _NoCall

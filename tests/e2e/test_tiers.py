@@ -77,7 +77,7 @@ def again(launcher: Launcher, daemon: Daemon, config: str = CONFIG) -> Daemon:
 
 
 def files(launcher: Launcher) -> list[Path]:
-    return sorted((launcher.folder / ".cache" / "inferd" / "kv").glob("*"))
+    return sorted((launcher.folder / ".cache" / "inferd" / "kv").glob("*.kv"))
 
 
 def killed(launcher: Launcher, daemon: Daemon) -> Daemon:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from inferd.backends.facts import HOST, LoadPlan
+from inferd.backends.facts import HOST, Adapter, LoadPlan
 from inferd.backends.kinds import footprint, read_facts
 from inferd.backends.llama.binding import log
 from inferd.backends.llama.footprint import DEVICE_CONTEXT_BYTES, LIBRARY_BYTES, PROCESS_BYTES, TOKEN_BYTES
@@ -99,3 +99,11 @@ def test_llama_cpp_takes_what_was_estimated(facts: tuple[ModelFacts, ModelFacts]
     more = sum(buffers[0].values()) - sum(buffers[1].values())
     beyond = both.bytes_on[HOST] - large.bytes_on[HOST] - TOKEN_BYTES * facts[1].n_vocab
     assert more < beyond < 1.1 * more  # measured: the words cost no buffer
+
+
+def test_adapters_of_the_large_one_are_paid_once(facts: tuple[ModelFacts, ModelFacts]) -> None:
+    plain = load_plan(facts)
+    tuned = msgspec.structs.replace(plain, adapters=(Adapter("a", "a.gguf", 1 << 20, "1"),))
+    assert footprint(facts[0], tuned).bytes_on[HOST] - footprint(facts[0], plain).bytes_on[HOST] == pytest.approx(
+        1 << 20, rel=0.001
+    )

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from inferd.backends.messages import SamplingParams
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.domain.inputs import MAX_INPUTS, Inputs, check_inputs, check_lengths, check_task, longest_input
+from inferd.daemon.domain.inputs import (
+    MAX_ESTIMATE_BYTES,
+    MAX_INPUTS,
+    Inputs,
+    check_inputs,
+    check_lengths,
+    check_task,
+    longest_input,
+)
 from inferd.daemon.domain.model import Model
 from inferd.daemon.domain.request import Priority, Request
 from inferd.tests.daemon.domain.test_model import FACTS, PLAN
@@ -123,3 +131,8 @@ def test_a_vector_has_only_so_many_values_and_an_answer_so_many_vectors() -> Non
     assert refused(error) == (Code.INVALID, "inputs")
     check_lengths(Inputs(["a"] * MAX_INPUTS, dimensions=256), lengths, model(n_embd_out=16_384))
     check_lengths(Inputs(["a"] * MAX_INPUTS, query="q"), lengths, model("rank", n_embd_out=16_384))
+
+
+def test_a_query_with_many_documents_is_estimated_within_a_limit() -> None:
+    assert Inputs(["d"] * MAX_INPUTS, query="q" * 17_000).n_bytes == MAX_ESTIMATE_BYTES
+    assert Inputs(["d"] * 3, query="qq").n_bytes == 9

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.backends.messages import MAX_LEAD
 from inferd.backends.tools import FAMILIES, HERMES
 from inferd.daemon.domain.tools import CallPiece, join
 from inferd.daemon.policy.calls import CallParser
@@ -176,3 +177,19 @@ def test_a_long_answer_costs_little() -> None:
     arguments = json.dumps({"text": "x" * 200_000})
     pieces = [spelled(HERMES, ("add", arguments))[i : i + 4] for i in range(0, 200_100, 4)]
     assert parse(HERMES, *pieces)[1] == [("add", arguments)]
+
+
+def test_a_name_that_is_no_string_is_no_call_however_deep_it_nests() -> None:
+    said = f'<tool_call>{{"name": {"[" * 100_000}'
+    assert parse(HERMES, said, said) == (said + said, [], 0)
+    escaped = '<tool_call>{"name": "' + "\\" * 3 + 'x", "arguments": {}}</tool_call>'
+    assert parse(HERMES, escaped)[1] == []
+
+
+@pytest.mark.parametrize("n_blanks", [MAX_LEAD, MAX_LEAD + 1])
+@pytest.mark.parametrize("syntax", [s for s in SYNTAXES.values() if not s.split])
+def test_as_many_blanks_come_before_a_call_as_its_grammar_takes(syntax: CallSyntax, n_blanks: int) -> None:
+    inside = spelled(syntax, ("add", "{}")).removeprefix(syntax.begin)
+    said = f"{syntax.begin}{' ' * n_blanks}{inside.lstrip()}"
+    found = parse(syntax, said)
+    assert found == (("", [("add", "{}")], 1) if n_blanks == MAX_LEAD else (said, [], 0))
