@@ -52,6 +52,7 @@ class _Place:
     runs: Runs = field(default_factory=dict)
     leaving: Runs = field(default_factory=dict)  # of a worker that is gone, on their way to the disk
     hurried: bool = False
+    reading: asyncio.Task[None] | None = None  # of the files, for the fingerprint
     timer: asyncio.TimerHandle | None = None  # of a hold
 
     @property
@@ -107,7 +108,7 @@ class Tiers:
         if (digest := self._digests.known(place.paths, place.stamps)) is not None:
             self._on_digest(resident, place, digest)
         else:
-            self._begin(self._digest(resident, place))
+            place.reading = self._begin(self._digest(resident, place, place.stamps, how))
         return None
 
     def on_message(self, resident: Resident, message: OfRuns) -> None:
@@ -145,30 +146,31 @@ class Tiers:
 
     async def close(self) -> None:
         """Until nothing waits to be written."""
-        self._digests.stop()
         for place in self._places.values():
             if place.runs:
                 self._begin(self._flush(place, _nothing))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FLUSH_S)
+        self._digests.stop()
         self.disk.close()
 
     # how it is done
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name="tiers")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _digest(self, resident: Resident, place: _Place) -> None:
-        stamps = place.stamps
+    async def _digest(self, resident: Resident, place: _Place, stamps: list[Stamp], how: str) -> None:
         digest = await asyncio.to_thread(self._digests.read, place.paths, stamps)
-        if digest is not None and self._listening.get(resident.place) is resident and place.stamps == stamps:
+        if digest is not None and (place.stamps, place.how) == (stamps, how):
             self._on_digest(resident, place, digest)
 
     def _on_digest(self, resident: Resident, place: _Place, digest: str) -> None:
         place.fingerprint = hashlib.sha256(f"{digest} {place.how}".encode()).hexdigest()
-        self._tell(resident, self.disk.known(place.fingerprint))
+        if self._listening.get(resident.place) is resident:
+            self._tell(resident, self.disk.known(place.fingerprint))
 
     def _on_disk_opened(self) -> None:
         for name, resident in self._listening.items():
@@ -229,9 +231,11 @@ class Tiers:
         place.stop_timer()
         place.leaving, place.runs = place.runs, {}
         begun_s = time.monotonic()
+        limit_s = HURRIED_S if place.hurried else FLUSH_S
+        if place.reading is not None and not place.fingerprint:
+            await asyncio.wait({place.reading}, timeout=limit_s)
         new = [(run, fd) for run, fd in place.leaving.values() if not self.disk.has(place.fingerprint, run)]
         sizes = accumulate(run.n_bytes for run, _ in reversed(new))
-        limit_s = HURRIED_S if place.hurried else FLUSH_S
         n_written = bisect_right(list(sizes), self.disk.takes_bytes(limit_s)) if place.fingerprint else 0
         try:
             for run, fd in new[len(new) - n_written :]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from inferd.daemon.system.digests import Digests
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+
+    from inferd.daemon.system.digests import Stamp
 
 A0, A1, B0 = (name * 8 for name in (b"a0", b"a1", b"b0"))
 A, B = Run([A0, A1], 500, "t"), Run([B0], 500, "t")
@@ -273,6 +276,29 @@ async def test_another_file_or_another_way_to_compute_finds_nothing(house: House
         os.utime(path, ns=(1, 1))
     await ready(house.tiers, house.resident, "how" if change == "file" else "other")
     assert house.resident.stored == []
+
+
+async def test_what_is_left_before_the_file_was_read_waits_for_that(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, go_on = house.tiers._digests.read, threading.Event()
+
+    def read(paths: Sequence[str], stamps: Sequence[Stamp]) -> str | None:
+        go_on.wait(10)
+        return real(paths, stamps)
+
+    monkeypatch.setattr(house.tiers._digests, "read", read)
+    house.tiers.on_loading(house.resident)
+    house.tiers.on_ready(house.resident, "how")
+    house.keep(A)
+    ended = asyncio.Event()
+    house.tiers.on_gone(house.resident, ended.set, crashed=False)
+    await passed()
+    assert not ended.is_set()
+    go_on.set()
+    await asyncio.wait_for(ended.wait(), 5.0)
+    await ready(house.tiers, house.resident)
+    assert house.resident.stored == [Stored([A0, A1], 500)]
 
 
 async def test_a_file_that_does_not_come_is_as_if_it_had_not_been_kept(house: House) -> None:
