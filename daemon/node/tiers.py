@@ -201,9 +201,10 @@ class Tiers:
 
     def _drop(self, place: _Place, run: Run, fd: int) -> None:
         if not place.fingerprint or self._waiting_bytes + run.n_bytes > WAITING_BYTES:
-            return os.close(fd)
-        self._waiting_bytes += run.n_bytes
-        return self._begin(self._write(place.fingerprint, run, fd))
+            os.close(fd)
+        else:
+            self._waiting_bytes += run.n_bytes
+            self._begin(self._write(place.fingerprint, run, fd))
 
     async def _write(self, fingerprint: str, run: Run, fd: int) -> None:
         try:
