@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...backends.messages import SamplingParams
 from ...protos import inferd_pb2 as pb
 from ..domain.errors import Code, InferdError
-from ..domain.inputs import Inputs, check_inputs
+from ..domain.inputs import Inputs, check_inputs, check_n_inputs
 from ..domain.request import Request
 from ..node import stream as words
 from . import wire
@@ -64,6 +64,7 @@ async def answer(node: Node, request: Request) -> tuple[words.Vectors, words.Fin
 
 def to_embed(request: pb.EmbedRequest, tenant: str) -> Request:
     """Raises InferdError naming the first wrong field."""
+    check_n_inputs("inputs", len(request.inputs))
     items: list[str | list[int]] = []
     for i, one in enumerate(request.inputs):
         match one.WhichOneof("input"):
@@ -81,6 +82,7 @@ def to_embed(request: pb.EmbedRequest, tenant: str) -> Request:
 
 def to_rerank(request: pb.RerankRequest, tenant: str) -> Request:
     """Raises InferdError naming the first wrong field."""
+    check_n_inputs("documents", len(request.documents))
     top_n = request.top_n if request.HasField("top_n") else None
     return _request(request, Inputs(list(request.documents), query=request.query, top_n=top_n), tenant)
 

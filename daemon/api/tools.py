@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from ...backends.messages import ChatMessage, Tool, ToolCall, ToolUse
 from ...protos import inferd_pb2 as pb
 from ..domain.errors import Code, InferdError
-from ..domain.tools import FIELD, check_tool_use
+from ..domain.tools import FIELD, check_n_tools, check_tool_use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +35,7 @@ def to_tool_use(wire: pb.GenerateRequest) -> ToolUse | None:
         if mode == "required":
             raise InferdError(Code.INVALID, "tool_choice asks for a call, but there are no tools", field="tool_choice")
         return None
+    check_n_tools(len(wire.tools))
     _check_company(wire)
     parallel = wire.parallel_tool_calls if wire.HasField("parallel_tool_calls") else True
     tools = tuple(Tool(tool.name, tool.description, tool.parameters) for tool in wire.tools)

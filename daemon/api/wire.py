@@ -21,7 +21,7 @@ from ..domain.request import (
     check_range,
     check_stop,
 )
-from ..domain.tools import check_calls
+from ..domain.tools import check_calls, check_n_calls
 from ..node import stream as words
 from ..policy import explain
 from .tools import to_call_deltas, to_message, to_tool_use
@@ -127,9 +127,8 @@ def _params(wire: pb.GenerateRequest) -> SamplingParams:
     given.setdefault("seed", secrets.randbits(63))
     bias = dict(wire.sampling.logit_bias)
     check_logit_bias(bias)
-    stop = tuple(wire.stop)
-    check_stop(stop)
-    return SamplingParams(max_tokens=0, logit_bias=bias, stop=stop, **given)  # type: ignore[arg-type]
+    check_stop(wire.stop)
+    return SamplingParams(max_tokens=0, logit_bias=bias, stop=tuple(wire.stop), **given)  # type: ignore[arg-type]
 
 
 def _input(wire: pb.GenerateRequest) -> tuple[list[ChatMessage] | None, str | None, list[int] | None]:
@@ -166,6 +165,7 @@ def to_messages(wire: pb.Messages) -> list[ChatMessage]:
         if message.role not in ROLES:
             text = f"messages[{i}].role must be one of {', '.join(ROLES)}, not {message.role[:32]!r}"
             raise InferdError(Code.INVALID, text, field=f"messages[{i}].role")
+    check_n_calls([len(message.tool_calls) for message in wire.messages])
     messages = [to_message(message) for message in wire.messages]
     check_calls(messages)
     return messages

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import sub
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Code, InferdError
@@ -22,7 +25,8 @@ _NOT_CODE = {
     "json_schema": re.compile(_STRING, re.DOTALL),
     "grammar": re.compile(f"{_STRING}|{_CLASS}|{_COMMENT}", re.DOTALL),
 }
-_BRACKETS = re.compile(r"[()\[\]{}]")
+_STEPS = bytes.maketrans(b"([{)]}", b"\x01\x01\x01\xff\xff\xff")  # one level up or down, as signed bytes
+_NO_BRACKETS = bytes(set(range(256)) - set(b"()[]{}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,12 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _too_deep(text: str) -> bool:
-    depth = 0
-    for bracket in _BRACKETS.finditer(text):
-        depth = depth + 1 if bracket[0] in "([{" else max(0, depth - 1)
-        if depth > MAX_NESTING:
-            return True
-    return False
+    """Without a Python step for each bracket: a text may be nothing but brackets."""
+    levels = list(accumulate(array("b", text.encode().translate(_STEPS, _NO_BRACKETS)), initial=0))
+    deepest: int = max(levels)
+    if min(levels) < 0:  # what closes nothing does not count
+        deepest = max(map(sub, levels, accumulate(levels, min)))
+    return deepest > MAX_NESTING
 
 
 def _invalid(field: str, why: str, highest: int | None = None) -> InferdError:

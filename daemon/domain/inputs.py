@@ -46,12 +46,17 @@ class Inputs:
         return min(asked + said, MAX_ESTIMATE_BYTES)
 
 
-def check_inputs(inputs: Inputs) -> None:
-    """What can be said without the model. Raises InferdError naming the field."""
-    field, n = inputs.field, len(inputs.items)
+def check_n_inputs(field: str, n: int) -> None:
+    """Of the wire, before anything is made of them. Raises InferdError naming the field."""
     if not 1 <= n <= MAX_INPUTS:
         message = f"{field} must have 1 to {MAX_INPUTS:,} entries, not {n:,}"
         raise InferdError(Code.INVALID, message, field=field, highest=MAX_INPUTS)
+
+
+def check_inputs(inputs: Inputs) -> None:
+    """What can be said without the model. Raises InferdError naming the field."""
+    field = inputs.field
+    check_n_inputs(field, len(inputs.items))
     if inputs.query == "":
         raise InferdError(Code.INVALID, "query is empty", field="query")
     for i, item in enumerate(inputs.items):

@@ -218,10 +218,11 @@ def check_logit_bias(bias: Mapping[int, float]) -> None:
 
 def check_tokens(name: str, tokens: Sequence[int], n_vocab: int) -> None:
     """Every id must exist in a vocabulary of `n_vocab` words."""
-    for i, token in enumerate(tokens):
-        if not 0 <= token < n_vocab:
-            message = f"{name}[{i}] is {token}, but the model has tokens 0 to {n_vocab - 1}"
-            raise InferdError(Code.INVALID, message, field=f"{name}[{i}]", highest=n_vocab - 1)
+    if not tokens or (min(tokens) >= 0 and max(tokens) < n_vocab):  # there may be millions
+        return
+    i, token = next((i, token) for i, token in enumerate(tokens) if not 0 <= token < n_vocab)
+    message = f"{name}[{i}] is {token}, but the model has tokens 0 to {n_vocab - 1}"
+    raise InferdError(Code.INVALID, message, field=f"{name}[{i}]", highest=n_vocab - 1)
 
 
 def check_bias_tokens(bias: Mapping[int, float], n_vocab: int) -> None:

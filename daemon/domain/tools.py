@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ...backends.messages import ChatMessage, Tool, ToolUse
 
 FIELD = "tools"
-MAX_TOOLS, MAX_CALLS = 128, 128
+MAX_TOOLS, MAX_CALLS = 128, 128  # of a request; of a message
+MAX_CALLS_IN_ALL = 1024  # of all messages together
 MAX_DESCRIPTION_BYTES = 16 * 1024
 MAX_TOOLS_BYTES = 256 * 1024  # of all descriptions and parameters together
+MAX_CALLS_BYTES = 256 * 1024  # of all calls of all messages together
 MAX_CALL_ID_CHARS = 128
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
 
@@ -42,10 +44,15 @@ def join(pieces: list[CallPiece], more: list[CallPiece]) -> list[CallPiece]:
     return pieces
 
 
+def check_n_tools(n: int) -> None:
+    """Of the wire, before anything is made of them. Raises INVALID."""
+    if n > MAX_TOOLS:
+        raise _invalid(FIELD, f"takes at most {MAX_TOOLS} tools, not {n}", MAX_TOOLS)
+
+
 def check_tool_use(use: ToolUse) -> ToolUse:
     """Raises INVALID naming the first wrong field."""
-    if len(use.tools) > MAX_TOOLS:
-        raise _invalid(FIELD, f"takes at most {MAX_TOOLS} tools, not {len(use.tools)}", MAX_TOOLS)
+    check_n_tools(len(use.tools))
     if (n_bytes := sum(len(text.encode()) for tool in use.tools for text in tool.texts)) > MAX_TOOLS_BYTES:
         raise _invalid(FIELD, f"takes at most {MAX_TOOLS_BYTES} bytes, not {n_bytes}", MAX_TOOLS_BYTES)
     names: set[str] = set()
@@ -68,8 +75,24 @@ def _check_tool(tool: Tool, field: str) -> None:
         raise _invalid(f"{field}.parameters", "must be the schema of an object")
 
 
+def check_n_calls(each: Sequence[int]) -> None:
+    """Of each message on the wire, before anything is made of them. Raises INVALID."""
+    for i, n in enumerate(each):
+        if n > MAX_CALLS:
+            raise _invalid(f"messages[{i}].tool_calls", f"takes at most {MAX_CALLS} calls, not {n}", MAX_CALLS)
+    if (n_calls := sum(each)) > MAX_CALLS_IN_ALL:
+        text = f"take at most {MAX_CALLS_IN_ALL:,} tool calls together, not {n_calls:,}"
+        raise _invalid("messages", text, MAX_CALLS_IN_ALL)
+
+
 def check_calls(messages: Sequence[ChatMessage]) -> None:
     """Calls of earlier turns and their results. Raises INVALID naming the first wrong field."""
+    check_n_calls([len(message.tool_calls) for message in messages])
+    calls = (call for message in messages for call in message.tool_calls)
+    n_bytes = sum(len(text.encode()) for call in calls for text in (call.id, call.name, call.arguments))
+    if n_bytes > MAX_CALLS_BYTES:
+        text = f"take at most {MAX_CALLS_BYTES:,} bytes of tool calls together, not {n_bytes:,}"
+        raise _invalid("messages", text, MAX_CALLS_BYTES)
     for i, message in enumerate(messages):
         field = f"messages[{i}]"
         if message.tool_calls and message.role != "assistant":
@@ -78,9 +101,6 @@ def check_calls(messages: Sequence[ChatMessage]) -> None:
             )
         if message.tool_call_id and message.role != "tool":
             raise _invalid(f"{field}.tool_call_id", f"belongs to a tool's message, not to one of role {message.role}")
-        if len(message.tool_calls) > MAX_CALLS:
-            text = f"takes at most {MAX_CALLS} calls, not {len(message.tool_calls)}"
-            raise _invalid(f"{field}.tool_calls", text, MAX_CALLS)
         _check_id(message.tool_call_id, f"{field}.tool_call_id")
         if message.name:
             check_name(message.name, f"{field}.name")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from inferd.daemon.api.pooled import to_embed, to_embeddings, to_rerank, to_results
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.inputs import MAX_INPUTS
 from inferd.daemon.domain.request import Priority
 from inferd.daemon.node.stream import Vectors
 from inferd.protos import inferd_pb2 as pb
@@ -61,6 +62,8 @@ def test_how_it_waits_is_said_as_with_generate() -> None:
         (embed(deadline_ms=0), "deadline_ms"),
         (embed(request_id="\n"), "request_id"),
         (pb.EmbedRequest(model="m"), "inputs"),
+        (embed(*[pb.EmbedInput()] * (MAX_INPUTS + 1)), "inputs"),
+        (rerank(documents=[""] * (MAX_INPUTS + 1)), "documents"),
         (rerank(query=""), "query"),
         (rerank(documents=[]), "documents"),
         (rerank(documents=["a", ""]), "documents[1]"),

@@ -10,7 +10,7 @@ from inferd.backends.messages import ChatMessage, Tool, ToolCall, ToolUse
 from inferd.daemon.api import wire
 from inferd.daemon.api.tools import to_call_deltas, to_message, to_tool_use
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.domain.tools import CallPiece
+from inferd.daemon.domain.tools import MAX_CALLS, MAX_CALLS_IN_ALL, MAX_TOOLS, CallPiece
 from inferd.protos import inferd_pb2 as pb
 
 MESSAGES = pb.Messages(messages=[pb.Message(role="user", content="hi")])
@@ -83,6 +83,23 @@ def test_bad_calls_of_earlier_turns_are_refused_wherever_messages_are_read() -> 
     with pytest.raises(InferdError) as caught:
         wire.to_messages(bad)
     assert caught.value.field == "messages[0].tool_calls"
+
+
+def test_numbers_are_checked_before_what_is_counted() -> None:
+    with pytest.raises(InferdError) as caught:
+        wire.to_requests(ask(tools=[pb.Tool()] * (MAX_TOOLS + 1), messages=None, prompt="p"), "t")
+    assert (caught.value.field, caught.value.details["highest"]) == ("tools", MAX_TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("n_calls", "n_messages", "field", "highest"),
+    [(MAX_CALLS + 1, 1, "messages[0].tool_calls", MAX_CALLS), (MAX_CALLS, 9, "messages", MAX_CALLS_IN_ALL)],
+)
+def test_calls_are_counted_before_they_are_read(n_calls: int, n_messages: int, field: str, highest: int) -> None:
+    nobodys = pb.Message(role="user", tool_calls=[pb.ToolCall()] * n_calls)
+    with pytest.raises(InferdError) as caught:
+        wire.to_messages(pb.Messages(messages=[nobodys] * n_messages))
+    assert (caught.value.field, caught.value.details) == (field, {"highest": highest})
 
 
 def test_pieces_go_back_as_they_are() -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.domain.form import MAX_FORM_BYTES, MAX_NESTING, MAX_RULES, Form, check_form, check_json
+from inferd.daemon.domain.form import MAX_FORM_BYTES, MAX_NESTING, MAX_RULES, Form, _too_deep, check_form, check_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def refused(form: Form) -> InferdError:
@@ -71,6 +76,32 @@ def test_hostile_text_is_judged_in_no_time(text: str) -> None:
 
     for form in (Form("grammar", text), Form("json_schema", text)):
         assert min(seconds(form) for _ in range(3)) < 0.02  # a busy machine may have stopped one of them
+
+
+@pytest.mark.parametrize("text", ["[]" * 32_000, "}" + "[]" * 32_000, "{" * 32_000 + "}" * 32_000, "(((())))" * 8_000])
+def test_brackets_are_counted_faster_than_one_by_one(text: str) -> None:
+    def seconds(count: Callable[[str], object]) -> float:
+        start_s = time.perf_counter()
+        count(text)
+        return time.perf_counter() - start_s
+
+    assert min(seconds(_too_deep) for _ in range(5)) < min(seconds(too_deep) for _ in range(5))
+
+
+def too_deep(text: str) -> bool:
+    """The rule, bracket by bracket."""
+    depth = 0
+    deepest = 0
+    for bracket in re.finditer(r"[()\[\]{}]", text):
+        depth = depth + 1 if bracket[0] in "([{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest > MAX_NESTING
+
+
+@given(st.lists(st.tuples(st.sampled_from("([{)]}aé"), st.integers(1, MAX_NESTING)), max_size=12))
+def test_what_closes_nothing_does_not_count(runs: list[tuple[str, int]]) -> None:
+    text = "".join(char * n for char, n in runs)
+    assert _too_deep(text) == too_deep(text)
 
 
 @given(st.text(max_size=200))

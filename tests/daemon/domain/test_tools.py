@@ -13,6 +13,8 @@ from inferd.daemon.domain.form import MAX_FORM_BYTES, MAX_NESTING
 from inferd.daemon.domain.tools import (
     MAX_CALL_ID_CHARS,
     MAX_CALLS,
+    MAX_CALLS_BYTES,
+    MAX_CALLS_IN_ALL,
     MAX_DESCRIPTION_BYTES,
     MAX_TOOLS,
     MAX_TOOLS_BYTES,
@@ -99,6 +101,27 @@ def test_what_is_no_call_is_named_by_its_field(message: dict[str, Any], field: s
     with pytest.raises(InferdError) as caught:
         check_calls([ChatMessage("user", "x"), ChatMessage(**{"content": "", **message})])
     assert (caught.value.code, caught.value.field) == (Code.INVALID, f"messages[1].{field}")
+
+
+@pytest.mark.parametrize(
+    ("n_messages", "calls", "highest"),
+    [
+        (MAX_CALLS_IN_ALL // MAX_CALLS, call() * MAX_CALLS, None),
+        (MAX_CALLS_IN_ALL // MAX_CALLS + 1, call() * MAX_CALLS, MAX_CALLS_IN_ALL),
+        (4, call(arguments="{" * (MAX_CALLS_BYTES // 4)), MAX_CALLS_BYTES),
+        (1, call(id="x" * MAX_CALLS_BYTES), MAX_CALLS_BYTES),
+        (1, call(arguments="é" * (MAX_CALLS_BYTES // 2)), MAX_CALLS_BYTES),
+    ],
+)
+def test_the_calls_of_all_messages_have_limits_together(
+    n_messages: int, calls: tuple[ToolCall, ...], highest: int | None
+) -> None:
+    messages = [ChatMessage("assistant", "", calls)] * n_messages
+    if highest is None:
+        return check_calls(messages)
+    with pytest.raises(InferdError) as caught:
+        check_calls(messages)
+    assert (caught.value.field, caught.value.details) == ("messages", {"highest": highest})
 
 
 def test_pieces_join_until_another_call_begins() -> None:
