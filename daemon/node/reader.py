@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...backends.messages import CallSyntax, ToolUse
     from ..domain.inputs import Inputs
     from ..domain.model import Model
-    from ..domain.request import Job
+    from ..domain.request import Job, Request
     from .deployment import Deployment
     from .node import Node
     from .prompter import Prompter
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Some chat templates take ids of calls only if they have nine letters and digits.
 ID_CHARS, ID_LENGTH = string.ascii_letters + string.digits, 9
+TOKENS_AT_ONCE = 1 << 16
 
 
 class Reader:
@@ -52,8 +53,10 @@ class Reader:
             prompter, form, use = deployment.prompter, request.form, request.tools
             if request.inputs is not None:
                 each = await self._read_inputs(job, request.inputs, prompter)
+                await _check_inputs(request.inputs, each, deployment.model)
                 if job.live:
-                    _take(job, request.inputs, each, deployment.model)
+                    job.lengths = [len(tokens) for tokens in each]
+                    job.prompt = list(chain.from_iterable(each))
                     self.node.on_prepared(job)
                 return
             if request.tokens is not None:
@@ -62,14 +65,15 @@ class Reader:
                 tools = use.tools if use is not None else ()
                 ask = partial(prompter.prepare, messages=request.messages, prompt=request.prompt, tools=tools)
                 tokens = await self._read(job, ask)
-            if form is not None:
+            _check(request, tokens, deployment.model)
+            if form is not None and job.live:
                 job.grammar = await self._read(job, partial(prompter.compile, form))
-            if use is not None:
+            if use is not None and job.live:
                 compiled = await self._read(job, partial(prompter.compile_tools, use))
                 job.grammar, job.syntax = compiled.grammar, compiled.calls
                 job.calls = call_parser(use, job.syntax)
             if job.live:
-                _check(job, tokens, deployment.model)
+                _take(job, tokens, deployment.model)
                 self.node.on_prepared(job)
         except InferdError as error:
             self.node.fail_queued(job, error)
@@ -108,21 +112,29 @@ def _call_id() -> str:
     return "".join(secrets.choice(ID_CHARS) for _ in range(ID_LENGTH))
 
 
-def _take(job: Job, inputs: Inputs, each: list[list[int]], model: Model) -> None:
+async def _check_inputs(inputs: Inputs, each: list[list[int]], model: Model) -> None:
     """Inputs have lengths now. Raises InferdError."""
     check_lengths(inputs, [len(tokens) for tokens in each], model)
+    n_checked = 0
     for i, (item, tokens) in enumerate(zip(inputs.items, each, strict=True)):
         if not isinstance(item, str):
             check_tokens(f"{inputs.field}[{i}].tokens", tokens, model.facts.n_vocab)
-    job.lengths = [len(tokens) for tokens in each]
-    job.prompt = list(chain.from_iterable(each))
+            n_checked += len(tokens)
+            if n_checked >= TOKENS_AT_ONCE:
+                n_checked = 0
+                await asyncio.sleep(0)  # there may be millions, and others wait for the loop
 
 
-def _check(job: Job, tokens: list[int], model: Model) -> None:
-    """The prompt has a length now, and its limits can be checked. Raises InferdError."""
+def _check(request: Request, tokens: list[int], model: Model) -> None:
+    """The prompt has a length now: what cannot be taken is not worth compiling for. Raises InferdError."""
+    check_fits(request, len(tokens), model)
+    check_tokens("tokens", request.tokens or (), model.facts.n_vocab)
+    check_bias_tokens(request.params.logit_bias, model.facts.n_vocab)
+
+
+def _take(job: Job, tokens: list[int], model: Model) -> None:
+    """The plan may be another one since the check. Raises InferdError."""
     check_fits(job.request, len(tokens), model)
-    check_tokens("tokens", job.request.tokens or (), model.facts.n_vocab)
-    check_bias_tokens(job.request.params.logit_bias, model.facts.n_vocab)
     room = model.plan.n_ctx - len(tokens)
     job.prompt = tokens
     job.max_tokens = min(job.request.max_tokens or room, room)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferd.backends.messages import ChatMessage, FinishReason, Tool, ToolUse
+from inferd.backends.messages import ChatMessage, Compiled, FinishReason, Tool, ToolUse
 from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code
+from inferd.daemon.domain.form import Form
+from inferd.daemon.domain.inputs import Inputs
+from inferd.daemon.node.reader import TOKENS_AT_ONCE, _check_inputs
 from inferd.daemon.node.stream import Text
 from inferd.tests.daemon.node.house import House, failure, finished, read, text
 
@@ -79,6 +83,55 @@ async def test_tools_are_read_with_the_prompt_and_calls_found_in_the_answer(hous
     assert starts[0].id != starts[1].id
     assert "".join(piece.arguments for piece in pieces) == '{"a": 1}' * 2
     assert finished(events).reason is FinishReason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("fields", [{"form": Form("json_object")}, {"tools": ToolUse((TOOL,))}])
+async def test_what_does_not_fit_is_not_compiled_for(open_house: Open, fields: dict[str, Any]) -> None:
+    house = open_house(options={"context_tokens": 256})
+    compiled = watch(house)
+    error = await failure(read(house.submit(None, messages=[ChatMessage("user", "x" * 256)], **fields)))
+    assert (error.code, compiled) == (Code.PROMPT_TOO_LONG, [])
+
+
+@pytest.mark.parametrize("fields", [{"form": Form("json_object")}, {"tools": ToolUse((TOOL,))}])
+async def test_for_one_that_is_gone_nothing_is_compiled(house: House, fields: dict[str, Any]) -> None:
+    compiled = watch(house)
+    await house.node.tokenize("alpha", prompt="the helper is there")
+    stream = house.submit(None, messages=[ChatMessage("user", "x")], **fields)
+    (reading,) = house.node.reader._tasks
+    house.node.hang_up(stream)
+    await reading
+    assert compiled == []
+
+
+def watch(house: House) -> list[object]:
+    """What the helper of alpha is asked to compile from now on."""
+    asked: list[object] = []
+    prompter = house.deployment().prompter
+    forms, tools = prompter.compile, prompter.compile_tools
+
+    async def compile_form(form: Form) -> str:
+        asked.append(form)
+        return await forms(form)
+
+    async def compile_tools(use: ToolUse) -> Compiled:
+        asked.append(use)
+        return await tools(use)
+
+    prompter.compile, prompter.compile_tools = compile_form, compile_tools  # type: ignore[method-assign]
+    return asked
+
+
+async def test_others_have_their_turn_while_millions_of_tokens_are_checked(house: House) -> None:
+    await house.load()
+    inputs = Inputs([[1] * 250] * 2048)
+    checking = _check_inputs(inputs, [[1] * 250] * 2048, house.resident().model)
+    turns = 0
+    with contextlib.suppress(StopIteration):
+        while True:
+            checking.send(None)
+            turns += 1
+    assert turns == 2048 * 250 // TOKENS_AT_ONCE
 
 
 async def test_where_no_call_may_come_none_is_looked_for(house: House) -> None:
