@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     Answer = asyncio.Future[Reply]
 
 PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
-TIMEOUT_S = 20.0  # for one prompt, waiting for its turn included
+TIMEOUT_S = 20.0  # for one prompt, from when the helper gets to it
 
 _SERIAL = itertools.count(1)
 
@@ -65,6 +66,8 @@ class Prompter:
         self._opened: asyncio.Future[None] | None = None
         self._reservation: Reservation | None = None
         self._pending: dict[str, tuple[Answer, str]] = {}  # and the field that it is about
+        self._turns: deque[str] = deque()  # tickets in the order of their answers; the first is in work
+        self._watch: asyncio.TimerHandle | None = None  # of the first
         self._ids = itertools.count()
         self._n_users = 0
         self._retiring = False
@@ -116,12 +119,23 @@ class Prompter:
         self._pending[ticket] = answer, field
         try:
             self._process.send(message(ticket))
-            return await asyncio.wait_for(answer, TIMEOUT_S)
-        except TimeoutError:
-            self._process.kill()
-            raise _died(field) from None
+            self._turns.append(ticket)
+            if len(self._turns) == 1:
+                self._watch_first()
+            return await answer
         finally:
             self._pending.pop(ticket, None)
+
+    def _watch_first(self) -> None:
+        """Wind up the clock for the one in work. One that nobody waits for any more has its turn all the same."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = asyncio.get_running_loop().call_later(TIMEOUT_S, self._hangs) if self._turns else None
+
+    def _hangs(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._gone()
 
     def retire(self) -> None:
         """End the helper as soon as nobody waits for an answer."""
@@ -206,6 +220,8 @@ class Prompter:
                 raise AssertionError(f"not from a prompt helper: {other}")
 
     def _gone(self) -> None:
+        self._turns.clear()
+        self._watch_first()
         self._forget()
         self._fail(_died)
 
@@ -232,6 +248,9 @@ class Prompter:
             self._settle(ticket, lambda answer, field: answer.set_exception(error(field)))
 
     def _settle(self, ticket: str, settle: Callable[[Answer, str], None]) -> None:
+        if self._turns and self._turns[0] == ticket:
+            self._turns.popleft()
+            self._watch_first()
         answer, field = self._pending.get(ticket, (None, ""))
         if answer is not None and not answer.done():
             settle(answer, field)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.facts import LoadPlan
-from inferd.backends.messages import ChatMessage, PrepareFailed, Tool, ToolUse
+from inferd.backends.messages import ChatMessage, Prepared, PrepareFailed, Tool, ToolUse
 from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.form import Form
@@ -113,6 +113,36 @@ async def test_one_that_takes_too_long_is_ended(prompter: Prompter, monkeypatch:
     monkeypatch.setattr(prompters, "TIMEOUT_S", 0.05)
     os.kill(old, signal.SIGSTOP)
     assert (await failure(prompter.prepare(prompt="stuck"))).code is Code.TEMPLATE_FAILED
+    await prompter.wait()
+    monkeypatch.setattr(prompters, "TIMEOUT_S", 60.0)
+    assert await prompter.prepare(prompt="hi") == [104, 105]
+
+
+async def test_waiting_behind_others_is_not_held_against_a_prompt(
+    prompter: Prompter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prompter.prepare(prompt="hi")
+    os.kill(pid(prompter), signal.SIGSTOP)  # the answers come from here
+    monkeypatch.setattr(prompters, "TIMEOUT_S", 1.0)
+    asking = [asyncio.create_task(prompter.prepare(prompt=f"{i}")) for i in range(3)]
+    await asyncio.sleep(0)
+    for i, ticket in enumerate(list(prompter._pending)):
+        await asyncio.sleep(0.5)  # half of the limit for each, more than it for all
+        prompter._receive(Prepared(ticket, [i]))
+    assert await asyncio.gather(*asking) == [[0], [1], [2]]
+    os.kill(pid(prompter), signal.SIGCONT)
+
+
+async def test_one_that_nobody_waits_for_has_its_turn_and_its_limit(
+    prompter: Prompter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prompter.prepare(prompt="hi")
+    old = pid(prompter)
+    monkeypatch.setattr(prompters, "TIMEOUT_S", 0.05)
+    os.kill(old, signal.SIGSTOP)
+    left = asyncio.create_task(prompter.prepare(prompt="stuck"))
+    await asyncio.sleep(0)
+    left.cancel()
     await prompter.wait()
     monkeypatch.setattr(prompters, "TIMEOUT_S", 60.0)
     assert await prompter.prepare(prompt="hi") == [104, 105]
