@@ -134,10 +134,11 @@ class Answer:
         return list(self._calls.get(choice, {}).values())
 
     def message(self, choice: int = 0) -> dict[str, Any]:
-        """The answer as the next message of the chat that it belongs to."""
+        """The answer as the next message of the chat that it belongs to; calls are in it once all are whole."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text_so_far(choice)}
-        if calls := self.tool_calls_so_far(choice):
-            message["tool_calls"] = calls
+        ending = self.endings.get(choice)
+        if ending is not None and ending.finish_reason == "tool_calls":  # else the last call may be half of one
+            message["tool_calls"] = self.tool_calls_so_far(choice)
         return message
 
     def take(self, event: pb.GenerateResponse) -> Delta | None:

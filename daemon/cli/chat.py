@@ -76,8 +76,9 @@ class Chat:
             show_error(error)
             return
         # What was said before Ctrl-C is part of the conversation.
-        if generation.text_so_far() or generation.tool_calls:
-            self.messages += [asked, generation.message()]
+        answer = generation.message()
+        if answer["content"] or "tool_calls" in answer:
+            self.messages += [asked, answer]
         if self._stats:
             print_stats(generation)
 

@@ -58,7 +58,7 @@ def test_finish_reasons(answer: Answer, steps: Any, wire: Any, word: Any) -> Non
     answer.check_complete()
 
 
-def test_calls_are_put_together_by_choice_and_index(answer: Answer) -> None:
+def test_calls_are_put_together_by_choice_and_index(answer: Answer, steps: Any) -> None:
     def piece(index: int, choice: int = 0, **fields: str) -> list[ToolCallDelta]:
         wire = pb.Delta(choice=choice, tool_calls=[pb.ToolCallDelta(index=index, **fields)])
         delta = answer.take(pb.GenerateResponse(delta=wire))
@@ -73,7 +73,20 @@ def test_calls_are_put_together_by_choice_and_index(answer: Answer) -> None:
     piece(1, id="b", name="g")
     assert answer.tool_calls == [ToolCall("a", "f", "{}"), ToolCall("b", "g", "")]
     assert answer.tool_calls_so_far(1) == [ToolCall("x", "g", "{}")]
+    answer.take(steps.finished(3, pb.TOOL_CALLS))
+    answer.take(steps.finished(3, pb.LENGTH, 1))
     assert answer.message()["tool_calls"] == answer.tool_calls
+    assert "tool_calls" not in answer.message(1), "the choice was cut off, maybe in a call"
+
+
+@pytest.mark.parametrize("ending", [None, pb.LENGTH, pb.CANCELLED, pb.STOP])
+def test_half_a_call_is_no_part_of_the_message(answer: Answer, steps: Any, ending: Any) -> None:
+    half = pb.ToolCallDelta(index=0, id="a", name="f", arguments="{")
+    answer.take(pb.GenerateResponse(delta=pb.Delta(text="so", tool_calls=[half])))
+    if ending is not None:
+        answer.take(steps.finished(3, ending))
+    assert answer.message() == {"role": "assistant", "content": "so"}
+    assert answer.tool_calls == [ToolCall("a", "f", "{")]
 
 
 def test_an_event_of_a_later_daemon_is_passed_over(answer: Answer) -> None:

@@ -52,11 +52,24 @@ def test_a_call_is_shown_and_is_part_of_the_history(
     client: Client, daemon: Any, steps: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = pb.ToolCallDelta(index=0, id="a", name="f", arguments="{}")
-    daemon.script = [steps.started(), pb.GenerateResponse(delta=pb.Delta(tool_calls=[call])), steps.finished()]
+    made = pb.GenerateResponse(delta=pb.Delta(tool_calls=[call]))
+    daemon.script = [steps.started(), made, steps.finished(reason=pb.TOOL_CALLS)]
     Chat(client, "demo", {"tools": [{"name": "f"}]}).loop(typing("one", "two"))
     history = daemon.requests[1].messages.messages
     assert list(history[1].tool_calls) == [pb.ToolCall(id="a", name="f", arguments="{}")]
     assert capsys.readouterr().out == "f({})\nf({})\n\n"
+
+
+@pytest.mark.parametrize(("text", "kept"), [("", []), ("so", [("user", "one"), ("assistant", "so")])])
+def test_half_a_call_is_no_part_of_the_history(
+    client: Client, daemon: Any, steps: Any, text: str, kept: list[tuple[str, str]]
+) -> None:
+    call = pb.ToolCallDelta(index=0, id="a", name="f", arguments='{"city": "Ber')
+    half = pb.GenerateResponse(delta=pb.Delta(text=text, tool_calls=[call]))
+    daemon.script = [steps.started(), half, steps.finished(reason=pb.LENGTH)]
+    Chat(client, "demo", {"tools": [{"name": "f"}]}).loop(typing("one", "two"))
+    assert said(daemon.requests[1]) == [*kept, ("user", "two")]
+    assert not any(message.tool_calls for message in daemon.requests[1].messages.messages)
 
 
 def test_commands(client: Client, daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
