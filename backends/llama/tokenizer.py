@@ -54,10 +54,24 @@ class LlamaTokenizer:
         if self._rank_template is None:
             yield from self._joined(query, documents)
             return
+        parts = [(part, marker) for part, marker in self._parts(self._rank_template) if part]
         for document in documents:
-            said = {"{query}": query, "{document}": document}
-            text = "".join(said.get(part, part) for part in _BLANKS.split(self._rank_template))
-            yield self.plain(text, add_special=False, parse_special=True)
+            said, tokens = {"{query}": query, "{document}": document}, []
+            for part, marker in parts:
+                text = "".join(said.get(piece, piece) for piece in _BLANKS.split(part))
+                tokens += self.plain(text, add_special=False, parse_special=marker)
+            yield tokens
+
+    def _parts(self, template: str) -> Iterator[tuple[str, bool]]:
+        """Marker or text by turns: only the template's own markers are any, and what is between is read as one text."""
+        tokens = self.plain(template, add_special=False, parse_special=True)
+        markers = {self._vocab.text(token) for token in tokens if self._vocab.is_marker(token)}
+        if not markers:
+            yield template, False
+            return
+        longest_first = sorted(markers, key=len, reverse=True)
+        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, longest_first))})", template)):
+            yield part, i % 2 == 1
 
     def _joined(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
         """Both texts with the vocabulary's own marks around and between, as llama.cpp's server puts them."""
