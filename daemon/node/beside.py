@@ -36,6 +36,8 @@ def draft_of(name: str, config: Config, entries: Mapping[str, Entry]) -> ModelFa
     """The smaller model that guesses the tokens of this one; None without one. Raises InferdError."""
     options = options_for(name, config)
     wanted, spec_type = options.draft_model, options.spec_type
+    if wanted == name:  # of the defaults, which are also its own
+        return None
     if spec_type not in (None, "draft-simple") or (spec_type is None and wanted is None):
         return None
     if wanted is None:

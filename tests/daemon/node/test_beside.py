@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from inferd.daemon.domain.config import ModelOptions
+from inferd.daemon.domain.config import Config, ModelOptions, Models
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node.beside import draft_of
 from inferd.daemon.system.catalog import Entry
@@ -38,6 +38,14 @@ ENTRIES = {"m": entry("m"), "small": entry("small", SMALL), "bad": entry("bad", 
 def test_the_config_names_the_model_that_guesses(options: ModelOptions, expected: ModelFacts | None) -> None:
     assert draft_of("m", config(m=options), ENTRIES) == expected
     assert draft_of("other", config(m=options), ENTRIES) is None
+
+
+@pytest.mark.parametrize("spec_type", [None, "draft-simple"])
+def test_the_one_that_guesses_for_all_does_not_guess_for_itself(spec_type: Any) -> None:
+    defaults = ModelOptions(draft_model="small", spec_type=spec_type)
+    every = Config(models=Models(defaults=defaults))
+    assert draft_of("m", every, ENTRIES) == SMALL
+    assert draft_of("small", every, ENTRIES) is None
 
 
 @pytest.mark.parametrize(
