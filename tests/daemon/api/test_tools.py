@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -93,12 +94,17 @@ def test_numbers_are_checked_before_what_is_counted() -> None:
 
 @pytest.mark.parametrize(
     ("n_calls", "n_messages", "field", "highest"),
-    [(MAX_CALLS + 1, 1, "messages[0].tool_calls", MAX_CALLS), (MAX_CALLS, 9, "messages", MAX_CALLS_IN_ALL)],
+    [(50_000, 1, "messages[0].tool_calls", MAX_CALLS), (MAX_CALLS, 400, "messages", MAX_CALLS_IN_ALL)],
 )
 def test_calls_are_counted_before_they_are_read(n_calls: int, n_messages: int, field: str, highest: int) -> None:
     nobodys = pb.Message(role="user", tool_calls=[pb.ToolCall()] * n_calls)
+    messages = pb.Messages(messages=[nobodys] * n_messages)
+    tracemalloc.start()
     with pytest.raises(InferdError) as caught:
-        wire.to_messages(pb.Messages(messages=[nobodys] * n_messages))
+        wire.to_messages(messages)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2**20, "nothing was made of them"
     assert (caught.value.field, caught.value.details) == (field, {"highest": highest})
 
 

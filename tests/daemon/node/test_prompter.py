@@ -143,7 +143,8 @@ async def test_one_that_nobody_waits_for_has_its_turn_and_its_limit(
     left = asyncio.create_task(prompter.prepare(prompt="stuck"))
     await asyncio.sleep(0)
     left.cancel()
-    await prompter.wait()
+    async with asyncio.timeout(30):
+        await prompter.wait()
     monkeypatch.setattr(prompters, "TIMEOUT_S", 60.0)
     assert await prompter.prepare(prompt="hi") == [104, 105]
 
