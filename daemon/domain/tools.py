@@ -19,7 +19,7 @@ MAX_TOOLS, MAX_CALLS = 128, 128  # of a request; of a message
 MAX_CALLS_IN_ALL = 1024  # of all messages together
 MAX_DESCRIPTION_BYTES = 16 * 1024
 MAX_TOOLS_BYTES = 256 * 1024  # of all descriptions and parameters together
-MAX_CALLS_BYTES = 256 * 1024  # of all calls of all messages together
+MAX_CALLS_BYTES = 512 * 1024  # of all calls in the messages of a request
 MAX_CALL_ID_CHARS = 128
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
 
