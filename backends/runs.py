@@ -41,6 +41,7 @@ class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):
     """The worker lets go of a run of blocks."""
 
     name: bytes
+    wanted: bool  # by somebody, since it was kept; what nobody asked for twice is hardly worth a place on disk
 
 
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):

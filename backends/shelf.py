@@ -33,8 +33,8 @@ class Shelf:
         memfd.send(self._sock, [fd])
         self._channel.send(encode(Kept(run)))
 
-    def drop(self, name: bytes) -> None:
-        self._channel.send(encode(Dropped(name)))
+    def drop(self, name: bytes, *, wanted: bool) -> None:
+        self._channel.send(encode(Dropped(name, wanted)))
 
     def fetch(self, names: Sequence[bytes]) -> None:
         self._channel.send(encode(Fetch(list(names))))

@@ -45,6 +45,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         model = _model(plan, progress if plan.draft is None else lambda fraction: progress(LARGE_PART * fraction))
         if exact and not model.keeps_all_cells:
             raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
+        if exact and not model.is_quantized:  # products of floats add up by the number of rows
+            raise LoadError("unsupported", "numerics = exact needs quantized weights")
         if model.is_recurrent:  # what was guessed wrong could not be taken back
             plan = msgspec.structs.replace(plan, n_draft=0, draft=None)
         context = Context(

@@ -65,6 +65,7 @@ class _Held:
     run: Run
     rows: State
     warm_s: float = 0.0  # until then others go first
+    wanted: bool = False  # by a request after the one that computed it, or by a session
 
 
 class Store:
@@ -93,6 +94,7 @@ class Store:
         found = []
         for name in takewhile(self._at.__contains__, names):
             held, i = self._at[name]
+            held.wanted = True
             found.append(held.rows[i])
         self.touch(names[: len(found)])
         return found
@@ -106,6 +108,7 @@ class Store:
             if name in self._at:
                 held = self._at[name][0]
                 held.warm_s = max(held.warm_s, warm_s)
+                held.wanted |= warm_s > 0
                 self._held.move_to_end(held.run.names[0])
 
     def as_many_as_fit(self, names: list[bytes]) -> list[bytes]:
@@ -206,7 +209,7 @@ class Store:
                 log.error("a file of computed prompts is not used: %s", error)
                 refused += run.names
                 if self._shelf is not None:
-                    self._shelf.drop(run.names[0])
+                    self._shelf.drop(run.names[0], wanted=False)
             finally:
                 os.close(fd)
         for name in [*refused, *(name for run, _ in given for name in run.names)]:
@@ -251,4 +254,4 @@ class Store:
                     self._at.setdefault(name, (other, i))
         self.n_bytes -= held.run.n_bytes
         if self._shelf is not None:
-            self._shelf.drop(held.run.names[0])
+            self._shelf.drop(held.run.names[0], wanted=held.wanted)

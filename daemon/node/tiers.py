@@ -117,9 +117,9 @@ class Tiers:
         match message:
             case Kept(run=run):
                 self._on_kept(resident, place, run)
-            case Dropped(name=name):
+            case Dropped(name=name, wanted=wanted):
                 if name in place.runs:
-                    self._drop(place, *place.runs.pop(name))
+                    self._drop(place, *place.runs.pop(name), wanted=wanted)
             case Fetch(names=names):
                 self._begin(self._fetch(resident, place, names))
 
@@ -199,8 +199,8 @@ class Tiers:
         else:
             place.runs[run.names[0]] = run, fd
 
-    def _drop(self, place: _Place, run: Run, fd: int) -> None:
-        if not place.fingerprint or self._waiting_bytes + run.n_bytes > WAITING_BYTES:
+    def _drop(self, place: _Place, run: Run, fd: int, *, wanted: bool) -> None:
+        if not wanted or not place.fingerprint or self._waiting_bytes + run.n_bytes > WAITING_BYTES:
             os.close(fd)
         else:
             self._waiting_bytes += run.n_bytes

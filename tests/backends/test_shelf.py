@@ -62,9 +62,9 @@ def test_what_is_kept_is_told_and_its_file_is_there_by_then(pair: Pair) -> None:
 
 
 def test_what_is_dropped_and_what_is_wanted_is_told(pair: Pair) -> None:
-    pair.shelf.drop(b"a")
+    pair.shelf.drop(b"a", wanted=True)
     pair.shelf.fetch([b"b", b"c"])
-    assert (pair.said(), pair.said()) == (Dropped(b"a"), Fetch([b"b", b"c"]))
+    assert (pair.said(), pair.said()) == (Dropped(b"a", True), Fetch([b"b", b"c"]))
 
 
 def test_what_is_given_comes_with_its_files(pair: Pair) -> None:

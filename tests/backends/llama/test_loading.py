@@ -10,7 +10,7 @@ from inferd.backends.engine import LoadError
 from inferd.backends.kinds import read_facts
 from inferd.backends.llama.binding import Model
 from inferd.backends.llama.loading import load
-from inferd.tests.models.random_gguf import Shape, write_random_gguf
+from inferd.tests.models.random_gguf import SHAPES, Shape, write_random_gguf
 
 from .engines import plan
 
@@ -36,6 +36,15 @@ def test_exact_has_its_conditions(tiny_model: Path, changes: dict[str, object]) 
     with pytest.raises(LoadError, match="numerics = exact") as error:
         load(plan(tiny_model, numerics="exact", **changes), lambda _: None)
     assert error.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("quant", ["f32", "f16"])
+def test_exact_needs_quantized_weights(tmp_path: Path, quant: str) -> None:
+    path = write_random_gguf(tmp_path / "m.gguf", SHAPES["tiny"], quant)
+    with pytest.raises(LoadError, match="quantized weights") as error:
+        load(plan(path, numerics="exact"), lambda _: None)
+    assert error.value.code == "unsupported"
+    load(plan(path), lambda _: None).close()
 
 
 def test_a_device_that_is_not_there_is_unsupported(tiny_model: Path) -> None:

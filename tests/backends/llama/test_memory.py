@@ -258,7 +258,7 @@ class Daemon:
     def keep(self, run: Run, fd: int) -> None:
         self.files.setdefault(run.names[0], (run, os.dup(fd)))
 
-    def drop(self, name: bytes) -> None:
+    def drop(self, name: bytes, *, wanted: bool) -> None:
         """It keeps everything."""
 
     def fetch(self, names: list[bytes]) -> None:

@@ -46,6 +46,7 @@ class Shelf:
     def __init__(self) -> None:
         self.files: dict[bytes, tuple[Run, int]] = {}
         self.dropped: list[bytes] = []
+        self.wanted: list[bytes] = []
         self.asked: list[list[bytes]] = []
 
     def keep(self, run: Run, fd: int) -> None:
@@ -53,8 +54,9 @@ class Shelf:
             os.close(self.files[run.names[0]][1])
         self.files[run.names[0]] = run, os.dup(fd)
 
-    def drop(self, name: bytes) -> None:
+    def drop(self, name: bytes, *, wanted: bool) -> None:
         self.dropped.append(name)
+        self.wanted += [name] if wanted else []
 
     def fetch(self, names: Sequence[bytes]) -> None:
         self.asked.append(list(names))
@@ -161,6 +163,17 @@ def test_the_daemon_has_what_is_here_and_hears_what_is_dropped(shelf: Shelf) -> 
     run, fd = shelf.files[b"a0"]
     assert run == Run([b"a0", b"a1"], 100, "t")
     assert bytes(memfd.readable(fd, 200)[:100]) == bytes(state(b"a0"))
+
+
+def test_the_daemon_hears_whether_anybody_wanted_it_again(shelf: Shelf) -> None:
+    store = Store(300, shelf)  # type: ignore[arg-type]
+    for name in (b"once", b"twice"):
+        save(store, [name])
+    save(store, [b"session"], warm_s=-1.0 + store._clock())
+    store.find([b"twice"])
+    for i in range(3):
+        save(store, [b"%d" % i])
+    assert (shelf.dropped, shelf.wanted) == ([b"once", b"session", b"twice"], [b"session", b"twice"])
 
 
 def test_the_next_worker_goes_on_with_the_files_of_the_last(shelf: Shelf) -> None:

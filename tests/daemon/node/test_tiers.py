@@ -236,10 +236,18 @@ async def test_what_an_unloaded_model_leaves_is_told_to_its_next_worker_in_this_
 async def test_what_is_dropped_goes_to_the_disk_and_can_be_had_again(house: House) -> None:
     await ready(house.tiers, house.resident)
     house.keep(A, B)
-    house.tiers.on_message(house.resident, Dropped(A0))
+    house.tiers.on_message(house.resident, Dropped(A0, wanted=True))
     assert house.tiers.n_bytes("m") == 500
     await settled(house.tiers)
     assert house.resident.stored == [Stored([A0, A1], 500)]
+
+
+async def test_what_nobody_wanted_twice_is_not_written(house: House) -> None:
+    await ready(house.tiers, house.resident)
+    house.keep(A)
+    house.tiers.on_message(house.resident, Dropped(A0, wanted=False))
+    await settled(house.tiers)
+    assert (house.tiers.n_bytes("m"), house.resident.stored) == (0, [])
 
 
 async def test_too_much_at_once_is_not_written(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +255,7 @@ async def test_too_much_at_once_is_not_written(house: House, monkeypatch: pytest
     await ready(house.tiers, house.resident)
     house.keep(A, B)
     for name in (A0, B0, b"unknown"):
-        house.tiers.on_message(house.resident, Dropped(name))
+        house.tiers.on_message(house.resident, Dropped(name, wanted=True))
     await settled(house.tiers)
     assert [run.names[0] for run in house.tiers.disk.known(house.tiers._places["m"].fingerprint)] == [A0]
 
@@ -305,7 +313,7 @@ async def test_a_file_that_does_not_come_is_as_if_it_had_not_been_kept(house: Ho
     await ready(house.tiers, house.resident)
     house.resident.files.append(None)
     house.tiers.on_message(house.resident, Kept(A))
-    house.tiers.on_message(house.resident, Dropped(A0))
+    house.tiers.on_message(house.resident, Dropped(A0, wanted=True))
     assert house.tiers.n_bytes("m") == 0
 
 
