@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 BLOCK = 64  # rows from which kernels for many rows are used
 CHUNKS = (512, 256, 128, BLOCK)
 ALONE_MS = 4000.0  # what one step of prompts may take: it bounds how late a new request joins
-STALL = 2.25  # and beside answers that flow, in steps without a prompt: the gap between two of their tokens
+STALL = 2.1  # and beside answers that flow, in steps without a prompt: the gap between two of their tokens
 UNKNOWN_FLOW_MS = 60.0  # such a step, before one was measured
 FILL_ROWS, FILL_CELLS = 40, 512  # until it is measured, so many rows that look at so many cells each are filled up
 LONG_MS = 100.0  # a call that takes longer can be broken off

@@ -217,10 +217,10 @@ class Tiers:
                 self._tell(resident, [run])
 
     async def _fetch(self, resident: Resident, place: _Place, names: Sequence[bytes]) -> None:
-        found, missing = await self.disk.get(place.fingerprint, names, resident.model.plan.cache_bytes)
-        if self._listening.get(resident.place) is not resident:
-            return close_all(found)
-        if not resident.give(found, missing):
+        fingerprint = place.fingerprint
+        found, missing = await self.disk.get(fingerprint, names, resident.model.plan.cache_bytes)
+        listens = self._listening.get(resident.place) is resident and place.fingerprint == fingerprint
+        if not listens or not resident.give(found, missing):
             return close_all(found)
         for run, fd in found:
             self._forget(place, run.names[0])
