@@ -32,7 +32,6 @@ KV_TYPES = {
     "q4_0": c.GGML_TYPE_Q4_0,
 }
 POOLINGS: dict[Pooling, int] = {"": -1, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # llama_pooling_type
-FLOAT_FILE_TYPES = (b"0", b"1", b"32")  # llama_ftype: all F32, mostly F16, mostly BF16
 LAST_SEQ = 255  # with a unified cache every id up to here can hold cells, though only n_seq_max are decoded
 
 log = LlamaLog()
@@ -145,12 +144,11 @@ class Model:
         """Values of an embedding."""
         return int(c.llama_model_n_embd_out(self._model))
 
-    @property
-    def is_quantized(self) -> bool:
-        """False where matrices are floats, by what the file says of itself."""
-        said = ctypes.create_string_buffer(32)
-        n = c.llama_model_meta_val_str(self._model, b"general.file_type", said, len(said))
-        return n < 0 or said.value not in FLOAT_FILE_TYPES
+    def meta(self, key: str) -> str:
+        """What the file's header says, as text."""
+        said = ctypes.create_string_buffer(64)
+        c.llama_model_meta_val_str(self._model, key.encode(), said, len(said))
+        return said.value.decode(errors="replace")
 
     def chat_template(self, name: str | None = None) -> str | None:
         raw = c.llama_model_chat_template(self._model, None if name is None else name.encode())
