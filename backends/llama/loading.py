@@ -46,7 +46,7 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         model = _model(plan, progress if plan.draft is None else lambda fraction: progress(LARGE_PART * fraction))
         if exact and not model.keeps_all_cells:
             raise LoadError("unsupported", "numerics = exact needs a model without sliding window or recurrent state")
-        if exact and model.meta("general.file_type") in FLOAT_FILE_TYPES:  # products of floats add up by the number of rows
+        if exact and model.meta("general.file_type") in FLOAT_FILE_TYPES:  # their sums go by the number of rows
             raise LoadError("unsupported", "numerics = exact needs quantized weights")
         if model.is_recurrent:  # what was guessed wrong could not be taken back
             plan = msgspec.structs.replace(plan, n_draft=0, draft=None)
