@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .blob import Blob
     from .facts import LoadPlan
-    from .messages import Embed, Event, Ready, Submit, WorkerStats
+    from .messages import Embed, Event, Infer, Ready, Submit, WorkerStats
     from .shelf import Shelf
 
 LoadErrorCode = Literal["corrupt", "memory", "unsupported", "error"]
@@ -74,7 +75,18 @@ class Embedder(Engine, Protocol):
         """Like `submit`: never blocks, never fails."""
 
 
+@runtime_checkable
+class Inferrer(Engine, Protocol):
+    """An engine that makes tensors of tensors: each order becomes one Inferred and one Finished.
+
+    Names, shapes and types of its inputs are those of the model, and their bytes as many as the shapes say.
+    """
+
+    def infer(self, order: Infer, data: Blob) -> None:
+        """Like `submit`: never blocks, never fails. The blob is the engine's, and its file never changes."""
+
+
 if TYPE_CHECKING:
-    # What modules in `worker.ENGINES` export as `load`; `progress` takes 0..1. Raises LoadError. `load_embedder`, for
-    # plans with a pooling, keeps nothing and has no shelf.
+    # What modules in `worker.ENGINES` export as `load`: an engine for the plan's task; `progress` takes 0..1, `shelf`
+    # is for files that go to the daemon. Raises LoadError.
     Loader = Callable[[LoadPlan, Callable[[float], None], Shelf | None], Engine]

@@ -14,10 +14,20 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 BackendName = Literal["llama", "onnx", "fake"]
 # How a text becomes one vector, in llama.cpp's words; rank: one score, by a classifier head. "": it generates text.
 Pooling = Literal["", "mean", "cls", "last", "rank"]
+# What a model does: text goes on, or becomes a vector, a score, or logits of labels; or tensors become tensors.
+Task = Literal["generate", "embed", "rank", "classify", "infer"]
 
 
 class CorruptModel(Exception):
     """The file is not a model that any backend here can read; the message is fit for a client."""
+
+
+class TensorFacts(msgspec.Struct, frozen=True):
+    """An input or output of a model, in the words of the Open Inference Protocol."""
+
+    name: str
+    datatype: str  # "FP32", "INT64", "BYTES"
+    shape: tuple[int, ...] | None  # -1: any size; None: any shape
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +54,23 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     n_embd_out: int = 0  # values of an embedding
     has_chat_template: bool = False
     display_name: str | None = None  # general.name
+    task: Task = "generate"  # as the file says
+    normalize: bool = True  # its vectors are meant to have a length of 1
+    inputs: tuple[TensorFacts, ...] = ()  # of a graph that is given tensors
+    outputs: tuple[TensorFacts, ...] = ()
+    labels: tuple[str, ...] = ()  # of what it classifies, by index
+    batched: bool = False  # the first axis of all its tensors is free: several requests are computed in one call
+    dynamic_quantization: bool = False  # scales are those of a whole call: batch mates move a result
+    weights_bytes: int = 0  # in memory; 0: as many as in the file
+
+
+class Batching(msgspec.Struct, frozen=True):
+    """How requests for tensors share calls, in Triton's words; with `max_batch_size` 0 they do not."""
+
+    max_batch_size: int = 0  # rows of a call
+    preferred_batch_size: tuple[int, ...] = ()  # empty: what was measured to be best
+    max_queue_delay_microseconds: int = 0  # that a request may wait for company
+    preserve_ordering: bool = False  # answers come in the order of the requests
 
 
 class Adapter(msgspec.Struct, frozen=True):
@@ -67,10 +94,13 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[Adapter, ...] = ()
     n_ubatch: int = 512
     pooling: Pooling = ""  # "": generate text
+    task: Task = "generate"
+    batching: Batching = Batching()
     n_gpu_layers: int = 0
     devices: tuple[str, ...] = ()  # device ids this worker may use; empty means CPU only
     tensor_split: tuple[float, ...] = ()  # what each device has of the offloaded layers, of 1; empty: as much as any
     device_names: tuple[str, ...] = ()  # the same as the engine calls them ("CUDA0"); empty: all that it finds
+    onnx_provider: str = ""  # of ONNX Runtime, for its one device; "": the processor
     kv_type: KvType = "f16"
     kv_layout: KvLayout = "unified"
     flash_attention: bool | None = None  # None lets llama.cpp decide

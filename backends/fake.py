@@ -22,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .fake_embedder import FakeEmbedder
+from .fake_inferrer import FakeInferrer
 from .messages import Delta, Finished, FinishReason, Ready, Started, Stopped, TokenLogprob, WorkerStats
 from .text import TextStream
 
@@ -37,6 +38,7 @@ _TEXT = (
     "were which will with you small river green house child morning bright quiet letter garden window answer"
 )
 WORDS = _TEXT.split()
+ONNX_SUFFIX = ".onnx"  # such models are given tensors
 N_BYTES = 256
 N_VOCAB = N_BYTES + len(WORDS)
 NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
@@ -224,16 +226,15 @@ class FakeEngine:
             time.sleep(3600)
 
 
-def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None) -> FakeEngine:
+def load(
+    plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None
+) -> FakeEngine | FakeEmbedder | FakeInferrer:
     """Takes `plan.fake_load_s`, in a hundred steps."""
     _wait(plan, progress)
-    return FakeEngine(plan)
-
-
-def load_embedder(plan: LoadPlan, progress: Callable[[float], None]) -> FakeEmbedder:
-    """The same, for a plan with a pooling."""
-    _wait(plan, progress)
-    return FakeEmbedder(plan, N_VOCAB)
+    texts = FakeEmbedder(plan, N_VOCAB) if plan.pooling else None
+    if plan.path.endswith(ONNX_SUFFIX) and plan.task != "generate":
+        return FakeInferrer(plan, shelf, texts)
+    return texts or FakeEngine(plan)
 
 
 def _wait(plan: LoadPlan, progress: Callable[[float], None]) -> None:

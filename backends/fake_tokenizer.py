@@ -27,9 +27,9 @@ class FakeTokenizer:
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return list(prompt.encode(errors="replace"))
 
-    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[tuple[list[int], int]]:
         for document in documents:
-            yield list(f"{query}\n{document}".encode(errors="replace"))
+            yield list(f"{query}\n{document}".encode(errors="replace")), 0
 
     def compile(self, kind: FormatKind, text: str) -> str:
         raise GrammarError("the fake engine follows no grammar", "unsupported")

@@ -6,15 +6,20 @@ A new backend is one folder here and two lines below: an import and a row.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from .facts import HOST, BackendName, CorruptModel, Footprint, LoadPlan, ModelFacts
 from .llama import footprint as llama_footprint
 from .llama import gguf
+from .onnx import folder as onnx_folder
+from .onnx import footprint as onnx_footprint
+from .onnx import header as onnx_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+HASH = re.compile(r"[0-9a-f]{32,}")  # a folder of a download cache, named by content or revision
 FAKE_BYTES = 30 << 20  # the fake engine's process; it has no weights
 
 
@@ -22,7 +27,7 @@ class Kind(NamedTuple):
     suffix: str  # of the file's name, lower case
     read_facts: Callable[[str], ModelFacts]
     part_paths: Callable[[str], list[str]]  # all files of the model that begins with this one; [] if none does
-    stem: Callable[[str], str]  # the file's name for people
+    name: Callable[[str, str, bool], tuple[str, str]]  # see model_name
     footprint: Callable[[ModelFacts, LoadPlan], Footprint]
     largest_context: Callable[[ModelFacts, LoadPlan, Mapping[str, int]], int | None]
     adapter_bytes: Callable[[str, ModelFacts], int]
@@ -33,10 +38,19 @@ KINDS: dict[BackendName, Kind] = {
         gguf.SUFFIX,
         gguf.read_facts,
         gguf.part_paths,
-        gguf.stem,
+        lambda path, root, alone: (_folder_name(path, root, alone) or gguf.stem(path), ""),
         llama_footprint.estimate,
         llama_footprint.largest_context,
         gguf.adapter_bytes,
+    ),
+    "onnx": Kind(
+        onnx_folder.SUFFIX,
+        onnx_header.read_facts,
+        onnx_folder.part_paths,
+        onnx_folder.name,
+        onnx_footprint.estimate,
+        onnx_footprint.largest_context,
+        onnx_header.adapter_bytes,
     ),
 }
 
@@ -55,10 +69,20 @@ def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
     return kind.read_facts(os.fspath(path))
 
 
-def model_name(path: str | os.PathLike[str]) -> str:
-    """What a model file is called: its name without suffix and part number."""
+def model_name(path: str | os.PathLike[str], root: str, *, alone: bool) -> tuple[str, str]:
+    """What a model below the folder `root` is called by its author, and a tag that tells it from others of that name.
+
+    `alone`: its folder has no other model. Then it is the folder's name, if somebody gave it one.
+    """
     kind = _owner(path)
-    return kind.stem(os.fspath(path)) if kind else os.path.basename(path)
+    return kind.name(os.fspath(path), root, alone) if kind else (os.path.basename(path), "")
+
+
+def _folder_name(path: str, root: str, alone: bool) -> str:
+    """ "" where the folder is not the model's own."""
+    folder = os.path.dirname(path)
+    name = os.path.basename(folder)
+    return name if alone and folder != root and not HASH.fullmatch(name) else ""
 
 
 def model_files(path: str | os.PathLike[str]) -> list[str]:

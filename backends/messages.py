@@ -24,6 +24,10 @@ from .runs import Given as Given
 from .runs import Kept as Kept
 from .runs import Run as Run
 from .runs import Stored as Stored
+from .tensors import Call as Call
+from .tensors import Infer as Infer
+from .tensors import Inferred as Inferred
+from .tensors import Tensor as Tensor
 
 
 class FinishReason(Enum):
@@ -97,6 +101,9 @@ class Embed(msgspec.Struct, frozen=True, array_like=True, tag="embed"):
     dimensions: int = 0  # the first so many values of each; 0: all
     rank: int = 0  # the highest is computed first
     known_tokens: int = 0  # of the inputs that an earlier attempt told
+    seconds: list[int] = []  # where the second text of each pair begins; empty: they are no pairs
+    due_s: float = 0.0  # see Infer
+    salt: str = ""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -154,6 +161,7 @@ class PrepareInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepare_i
 class PreparedInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepared_inputs"):
     id: str
     inputs: list[list[int]]
+    seconds: list[int] = []  # where the second text of each pair begins, if the model wants to be told
 
 
 class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
@@ -247,6 +255,7 @@ class Embedded(msgspec.Struct, frozen=True, array_like=True, tag="embedded"):
     attempt: int
     n: int
     vectors: bytes
+    call: Call | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
@@ -296,16 +305,28 @@ class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     """All that one engine step produced: one frame, one write, one wake-up."""
 
-    events: list[Started | Delta | Embedded | Finished | Stopped]
+    events: list[Started | Delta | Embedded | Inferred | Finished | Stopped]
 
 
 ToWorker = (
-    Load | Submit | Embed | Cancel | Cores | Stored | Given | Stop | Prepare | PrepareInputs | Compile | CompileTools
+    Load
+    | Submit
+    | Embed
+    | Infer
+    | Cancel
+    | Cores
+    | Stored
+    | Given
+    | Stop
+    | Prepare
+    | PrepareInputs
+    | Compile
+    | CompileTools
 )
 OfRuns = Kept | Dropped | Fetch
 FromPrompter = Prepared | PreparedInputs | Compiled | PrepareFailed
 FromWorker = Loading | Ready | LoadFailed | Step | WorkerStats | OfRuns | FromPrompter
-Event = Started | Delta | Embedded | Finished | Stopped
+Event = Started | Delta | Embedded | Inferred | Finished | Stopped
 
 encode = msgspec.msgpack.Encoder().encode
 

@@ -56,8 +56,9 @@ class Tokenizer(Protocol):
 
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
 
-    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
-        """What a model that ranks reads of the query and each document."""
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[tuple[list[int], int]]:
+        """What a model that ranks reads of the query and each document, and where the second part begins: 0 when the
+        model is not told."""
 
     def compile(self, kind: FormatKind, text: str) -> str:
         """What the worker understands of a form. Raises GrammarError."""
@@ -66,7 +67,7 @@ class Tokenizer(Protocol):
         """The grammar of calls, and how the model writes them. Raises GrammarError."""
 
 
-TOKENIZERS = {"llama": ".llama.tokenizer", "fake": ".fake_tokenizer"}
+TOKENIZERS = {"llama": ".llama.tokenizer", "onnx": ".onnx.tokenizer", "fake": ".fake_tokenizer"}
 
 
 def main() -> None:
@@ -177,21 +178,22 @@ def prepare_inputs(tokenizer: Tokenizer, request: PrepareInputs) -> PreparedInpu
             request.id, "limit", f"the texts have {n_bytes:,} bytes together, at most {PROMPT_BYTES:,} are allowed"
         )
     each = (
-        (tokenizer.plain(text, add_special=True, parse_special=True) for text in texts)
+        ((tokenizer.plain(text, add_special=True, parse_special=True), 0) for text in texts)
         if query is None
         else tokenizer.pairs(query, texts)
     )
-    inputs, n_left = [], MAX_INPUT_TOKENS
+    inputs, seconds, n_left = [], [], MAX_INPUT_TOKENS
     try:
-        for tokens in each:
+        for tokens, second in each:
             inputs.append(tokens)
+            seconds.append(second)
             n_left -= len(tokens)
             if n_left < 0:
                 message = f"the texts have more than {MAX_INPUT_TOKENS:,} tokens together"
                 return PrepareFailed(request.id, "limit", message)
     except MemoryError:
         return PrepareFailed(request.id, "limit", "the texts need too much memory to tokenize")
-    return PreparedInputs(request.id, inputs)
+    return PreparedInputs(request.id, inputs, seconds if any(seconds) else [])
 
 
 def compile_form(tokenizer: Tokenizer, request: Compile | CompileTools) -> Compiled | PrepareFailed:

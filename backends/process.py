@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from . import memfd
+from .blob import Blob
 from .channel import AsyncChannel
 from .messages import Dropped, Given, Kept, Load, Stop, decode_from_worker, encode
 
@@ -169,6 +170,29 @@ class Process:
             os.close(fd)
             return None
         return fd
+
+    def send_blob(self, blob: Blob) -> bool:
+        """The file of a long one, for the frame that follows; False when the worker takes no more files now."""
+        if blob.fd is None:
+            return True
+        assert self._shelf is not None
+        try:
+            memfd.send(self._shelf, [blob.fd])
+        except OSError:
+            return False
+        return True
+
+    def take_blob(self, n_bytes: int, data: bytes | None) -> Blob:
+        """What a frame brought, or the file that came before it. One that did not come has no bytes to read."""
+        if data is not None:
+            return Blob(n_bytes, data=data)
+        try:
+            assert self._shelf is not None
+            (fd,) = memfd.receive(self._shelf, 1)
+        except OSError as error:
+            log.warning("%s[%s] a file did not come: %s", self.module, self.pid, error)
+            return Blob(n_bytes, data=b"")
+        return Blob(n_bytes, fd=fd)
 
     def ready(self) -> None:
         self._move(WorkerState.READY)

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from . import memfd
+from .blob import Blob
 from .messages import Dropped, Fetch, Given, Kept, Run, Stored, encode
 
 if TYPE_CHECKING:
@@ -38,6 +39,18 @@ class Shelf:
 
     def fetch(self, names: Sequence[bytes]) -> None:
         self._channel.send(encode(Fetch(list(names))))
+
+    def send_blob(self, blob: Blob) -> None:
+        """The file of a long one; the frame that says so has to follow. It stays open here."""
+        if blob.fd is not None:
+            memfd.send(self._sock, [blob.fd])
+
+    def receive_blob(self, n_bytes: int, data: bytes | None) -> Blob:
+        """What a frame brought, or the file that came before it."""
+        if data is not None:
+            return Blob(n_bytes, data=data)
+        (fd,) = memfd.receive(self._sock, 1)
+        return Blob(n_bytes, fd=fd)
 
     def take(self, message: Stored | Given) -> None:
         """What the daemon says of it."""

@@ -17,12 +17,13 @@ import msgspec
 
 from .channel import SyncChannel
 from .child import settle
-from .engine import Embedder, LoadError
+from .engine import Embedder, Inferrer, LoadError
 from .messages import (
     Cancel,
     Cores,
     Embed,
     Given,
+    Infer,
     Load,
     LoadFailed,
     Loading,
@@ -42,7 +43,11 @@ if TYPE_CHECKING:
 
 STATS_EVERY_S = 1.0
 PROGRESS_STEP = 0.01
-ENGINES = {"llama": ".llama.loading", "fake": ".fake"}  # a new backend: one folder, one row here, one in kinds
+ENGINES = {
+    "llama": ".llama.loading",
+    "onnx": ".onnx.loading",
+    "fake": ".fake",
+}  # a new backend: one folder, one row here, one in kinds
 
 
 class _Stopped(Exception):
@@ -98,7 +103,7 @@ def open_engine(plan: LoadPlan, channel: SyncChannel, shelf: Shelf) -> Engine:
                 raise _Stopped
 
     module = import_module(ENGINES[plan.backend], __package__)
-    engine: Engine = module.load_embedder(plan, progress) if plan.pooling else module.load(plan, progress, shelf)
+    engine: Engine = module.load(plan, progress, shelf)
     return engine
 
 
@@ -143,6 +148,10 @@ class Inbox:
                 case Embed() as order:
                     assert isinstance(self._engine, Embedder)
                     self._engine.embed(order)
+                case Infer() as order:
+                    assert isinstance(self._engine, Inferrer)
+                    n_bytes = sum(tensor.n_bytes for tensor in order.inputs)
+                    self._engine.infer(order, self._shelf.receive_blob(n_bytes, order.data))
                 case Cancel(job=job, attempt=attempt):
                     self._engine.cancel(job, attempt)
                 case Cores(n_threads=n_threads):

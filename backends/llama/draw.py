@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..messages import Delta, FinishReason
-from .sampling import InvalidLogits, logprob
+from ..sampling import InvalidLogits, logprob
 
 if TYPE_CHECKING:
     from ..messages import Event

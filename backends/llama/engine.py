@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..engine import GrammarError
 from ..messages import Finished, FinishReason, Ready, Started, Stopped, WorkerStats
+from ..sampling import Sampler
 from .batch import budget_ms, in_turn, plan_exact, plan_fast
 from .binding import Aborted, log
 from .draw import draw, over
@@ -15,7 +16,6 @@ from .grammar import Grammars
 from .guess import Guesser
 from .lookup import Lookup
 from .pace import BLOCK
-from .sampling import Sampler
 from .sequence import Sequence
 
 if TYPE_CHECKING:

@@ -33,8 +33,15 @@ FLOAT_FILE_TYPES = ("0", "1", "32")  # llama_ftype: all F32, mostly F16, mostly 
 LARGE_PART = 0.9  # of what is loaded, where a small model is loaded, too
 
 
-def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None) -> LlamaEngine:
+def load(
+    plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None
+) -> LlamaEngine | EmbeddingEngine:
     """`shelf`: what is kept in host RAM is the daemon's, too. Raises LoadError."""
+    return load_embedder(plan, progress) if plan.pooling else load_generator(plan, progress, shelf)
+
+
+def load_generator(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None) -> LlamaEngine:
+    """A model that writes text. Raises LoadError."""
     start_s = time.perf_counter()
     exact = plan.numerics == "exact"
     if exact and plan.n_gpu_layers:

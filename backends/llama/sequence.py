@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..messages import Submit
+    from ..sampling import Sampler
     from .drafter import Drafted
     from .grammar import Grammar
     from .lazy import NoCalls, OnCall
     from .lookup import Lookup
     from .prefix import Node
-    from .sampling import Sampler
 
 
 @dataclass(slots=True, eq=False)

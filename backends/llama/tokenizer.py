@@ -50,7 +50,11 @@ class LlamaTokenizer:
         raw = prompt.encode(errors="replace")
         return self._vocab.tokenize(raw, add_special=add_special, parse_special=parse_special)
 
-    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[tuple[list[int], int]]:
+        """llama.cpp is not told where the second part begins."""
+        return ((tokens, 0) for tokens in self._pairs(query, documents))
+
+    def _pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
         if self._rank_template is None:
             yield from self._joined(query, documents)
             return

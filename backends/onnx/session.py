@@ -2,7 +2,120 @@
 
 from __future__ import annotations
 
-from typing import cast
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import numpy as np
+
+from ..engine import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+# What a session calls the types -> the Open Inference Protocol's names.
+DATATYPES = {
+    "tensor(float)": "FP32",
+    "tensor(float16)": "FP16",
+    "tensor(double)": "FP64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}
+SEVERE = 3  # of its log: errors; its warnings are about the making of a graph
+_PATHS = re.compile(r"\S*/\S+")
+_MAX_SAID = 240
+
+
+class InputRefused(Exception):
+    """The graph cannot be computed with these inputs; the message is fit for a client."""
+
+
+class Held(Protocol):
+    """A tensor that belongs to the runtime, on whatever device."""
+
+    def numpy(self) -> Array:
+        """A copy on the host, or a view where it is there already."""
+
+    def shape(self) -> list[int]: ...
+
+
+class Port(NamedTuple):
+    name: str
+    datatype: str  # "" where the protocol has no name for it
+    axes: tuple[int | str, ...]  # a number for each fixed axis, a name, maybe "", for each free one
+
+
+class Session:
+    """One graph on one device. Raises LoadError.
+
+    `providers`: names with their options, the preferred one first; only those of devices that were found here, as the
+    runtime prints errors about the others.
+    """
+
+    def __init__(self, path: str, providers: Sequence[tuple[str, Mapping[str, str]]], n_threads: int) -> None:
+        import onnxruntime as ort
+
+        ort.set_default_logger_severity(SEVERE)
+        self._ort = ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = SEVERE
+        # Threads that wait for work in a loop would take the cores of whoever brings the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(path, options, providers=list(providers))
+        except MemoryError:
+            raise
+        except Exception as error:  # the runtime has a class for each status and no common one
+            raise _load_error(error) from None
+        self._run_options = ort.RunOptions()
+        self.inputs = [_port(node) for node in self._session.get_inputs()]
+        self.outputs = [_port(node) for node in self._session.get_outputs()]
+        self.provider: str = self._session.get_providers()[0]
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Outputs by name, for whole inputs. Raises InputRefused, also when it was broken off."""
+        self._run_options = self._ort.RunOptions()
+        try:
+            return cast("list[Array]", self._session.run(list(outputs), dict(feeds), self._run_options))
+        except MemoryError:
+            raise InputRefused("there is not enough memory for these inputs") from None
+        except Exception as error:
+            print(f"run: {error}", file=sys.stderr)
+            raise InputRefused(_sentence(error)) from None
+
+    def hold(self, array: Array) -> Held:
+        """A tensor of the session's own, which its calls take and give without a copy."""
+        return cast("Held", self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
+
+    def run_held(self, feeds: Mapping[str, Held], outputs: Sequence[str]) -> list[Held]:
+        """Like `run`, with such tensors."""
+        self._run_options = self._ort.RunOptions()
+        try:
+            held = self._session.run_with_ort_values(list(outputs), dict(feeds), self._run_options)
+            return cast("list[Held]", held)
+        except MemoryError:
+            raise InputRefused("there is not enough memory for these inputs") from None
+        except Exception as error:
+            print(f"run: {error}", file=sys.stderr)
+            raise InputRefused(_sentence(error)) from None
+
+    def break_off(self) -> None:
+        """From another thread: the run that goes on ends before its next operator."""
+        self._run_options.terminate = True
 
 
 def providers() -> tuple[str, list[str]]:
@@ -10,3 +123,60 @@ def providers() -> tuple[str, list[str]]:
     import onnxruntime
 
     return cast(str, onnxruntime.__version__), list(cast(list[str], onnxruntime.get_available_providers()))
+
+
+def _port(node: Any) -> Port:
+    axes = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in node.shape)
+    return Port(node.name, DATATYPES.get(node.type, ""), axes)
+
+
+def _load_error(error: Exception) -> LoadError:
+    """In our own words: the runtime's name paths and its sources. They go to the log."""
+    kind, text = type(error).__name__, str(error)
+    print(f"load: {kind}: {text}", file=sys.stderr)
+    if kind == "InvalidProtobuf":
+        return LoadError("corrupt", "the file is no ONNX model")
+    if "opset" in text.lower() and ("not guaranteed" in text or "under development" in text or "guarantees" in text):
+        return LoadError("unsupported", "its operator set is newer than the installed ONNX Runtime knows")
+    if "IR version" in text or "ir_version" in text:
+        return LoadError("unsupported", "its format is newer than the installed ONNX Runtime knows")
+    if kind == "NotImplemented" or "is not a registered function/op" in text or "No Op registered" in text:
+        return LoadError("unsupported", "it has an operator that the installed ONNX Runtime does not know")
+    if "bad_alloc" in text or "Failed to allocate memory" in text:
+        return LoadError("memory", "not enough memory to load the model")
+    if kind in ("InvalidGraph", "Fail", "InvalidArgument", "RuntimeException"):
+        return LoadError("corrupt", "its graph is not valid")
+    return LoadError("error", "the runtime cannot load it")
+
+
+def _sentence(error: Exception) -> str:
+    """The end of what the runtime says, without its paths."""
+    text = str(error)
+    if "Failed to allocate memory" in text or "bad_alloc" in text:
+        return "there is not enough memory for these inputs"
+    said = text.rpartition("Status Message:")[2] or text
+    said = " ".join(_PATHS.sub("", said).split())
+    return f"the graph cannot be computed with these inputs: {said[:_MAX_SAID]}"
+
+
+def dtype_of(datatype: str) -> npt.DTypeLike:
+    """Of the protocol's name; BYTES are objects."""
+    return _DTYPES[datatype]
+
+
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "FP32": np.float32,
+    "FP16": np.float16,
+    "FP64": np.float64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "BOOL": np.bool_,
+    "BYTES": np.object_,
+}
+DTYPE_NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in _DTYPES.items() if name != "BYTES"}

@@ -45,7 +45,7 @@ def vectors(events: list[Event], job: str = "a") -> list[tuple[float, ...]]:
 
 
 def test_the_plan_says_which_engine_it_is() -> None:
-    engine = fake.load_embedder(PLAN, lambda _: None)
+    engine = fake.load(PLAN, lambda _: None)
     assert isinstance(engine, Embedder)
     assert not isinstance(FakeEngine(PLAN), Embedder)
     assert engine.ready.n_vocab == N_VOCAB

@@ -12,7 +12,7 @@ def test_lone_surrogates_are_replaced_not_fatal() -> None:
 
 
 def test_a_pair_is_two_lines() -> None:
-    assert [bytes(pair) for pair in FakeTokenizer().pairs("q", ["a", "b"])] == [b"q\na", b"q\nb"]
+    assert [bytes(pair) for pair, _ in FakeTokenizer().pairs("q", ["a", "b"])] == [b"q\na", b"q\nb"]
 
 
 def test_messages_are_lines() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from inferd.backends import kinds
 from inferd.backends.facts import HOST, CorruptModel, LoadPlan
+from inferd.tests.models.random_onnx import affine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,9 @@ def test_facts_and_footprint(tmp_path: Path, gguf: Any) -> None:
     assert (facts.backend, facts.n_layers) == ("llama", 2)
     load = LoadPlan(backend="llama", path=str(path), n_ctx=256, n_slots=1, kv_cells=256, n_threads=1, n_ubatch=64)
     assert kinds.footprint(facts, load).kv_bytes == 2 * 64 * 2 * 256
-    assert kinds.model_name(path) == "Small.Q8_0"
+    assert kinds.model_name(path, str(tmp_path), alone=True) == ("Small.Q8_0", "")
+    assert kinds.model_name(path, str(tmp_path.parent), alone=True) == (tmp_path.name, "")
+    assert kinds.model_name(path, str(tmp_path.parent), alone=False) == ("Small.Q8_0", "")
     assert kinds.model_files(path) == [str(path)]
 
 
@@ -42,12 +45,25 @@ def test_the_fake_engine_has_no_weights(tmp_path: Path, gguf: Any) -> None:
     assert (price.bytes_on, price.weights_bytes) == ({HOST: kinds.FAKE_BYTES}, 0)
 
 
+def test_graphs_are_owned_by_their_own_backend(tmp_path: Path) -> None:
+    path = affine(tmp_path / "scorer" / "1" / "model.onnx")
+    facts = kinds.read_facts(path)
+    assert (facts.backend, facts.task) == ("onnx", "infer")
+    assert kinds.model_name(path, str(tmp_path), alone=True) == ("scorer", "")
+    assert kinds.model_files(path) == [str(path)]
+    load = LoadPlan(backend="onnx", path=str(path), n_ctx=256, n_slots=8, kv_cells=256, n_threads=1, task="infer")
+    assert kinds.footprint(facts, load).bytes_on[HOST] > 0
+    assert kinds.largest_context(facts, load, {HOST: 1 << 40}) is None
+
+
 def test_files_of_no_kind(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
-    with pytest.raises(CorruptModel, match=r"no backend reads files of this kind; the known ones end in \.gguf"):
+    with pytest.raises(
+        CorruptModel, match=r"no backend reads files of this kind; the known ones end in \.gguf, \.onnx"
+    ):
         kinds.read_facts(path)
     assert kinds.model_files(path) == []
-    assert kinds.model_name(path) == "model.bin"
+    assert kinds.model_name(path, str(tmp_path), alone=True) == ("model.bin", "")
 
 
 def test_importing_is_light() -> None:

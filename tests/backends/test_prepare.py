@@ -68,11 +68,11 @@ class Templated:
     def plain(self, prompt: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return [len(word) for word in prompt.split()]
 
-    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+    def pairs(self, query: str, documents: Iterable[str]) -> Iterator[tuple[list[int], int]]:
         for document in documents:
             if document == "huge":
                 raise MemoryError
-            yield self.plain(f"{query} {document}", add_special=True, parse_special=True)
+            yield self.plain(f"{query} {document}", add_special=True, parse_special=True), len(query.split())
 
     def compile(self, kind: FormatKind, text: str) -> str:
         if text == "huge":
@@ -108,7 +108,7 @@ def test_texts_become_tokens_each_by_itself() -> None:
 
 def test_documents_become_pairs_with_the_query() -> None:
     asked = PrepareInputs("id", ["a", "bb"], query="four")
-    assert prepare_inputs(Templated(None), asked) == PreparedInputs("id", [[4, 1], [4, 2]])
+    assert prepare_inputs(Templated(None), asked) == PreparedInputs("id", [[4, 1], [4, 2]], [1, 1])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_the_fake_speaks_bytes() -> None:
 
 
 def test_every_row_of_the_table_loads() -> None:
-    assert set(TOKENIZERS) == {"fake", "llama"}
+    assert set(TOKENIZERS) == {"fake", "llama", "onnx"}
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def test_q4_k_m_is_llama_cpps_own_mix(tmp_path: Path) -> None:
 
 @pytest.mark.llama
 def test_layers_that_sleep_change_nothing(tmp_path: Path) -> None:
-    from inferd.backends.llama.loading import load
+    from inferd.backends.llama.loading import load_generator as load
     from inferd.tests.backends.llama.engines import plan, run, submit
 
     said = []

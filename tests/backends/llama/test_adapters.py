@@ -11,7 +11,7 @@ import pytest
 
 from inferd.backends.engine import LoadError
 from inferd.backends.facts import Adapter
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import FinishReason, Stopped, Submit
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
 from inferd.tests.models.random_lora import write_random_lora

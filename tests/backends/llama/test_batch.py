@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from inferd.backends.llama.batch import APART_CELLS, Call, Piece, plan_exact, plan_fast
 from inferd.backends.llama.pace import BLOCK
-from inferd.backends.llama.sampling import Sampler
 from inferd.backends.llama.sequence import Sequence
 from inferd.backends.messages import SamplingParams, Submit
+from inferd.backends.sampling import Sampler
 
 PARAMS = SamplingParams(max_tokens=100)
 

@@ -9,7 +9,7 @@ import pytest
 
 from inferd.backends.engine import GrammarError
 from inferd.backends.llama.calls import translate_tools
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import CallSyntax, Finished, FinishReason, SamplingParams, Submit, Tool, ToolUse
 from inferd.backends.tools import FAMILIES
 from inferd.daemon.domain.tools import CallPiece, join

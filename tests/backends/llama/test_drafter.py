@@ -15,7 +15,7 @@ from inferd.backends.llama import loading
 from inferd.backends.llama.binding import Context
 from inferd.backends.llama.drafter import FEW, Drafter
 from inferd.backends.llama.grammar import translate
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.llama.lookup import Lookup
 from inferd.backends.llama.pair import draft_plan
 from inferd.backends.messages import Finished, FinishReason, SamplingParams, Submit

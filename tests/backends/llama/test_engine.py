@@ -10,7 +10,7 @@ import pytest
 
 from inferd.backends.engine import LoadError
 from inferd.backends.llama.binding import Context
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import Delta, Finished, FinishReason, Stopped, Submit
 
 from .engines import Client, Heard, hear, plan, run, submit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import Finished, Stopped
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
 from inferd.tests.models.random_recurrent import write_random_lfm2, write_random_mamba

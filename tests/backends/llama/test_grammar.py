@@ -13,7 +13,7 @@ import pytest
 from inferd.backends.engine import GrammarError
 from inferd.backends.llama import grammar as grammar_room
 from inferd.backends.llama.grammar import MAX_KEPT, Grammar, Grammars, translate
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import Finished, FinishReason
 
 from .engines import Heard, hear, plan, run, submit

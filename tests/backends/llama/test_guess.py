@@ -8,9 +8,9 @@ from inferd.backends.facts import LoadPlan, Numerics
 from inferd.backends.llama.guess import Guesser
 from inferd.backends.llama.lookup import Lookup
 from inferd.backends.llama.pace import Pace
-from inferd.backends.llama.sampling import Sampler
 from inferd.backends.llama.sequence import Sequence
 from inferd.backends.messages import SamplingParams, Submit
+from inferd.backends.sampling import Sampler
 
 SAID = [1, 2, 3, 4] * 10
 

@@ -11,7 +11,7 @@ import pytest
 from inferd.backends.llama.calls import translate_tools
 from inferd.backends.llama.grammar import Grammars
 from inferd.backends.llama.lazy import NoCalls, OnCall
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import CallSyntax, Finished, SamplingParams, Submit, Tool, ToolUse
 from inferd.backends.tools import FAMILIES, HERMES
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf

@@ -9,7 +9,7 @@ import pytest
 from inferd.backends.engine import LoadError
 from inferd.backends.kinds import read_facts
 from inferd.backends.llama.binding import Model
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.tests.models.random_gguf import SHAPES, Shape, write_random_gguf
 
 from .engines import plan

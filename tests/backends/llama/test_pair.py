@@ -12,7 +12,7 @@ from inferd.backends.facts import HOST, Adapter, LoadPlan
 from inferd.backends.kinds import footprint, read_facts
 from inferd.backends.llama.binding import log
 from inferd.backends.llama.footprint import DEVICE_CONTEXT_BYTES, LIBRARY_BYTES, PROCESS_BYTES, TOKEN_BYTES
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.llama.pair import draft_plan
 from inferd.tests.models.random_gguf import Shape, write_random_gguf
 

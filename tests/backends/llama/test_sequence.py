@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from inferd.backends.llama.sampling import Sampler
 from inferd.backends.llama.sequence import Sequence
 from inferd.backends.messages import SamplingParams, Submit
+from inferd.backends.sampling import Sampler
 
 PIECES = {4: b"ab", 5: "é".encode()[:1], 6: "é".encode()[1:], 7: b"aEN", 8: b"D"}
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.backends.llama import snapshots
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.llama.snapshots import Snapshots
 from inferd.backends.messages import Finished
 from inferd.tests.models.random_recurrent import write_random_lfm2, write_random_mamba

@@ -60,7 +60,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def test_a_pair_has_the_marks_of_the_vocabulary_around_and_between(encoder: Model) -> None:
-    (pair, other) = LlamaTokenizer(encoder).pairs("the river", ["a house", "[SEP]"])
+    ((pair, _), (other, _)) = LlamaTokenizer(encoder).pairs("the river", ["a house", "[SEP]"])
     assert words(encoder.vocab, pair) == "[CLS] the river [SEP] a house"
     assert words(encoder.vocab, other[:4]) == "[CLS] the river [SEP]"
     assert encoder.vocab.sep not in other[4:], "a document cannot speak for the vocabulary"
@@ -70,14 +70,14 @@ def test_a_pair_ends_where_the_vocabulary_says_so(encoder: Model, monkeypatch: p
     monkeypatch.setattr(Vocab, "add_eos", True)
     monkeypatch.setattr(Vocab, "add_sep", False)
     monkeypatch.setattr(encoder.vocab, "eos", encoder.vocab.bos)
-    (pair,) = LlamaTokenizer(encoder).pairs("the river", ["a house"])
+    ((pair, _),) = LlamaTokenizer(encoder).pairs("the river", ["a house"])
     assert words(encoder.vocab, pair) == "[CLS] the river [CLS] a house [CLS]"
 
 
 def test_a_model_that_is_asked_in_words_gets_them(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     template = "<|im_start|>q: {query} d: {document}<|im_end|>"
     monkeypatch.setattr(model, "chat_template", lambda name=None: template if name == "rerank" else None)
-    (pair,) = LlamaTokenizer(model).pairs("x {document}", ["y {query}"])
+    ((pair, _),) = LlamaTokenizer(model).pairs("x {document}", ["y {query}"])
     assert "".join(map(model.vocab.text, pair)) == "<|im_start|>q:Ġx{document}Ġd:Ġy{query}<|im_end|>".replace(
         "x{", "xĠ{"
     ).replace("y{", "yĠ{")
@@ -85,7 +85,7 @@ def test_a_model_that_is_asked_in_words_gets_them(model: Model, monkeypatch: pyt
 
 def ranked(model: Model, monkeypatch: pytest.MonkeyPatch, template: str, query: str, document: str) -> list[int]:
     monkeypatch.setattr(model, "chat_template", lambda name=None: template if name == "rerank" else None)
-    (pair,) = LlamaTokenizer(model).pairs(query, [document])
+    ((pair, _),) = LlamaTokenizer(model).pairs(query, [document])
     return pair
 
 

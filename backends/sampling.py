@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..messages import TokenLogprob
+from .messages import TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
-    from ..messages import SamplingParams
+    from .messages import SamplingParams
 
     Row = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]

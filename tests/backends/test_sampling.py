@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.backends.llama.sampling import InvalidLogits, Sampler, greedy, log_sum, logprob, top, uniform
 from inferd.backends.messages import SamplingParams
+from inferd.backends.sampling import InvalidLogits, Sampler, greedy, log_sum, logprob, top, uniform
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,0 +1,75 @@
+"""Bytes that a worker with an ONNX model takes, from the facts alone.
+
+Measured (see DESIGN.md): the process, the weights, of which some are packed a second time for the kernels, and the
+tensors of the largest call. What was seen of a model corrects the next estimate (policy/corrections.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..facts import HOST, Footprint
+from .window import CALL_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..facts import LoadPlan, ModelFacts
+
+PROCESS_ANON_BYTES = 40 * 2**20
+PROCESS_FILE_BYTES = 60 * 2**20  # pages of the libraries
+PACKED = 1.15  # weights in memory by those in the file
+FLOAT_BYTES = 4
+WIDEST = 4  # of a layer's tensors, in hidden sizes
+LIVE = 4  # tensors of a layer at a time
+IO_BYTES = 64 * 2**20  # tensors of one request that come and go
+CUDA_BYTES = 400 * 2**20  # of a context and the kernels
+
+
+def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
+    weights = int(max(facts.weights_bytes, facts.file_bytes // 2) * PACKED)
+    kv = kv_bytes(facts, plan)
+    compute = _activations(facts, plan)
+    if plan.devices:
+        on = {plan.devices[0]: weights + kv + compute + CUDA_BYTES, HOST: PROCESS_ANON_BYTES + PROCESS_FILE_BYTES}
+        return Footprint(bytes_on=on, weights_bytes=weights, kv_bytes=kv, compute_bytes=compute)
+    anon = PROCESS_ANON_BYTES + weights + kv + compute
+    return Footprint(
+        bytes_on={HOST: anon + PROCESS_FILE_BYTES},
+        weights_bytes=weights,
+        kv_bytes=kv,
+        compute_bytes=compute,
+        host_anon_bytes=anon,
+        host_file_bytes=PROCESS_FILE_BYTES,
+        host_late_bytes=kv + compute,
+    )
+
+
+def kv_bytes(facts: ModelFacts, plan: LoadPlan) -> int:
+    """Keys and values of all slots, of a model that generates; twice, as each step's are made from those before."""
+    if plan.task != "generate":
+        return 0
+    row = facts.n_layers * facts.n_kv_heads * (facts.k_head_dim + facts.v_head_dim) * FLOAT_BYTES
+    return 2 * row * plan.kv_cells
+
+
+def _activations(facts: ModelFacts, plan: LoadPlan) -> int:
+    """Of the largest call: texts as long as they may be; of other tensors nothing is known before the first."""
+    if plan.task == "infer" or not facts.n_embd:
+        return IO_BYTES
+    n_tokens = plan.n_ubatch if plan.task == "generate" else max(plan.n_ctx, CALL_TOKENS)
+    hidden = n_tokens * facts.n_embd * WIDEST * LIVE * FLOAT_BYTES
+    scores = facts.n_heads * n_tokens * min(n_tokens, plan.n_ctx) * FLOAT_BYTES
+    return hidden + scores
+
+
+def largest_context(facts: ModelFacts, plan: LoadPlan, room_bytes_on: Mapping[str, int]) -> int | None:
+    """What fits besides the weights; only a model that generates keeps what it has read."""
+    if plan.task != "generate":
+        return None
+    needed = estimate(facts, plan).bytes_on
+    pool = plan.devices[0] if plan.devices else HOST
+    free = room_bytes_on.get(pool, 0) - (needed[pool] - kv_bytes(facts, plan))
+    row = max(1, kv_bytes(facts, plan) // max(1, plan.kv_cells))
+    n_cells = free // row // 256 * 256
+    return n_cells if n_cells > 0 else None

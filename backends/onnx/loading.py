@@ -1,0 +1,111 @@
+"""From a plan to a loaded engine: a session on the plan's devices, and what the files beside the graph say of it."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from typing import TYPE_CHECKING
+
+from ..engine import LoadError
+from ..facts import HOST, CorruptModel
+from . import folder
+from .causal import CausalEngine
+from .decoder import Decoder
+from .engine import OnnxEngine
+from .footprint import CUDA_BYTES, estimate
+from .graph import read
+from .header import read_facts
+from .session import Session
+from .shape import Shape
+from .texts import Texts
+from .tokenizer import open_tokenizer, stream_pieces
+from .trial import shares_safely
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..engine import Engine
+    from ..facts import LoadPlan, ModelFacts
+    from ..shelf import Shelf
+
+
+SLACK = 2  # times as much as a load is expected to take is still given; while it loads, weights are there twice
+SPARE_BYTES = 512 * 2**20
+
+
+def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None = None) -> Engine:
+    """Raises LoadError."""
+    start_s = time.perf_counter()
+    progress(0.0)
+    try:
+        facts = read_facts(plan.path)  # the file may be another one than the daemon saw
+    except CorruptModel as error:
+        raise LoadError("corrupt", str(error)) from None
+    # Only a worker, which has a shelf, is a process of its own; and a device's driver maps more than anybody uses.
+    if shelf is not None and not plan.onnx_provider:
+        _limit_memory(estimate(facts, plan).bytes_on[HOST])
+    session = Session(plan.path, _providers(plan, facts), plan.n_threads)
+    if plan.onnx_provider and session.provider != plan.onnx_provider:
+        raise LoadError("unsupported", f"{plan.onnx_provider} does not load here; the worker's log says why")
+    progress(0.9)
+    if plan.task == "generate":
+        return _causal(plan, session, start_s)
+    texts = None
+    if plan.pooling:
+        texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path))
+    shape = Shape(session.inputs, session.outputs, plan.batching.max_batch_size)
+    shape.shares = shape.shares and shares_safely(session, facts.dynamic_quantization)
+    progress(1.0)
+    return OnnxEngine(plan, session, shape, texts, shelf, (time.perf_counter() - start_s) * 1e3)
+
+
+def _limit_memory(expected_bytes: int) -> None:
+    """A graph may make tensors of any size out of small ones: then its request fails, and nobody else's process."""
+    with open("/proc/self/status", "rb") as file:
+        used_kib = next(int(line.split()[1]) for line in file if line.startswith(b"VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = used_kib * 1024 + SLACK * expected_bytes + SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, str]]]:
+    """Only what was detected is asked for, and of a device no more memory than was reserved there."""
+    processor: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    if not plan.onnx_provider:
+        return [processor]
+    index = re.search(r"\d+$", plan.device_names[0] if plan.device_names else "")
+    options = {"device_id": index[0] if index else "0"}
+    if plan.onnx_provider == "CUDAExecutionProvider":
+        options["gpu_mem_limit"] = str(estimate(facts, plan).bytes_on[plan.devices[0]] - CUDA_BYTES)
+        options["arena_extend_strategy"] = "kSameAsRequested"
+    elif plan.onnx_provider == "OpenVINOExecutionProvider":
+        options = {"device_type": f"GPU.{options['device_id']}"}
+    return [(plan.onnx_provider, options), processor]
+
+
+def _causal(plan: LoadPlan, session: Session, start_s: float) -> CausalEngine:
+    """Raises LoadError."""
+    try:
+        tokenizer, eog = open_tokenizer(plan.path), _eog_tokens(plan.path)
+        alone = ("com.microsoft", "GroupQueryAttention") in read(plan.path).ops
+    except CorruptModel as error:
+        raise LoadError("corrupt", str(error)) from None
+    device = session.provider.removesuffix("ExecutionProvider")
+    load_ms = (time.perf_counter() - start_s) * 1e3
+    decoder = Decoder(session, alone=alone)
+    return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), device, load_ms)
+
+
+def _eog_tokens(path: str) -> list[int]:
+    """Tokens that end an answer, as either file has them."""
+    found: list[int] = []
+    for name in ("generation_config.json", folder.CONFIG):
+        said = folder.read_json(path, name).get("eos_token_id")
+        found += [token for token in (said if isinstance(said, list) else [said]) if isinstance(token, int)]
+    return found
+
+
+def _pad_token(path: str) -> int:
+    value = folder.read_json(path, folder.CONFIG).get("pad_token_id")
+    return value if isinstance(value, int) and value >= 0 else 0

@@ -1,0 +1,70 @@
+"""Texts, as tokens, to the inputs of a graph, and its outputs to one vector each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..vectors import finish
+from .roles import HIDDEN, IDS, LOGITS, MASK, POOLED, POSITIONS, SEGMENTS
+from .session import dtype_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from ..facts import Pooling, Task
+    from .session import Port
+
+    Array = npt.NDArray[Any]
+
+
+class Texts:
+    """How one model reads texts. `pad`: the token that fills up the shorter ones of a call."""
+
+    def __init__(self, task: Task, pooling: Pooling, inputs: Sequence[Port], outputs: Sequence[Port], pad: int) -> None:
+        self._task, self._pooling, self.pad = task, pooling, pad
+        self._inputs = {port.name: dtype_of(port.datatype) for port in inputs}
+        names = [port.name for port in outputs]
+        wanted = (LOGITS,) if task in ("rank", "classify") else (POOLED, *HIDDEN)
+        self.output = next(name for name in wanted if name in names)
+        self.pads = MASK in self._inputs  # else all texts of a call must have one length
+
+    def feeds(self, tokens: Sequence[Sequence[int]], seconds: Sequence[int]) -> dict[str, Array]:
+        """One row for each text; `seconds`: where its second part begins, 0 when it has none."""
+        n_rows, n_columns = len(tokens), max(map(len, tokens))
+        ids = np.full((n_rows, n_columns), self.pad, np.int64)
+        mask = np.zeros((n_rows, n_columns), np.int64)
+        segments = np.zeros((n_rows, n_columns), np.int64)
+        for i, (row, second) in enumerate(zip(tokens, seconds, strict=True)):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+            if second:
+                segments[i, second : len(row)] = 1
+        positions = np.broadcast_to(np.arange(n_columns), ids.shape)
+        every = {IDS: ids, MASK: mask, SEGMENTS: segments, POSITIONS: positions}
+        return {name: np.ascontiguousarray(every[name], dtype) for name, dtype in self._inputs.items()}
+
+    def vectors(self, output: Array, lengths: Sequence[int]) -> npt.NDArray[np.float32]:
+        """One row for each text: pooled over its own tokens, or its logits."""
+        if output.ndim == 1:
+            output = output[:, None]
+        if output.ndim == 2:
+            return output.astype(np.float32)
+        hidden = output.astype(np.float32)
+        if self._pooling == "cls":
+            return np.ascontiguousarray(hidden[:, 0])
+        if self._pooling == "last":
+            return np.ascontiguousarray(hidden[np.arange(len(lengths)), np.asarray(lengths) - 1], np.float32)
+        sums = [hidden[i, :n].sum(axis=0, dtype=np.float32) / np.float32(n) for i, n in enumerate(lengths)]
+        return np.stack(sums)
+
+    def finish(self, vector: npt.NDArray[np.float32], *, normalize: bool, dimensions: int) -> bytes:
+        """As the order wants it; scores and logits are left as they are."""
+        if self._task == "rank":
+            return vector[:1].tobytes()
+        if self._task == "classify":
+            return vector.tobytes()
+        return finish(vector[None], normalize=normalize, dimensions=dimensions)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferd.backends.engine import GrammarError, LoadError
+from inferd.backends.facts import LoadPlan
+from inferd.backends.messages import ChatMessage
+from inferd.backends.onnx.tokenizer import load, open_tokenizer, stream_pieces
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tokenizer(path: Path) -> Any:
+    return load(LoadPlan(backend="onnx", path=str(path), n_ctx=512, n_slots=1, kv_cells=512, n_threads=1))
+
+
+@pytest.fixture(scope="module")
+def encoder(onnx_models: Any) -> Any:
+    return tokenizer(onnx_models["encoder"])
+
+
+def test_nothing_is_cut_off_and_nothing_filled_up(encoder: Any) -> None:
+    assert encoder.n_vocab == 200
+    tokens = encoder.plain("the river " * 40, add_special=True, parse_special=True)
+    assert (len(tokens), tokens[0], tokens[-1]) == (82, 2, 3)
+    assert len(encoder.plain("river", add_special=False, parse_special=True)) == 1
+
+
+def test_marks_in_a_text_are_marks_only_where_that_is_asked(encoder: Any) -> None:
+    assert 3 in encoder.plain("a [SEP] b", add_special=False, parse_special=True)
+    assert 3 not in encoder.plain("a [SEP] b", add_special=False, parse_special=False)
+
+
+def test_pairs_tell_where_the_second_text_begins(encoder: Any) -> None:
+    ((tokens, second),) = encoder.pairs("the river [SEP]", ["a letter"])
+    assert tokens[0] == 2
+    assert tokens[second - 1] == 3
+    assert tokens.count(3) == 2
+
+
+def test_half_a_pair_is_no_trouble(encoder: Any) -> None:
+    assert encoder.plain("a \ud800 b", add_special=False, parse_special=True)
+
+
+def test_chats_are_rendered_by_the_models_template(onnx_models: Any, encoder: Any) -> None:
+    decoder = tokenizer(onnx_models["decoder"])
+    chat = decoder.chat([ChatMessage("user", "the river")])
+    assert chat == decoder.plain("user the river ", add_special=False, parse_special=True)
+    assert encoder.chat([ChatMessage("user", "the river")]) is None
+
+
+def test_forms_are_not_served_yet(encoder: Any) -> None:
+    with pytest.raises(GrammarError) as caught:
+        encoder.compile("json_object", "")
+    assert caught.value.code == "unsupported"
+
+
+def test_without_a_tokenizer_there_is_a_sentence(onnx_models: Any) -> None:
+    with pytest.raises(LoadError, match=r"no tokenizer\.json"):
+        tokenizer(onnx_models["affine"])
+
+
+def test_pieces_are_held_back_until_they_are_text(onnx_models: Any) -> None:
+    tokenizer = open_tokenizer(str(onnx_models["decoder"]))
+    piece = stream_pieces(tokenizer)
+    tokens = tokenizer.encode("the river is quiet", add_special_tokens=False).ids
+    assert b"".join(piece(token) for token in tokens).decode() == "the river is quiet"
