@@ -1066,6 +1066,7 @@ class PlanLoadResponse(google.protobuf.message.Message):
     LOAD_MS_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     CHANGE_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
     model: builtins.str
     outcome: builtins.str
     """loaded, fits, evicts (after `victims` have gone), waits (they may not go yet: see `holders`), refused"""
@@ -1085,6 +1086,10 @@ class PlanLoadResponse(google.protobuf.message.Message):
     def holders(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HolderState]:
         """models that hold memory, and why one may not go"""
 
+    @property
+    def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what else to know of how its requests are computed"""
+
     def __init__(
         self,
         *,
@@ -1097,9 +1102,10 @@ class PlanLoadResponse(google.protobuf.message.Message):
         load_ms: builtins.float | None = ...,
         message: builtins.str = ...,
         change: builtins.str = ...,
+        notes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_load_ms", b"_load_ms", "load_ms", b"load_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_load_ms", b"_load_ms", "change", b"change", "devices", b"devices", "holders", b"holders", "load_ms", b"load_ms", "message", b"message", "model", b"model", "outcome", b"outcome", "pools", b"pools", "victims", b"victims"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_load_ms", b"_load_ms", "change", b"change", "devices", b"devices", "holders", b"holders", "load_ms", b"load_ms", "message", b"message", "model", b"model", "notes", b"notes", "outcome", b"outcome", "pools", b"pools", "victims", b"victims"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_load_ms", b"_load_ms"]) -> typing.Literal["load_ms"] | None: ...
 
 Global___PlanLoadResponse: typing_extensions.TypeAlias = PlanLoadResponse
