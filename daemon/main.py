@@ -22,8 +22,8 @@ from grpc_reflection.v1alpha import reflection
 
 from ..protos import address as addresses
 from ..protos.errors import InferdError
-from .api import rpc
-from .api.guard import Reading
+from .api import oip_service, rpc
+from .api.guard import LARGEST_BYTES, Reading
 from .node.disk import Disk
 from .node.machine import Machine
 from .node.node import Node
@@ -175,22 +175,23 @@ async def _until(stop: asyncio.Event, eternal: list[asyncio.Task[None]]) -> None
 
 def _server(config: Config, node: Node, telemetry: Telemetry) -> tuple[grpc.aio.Server, Any]:
     options = [
-        ("grpc.max_receive_message_length", config.server.max_message_bytes),
+        ("grpc.max_receive_message_length", LARGEST_BYTES),  # of each method: see Reading
         ("grpc.max_concurrent_streams", config.server.max_streams_per_connection),
         ("grpc.so_reuseport", 0),
         ("grpc.http2.bdp_probe", 0),
     ]
-    server = grpc.aio.server(options=options, interceptors=[Reading()])
+    server = grpc.aio.server(options=options, interceptors=[Reading(config.server.max_message_bytes)])
     rpc.register(server, node, telemetry)
+    oip_service.register(server, node, version("inferd"))
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    names = (*rpc.SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+    names = (*rpc.SERVICES, oip_service.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     return server, health
 
 
 async def _set_health(health: Any, status: int) -> None:
-    for service in ("", *rpc.SERVICES):
+    for service in ("", *rpc.SERVICES, oip_service.SERVICE):
         await health.set(service, status)
 
 

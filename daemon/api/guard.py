@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,19 +21,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGEST_BYTES = 64 * 2**20  # of any message: those with tensors
+TENSORS = "/inference."  # methods that take such
 UNREADABLE = "the message cannot be read: it is damaged, or a text in it is not valid UTF-8"
 
 
 class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Bytes that are no message reach the method as None, which `guarded` refuses; gRPC itself would say UNKNOWN."""
+    """Bytes that are no message, or too many, reach the method as what `refusal` refuses; gRPC would say UNKNOWN."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_bytes = max_message_bytes  # of methods without tensors
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
             return handler
         read = handler.request_deserializer
+        max_bytes = LARGEST_BYTES if handler_call_details.method.startswith(TENSORS) else self._max_bytes
 
         def read_or_none(raw: bytes) -> Any:
+            if len(raw) > max_bytes:
+                return TooLarge(len(raw), max_bytes)
             try:
                 return read(raw)
             except DecodeError:
@@ -42,14 +50,29 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic 
         return handler._replace(request_deserializer=read_or_none)
 
 
+class TooLarge(NamedTuple):
+    """In place of a message."""
+
+    n_bytes: int
+    max_bytes: int
+
+
+def refuse_unread(request: object) -> None:
+    """Raises InferdError for what `Reading` made of bytes that are no message."""
+    if request is None:
+        raise InferdError(Code.INVALID, UNREADABLE)
+    if isinstance(request, TooLarge):
+        message = f"the message has {request.n_bytes:,} bytes, at most {request.max_bytes:,} are allowed"
+        raise InferdError(Code.INVALID, message, highest=request.max_bytes)
+
+
 def guarded(method: Method) -> Any:
     """Wrap an RPC method (self, request, context): failures become statuses with details."""
 
     @functools.wraps(method)
     async def run(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            if request is None:
-                raise InferdError(Code.INVALID, UNREADABLE)
+            refuse_unread(request)
             return await method(self, request, context)
         except InferdError as error:
             await _abort(context, error)

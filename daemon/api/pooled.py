@@ -75,7 +75,7 @@ def to_embed(request: pb.EmbedRequest, tenant: str) -> Request:
             case _:
                 field = f"inputs[{i}]"
                 raise InferdError(Code.INVALID, f"{field}: one of text or tokens must be given", field=field)
-    normalize = request.normalize if request.HasField("normalize") else True
+    normalize = request.normalize if request.HasField("normalize") else None
     dimensions = request.dimensions if request.HasField("dimensions") else None
     return _request(request, Inputs(items, normalize=normalize, dimensions=dimensions), tenant)
 

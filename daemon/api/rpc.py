@@ -15,6 +15,7 @@ from ..node.planner import plan_load
 from ..node.plans import options_for
 from . import pooled, wire
 from .guard import guarded
+from .who import tenant
 
 if TYPE_CHECKING:
     import grpc
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-TENANT = "inferd-tenant"
-DEFAULT_TENANT = "default"
 MAX_RECORDS = 512  # of one explanation: the first 64 and the last ones
 WATCH_MS = (100, 1000, 60_000)  # lowest, default, highest
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name[name].full_name for name in ("Inference", "Models", "Monitor"))
@@ -156,17 +155,6 @@ class Monitor(pb_grpc.MonitorServicer):
             raise InferdError(Code.NOT_FOUND, text, field="request_id")
         shown = records if len(records) <= MAX_RECORDS else [*records[:64], *records[64 - MAX_RECORDS :]]
         return wire.to_explanation(request.request_id, shown, time.monotonic())
-
-
-def tenant(context: Context) -> str:
-    """Who asks: the metadata's word, which is trusted on the Unix socket."""
-    for key, value in context.invocation_metadata() or ():
-        if key == TENANT:
-            name = value.decode(errors="replace") if isinstance(value, bytes) else value
-            if not 1 <= len(name) <= 64 or not name.isprintable():
-                raise InferdError(Code.INVALID, f"{TENANT} must have 1 to 64 printable characters", field=TENANT)
-            return name
-    return DEFAULT_TENANT
 
 
 async def _forward(stream: Stream, choice: int, context: Context) -> None:

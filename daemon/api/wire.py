@@ -21,6 +21,7 @@ from ..domain.request import (
     check_range,
     check_stop,
 )
+from ..domain.tensors import Outputs
 from ..domain.tools import check_calls, check_n_calls
 from ..node import stream as words
 from ..policy import explain
@@ -54,15 +55,18 @@ ROLES = ("system", "user", "assistant", "tool", "developer")
 # requests
 
 
-def to_requests(wire: pb.GenerateRequest, tenant: str) -> list[Request]:
-    """One Request per completion asked for. Raises InferdError naming the first wrong field."""
+def to_requests(wire: pb.GenerateRequest, tenant: str, said: dict[str, Any] | None = None) -> list[Request]:
+    """One Request per completion asked for. Raises InferdError naming the first wrong field.
+
+    `said`: what it says of itself, where that came by another door.
+    """
     params = _params(wire)
     if wire.HasField("max_tokens"):
         check_range("max_tokens", wire.max_tokens)
     messages, prompt, tokens = _input(wire)
     tools = to_tool_use(wire)
     request = Request(
-        **envelope(wire, tenant),
+        **(said or envelope(wire, tenant)),
         params=params,
         prompt=prompt,
         messages=messages,
@@ -221,8 +225,8 @@ def to_response(event: words.StreamEvent, choice: int = 0) -> pb.GenerateRespons
             reason = FINISH_REASON[event.reason]
             finished = pb.Finished(finish_reason=reason, usage=usage(event), timings=timings(event), choice=choice)
             return pb.GenerateResponse(finished=finished)
-        case words.Vectors():
-            raise AssertionError("vectors are no part of a text")
+        case words.Vectors() | Outputs():
+            raise AssertionError("vectors and tensors are no part of a text")
 
 
 def usage(event: words.Finished) -> pb.Usage:
@@ -276,6 +280,7 @@ def to_plan(report: LoadReport) -> pb.PlanLoadResponse:
         victims=report.victims,
         message=report.message,
         change=report.change,
+        notes=report.notes,
     )
     if report.load_ms is not None:
         wire.load_ms = report.load_ms

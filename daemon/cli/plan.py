@@ -45,6 +45,8 @@ def show(report: "pb.PlanLoadResponse") -> None:
     console().print(printable(verdict(report)))
     if report.change:
         console().print(printable(f"  it would fit with: {report.change}"))
+    for note in report.notes:
+        console().print(printable(f"  {note}"))
     print_table(
         ("pool", ">needed", ">free"),
         [(pool.pool, size(pool.needed_bytes), size(max(0, pool.free_bytes))) for pool in report.pools],

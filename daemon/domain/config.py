@@ -45,6 +45,11 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mmap: bool | None = None
     keep_alive_s: Annotated[float, Meta(ge=-1, le=1e9)] | None = None  # negative: never unloaded for being idle
     pinned: bool | None = None  # never makes way for another model
+    # Of models that take tensors, in Triton's words: requests that share a call.
+    max_batch_size: Annotated[int, Meta(ge=0, le=1024)] | None = None  # rows of one; 0: none share; default: 32
+    preferred_batch_size: tuple[Positive, ...] | None = None  # default: what is measured to be best
+    max_queue_delay_microseconds: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None  # to wait for company
+    preserve_ordering: bool | None = None  # answers come in the order of the requests
     replicas: Annotated[int, Meta(ge=1, le=16)] | None = None  # copies at a time, each on devices of its own
 
 

@@ -59,6 +59,7 @@ class Device:
     parent: str | None = None  # the id of the GPU that a MIG instance is cut from
     nodes: tuple[DeviceNode, ...] = ()
     usable_by: tuple[str, ...] = ()
+    onnx_provider: str = ""  # of ONNX Runtime, by which it computes there; "": it does not
     llama_name: str | None = None
 
 

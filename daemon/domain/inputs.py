@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from .errors import Code, InferdError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ...backends.facts import Task
     from .model import Model
     from .request import Request
 
@@ -20,15 +21,37 @@ TOKEN_BYTES = 4  # of text that a token stands for, on the whole
 MAX_ESTIMATE_BYTES = 4 * 2**20  # until they are read: a query counts with each document, and may not fill the queue
 
 
+DOES: Mapping[Task, str] = {
+    "generate": "generates text",
+    "embed": "embeds texts",
+    "rank": "ranks documents",
+    "classify": "classifies texts",
+    "infer": "takes tensors",
+}
+CANNOT: Mapping[Task, str] = {
+    "generate": "generate text",
+    "embed": "embed",
+    "rank": "rank",
+    "classify": "classify",
+    "infer": "take tensors",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Texts or tokens, each to become one vector; with a `query` documents, each to become one score."""
+    """Texts or tokens, each to become one vector; with a `query` documents, each to become one score; or what is to be
+    classified, each to become the logits of all labels."""
 
     items: Sequence[str | list[int]]
     query: str | None = None
-    normalize: bool = True
+    normalize: bool | None = None  # None: as the model says
     dimensions: int | None = None  # None: as many as the model has
     top_n: int | None = None  # of the documents, the best; None: all
+    classify: bool = False
+
+    @property
+    def task(self) -> Task:
+        return "classify" if self.classify else "embed" if self.query is None else "rank"
 
     @property
     def field(self) -> str:
@@ -68,14 +91,17 @@ def check_inputs(inputs: Inputs) -> None:
 
 
 def check_task(request: Request, model: Model) -> None:
-    """A model generates, embeds or ranks, and nothing else. Raises InferdError naming the model."""
-    pooling, inputs = model.plan.pooling, request.inputs
-    can = "rank" if pooling == "rank" else "embed" if pooling else "generate"
-    wants = "generate" if inputs is None else "embed" if inputs.query is None else "rank"
+    """A model has one task, beside which it may take tensors. Raises InferdError naming the model."""
+    can, inputs = model.plan.task, request.inputs
+    if request.tensors is not None:
+        if model.plan.task == "generate" or not model.facts.inputs:
+            raise InferdError(Code.UNSUPPORTED, f"{model.name} takes texts, it does not take tensors", field="model")
+        return
+    wants: Task = "generate" if inputs is None else inputs.task
     if wants == can:
         return
-    does = {"generate": "generates text", "embed": "embeds texts", "rank": "ranks documents"}[can]
-    cannot = {"generate": "generate text", "embed": "embed", "rank": "rank"}[wants]
+    does = DOES[can]
+    cannot = CANNOT[wants]
     hint = ' (to have it embed, set pooling = "mean" or "last" for it in the config)' if wants == "embed" else ""
     message = f"{model.name} {does}, it does not {cannot}{hint if can == 'generate' else ''}"
     raise InferdError(Code.UNSUPPORTED, message, field="model")

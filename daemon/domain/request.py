@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..policy.calls import CallParser
     from .form import Form
     from .inputs import Inputs
+    from .tensors import Outputs, Tensors
 
 
 # Columns of a recording of arrivals, which a replay reads: seconds since 1970, tokens, milliseconds.
@@ -52,7 +53,7 @@ TERMINAL = {phase for phase, following in NEXT.items() if not following}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One generation as asked, or inputs to embed. Exactly one of `prompt`, `messages`, `tokens`, `inputs` is set."""
+    """What is asked. Exactly one of `prompt`, `messages`, `tokens` (to go on with), `inputs` and `tensors` is set."""
 
     id: str
     model: str
@@ -62,7 +63,8 @@ class Request:
     prompt: str | None = None
     messages: Sequence[ChatMessage] | None = None
     tokens: Sequence[int] | None = None
-    inputs: Inputs | None = None
+    inputs: Inputs | None = None  # to embed or to rank
+    tensors: Tensors | None = None
     max_tokens: int | None = None  # None: whatever the context leaves; 0: no text is wanted, but vectors
     deadline_ms: int | None = None  # from arrival
     session_id: str = ""
@@ -73,6 +75,11 @@ class Request:
     lora: str = ""  # one of the model's adapters; "": none
     choice: int = 0  # 0..n-1 when one call asked for several completions
     parent_id: str = ""  # of choices after the first: the id that the client knows
+
+    @property
+    def generates(self) -> bool:
+        """Text is wanted, token by token."""
+        return self.inputs is None and self.tensors is None
 
     @property
     def root_id(self) -> str:
@@ -111,15 +118,17 @@ class Job:
     ended_why: str = ""  # the code of the error that ended it
     attempt: int = 0
     cache_salt: str = ""  # what it has computed is shared with requests of the same salt
-    prompt: list[int] | None = None  # tokens, once prepared
+    prompt: Sequence[int] | None = None  # tokens, once prepared; of tensors only how many they count for
     grammar: str = ""  # its form as the worker understands it
     syntax: CallSyntax | None = None  # how its model writes tool calls
     calls: CallParser | None = None  # finds them in its text, of which it sees every piece once
     max_tokens: int = 0  # resolved against the context when prepared
     generated: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)  # of each input, in tokens; `prompt` is all of them
+    seconds: list[int] = field(default_factory=list)  # where the second text of each begins; empty: they are no pairs
     vectors: list[bytes] = field(default_factory=list)  # of the first `n_embedded` inputs
     n_embedded: int = 0
+    answer: Outputs | None = None  # tensors, complete but for the end of their request
     sent_bytes: int = 0
     cached_tokens: int = 0
     known_tokens: int = 0  # from its first one on: computed in an attempt that is over, by it or before it

@@ -269,7 +269,7 @@ class Fleet:
             return  # what it computed is computed again elsewhere
         match message:
             case Step(events=events):
-                self.node.on_events(resident, events)
+                self.node.answers.on_events(resident, events)
             case WorkerStats():
                 resident.model.stats = message
             case Loading(progress=progress):
@@ -307,7 +307,7 @@ class Fleet:
     def _on_gone(self, resident: Resident) -> None:
         """The worker's channel ended: what ran in it ends now, before the process is reaped."""
         self.node.scheduler.on_closed(resident.place, float("inf"))
-        self.node.on_worker_gone(resident)
+        self.node.answers.on_worker_gone(resident)
 
     def _on_reaped(self, resident: Resident, how: Exit) -> None:
         """What it leaves for the disk is written first: until then its bytes are not free."""

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from ...backends.messages import FinishReason
 from ..domain.errors import Code, InferdError
 from ..domain.request import Job, Phase
+from ..domain.tensors import Outputs
+from .figures import Statistics
 from .stream import Finished, Queued, Resumed, Started, Stream, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ...backends import messages
+    from ...backends.blob import Blob
     from ..domain.request import Request
     from ..policy.line import Ticket
     from ..policy.meter import Meter
@@ -32,7 +35,11 @@ class Jobs:
         self.get = self._jobs.get  # by id; asked for with every token, so it is not a method of ours
         self._streams: dict[str, Stream] = {}
         self._arrivals = itertools.count()
+        self.statistics = Statistics()
         self._read: set[Stream] = set()  # streams that somebody reads, also after the job is over
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._jobs
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -45,6 +52,8 @@ class Jobs:
         if request.id in self._jobs:
             raise InferdError(Code.INVALID, f"request_id {request.id} is in use", field="request_id")
         job = Job(request, now_s, next(self._arrivals))
+        if request.tensors is not None:
+            job.prompt = range(request.tensors.n_tokens)
         stream = Stream(job)
         self._jobs[job.id], self._streams[job.id] = job, stream
         self._read.add(stream)
@@ -55,6 +64,9 @@ class Jobs:
         if self._jobs.get(job.id) is job:
             self._settle(job)
             del self._jobs[job.id], self._streams[job.id]
+            if job.answer is not None:  # nobody has taken it
+                job.answer.blob.close()
+            self.statistics.on_over(job)
             if self.on_over is not None:
                 self.on_over(job)
 
@@ -109,6 +121,12 @@ class Jobs:
         job.vectors.append(event.vectors)
         job.n_embedded += event.n
 
+    def inferred(self, job: Job, event: messages.Inferred, blob: Blob) -> None:
+        """Its tensors are there; the reader gets them with the end."""
+        if job.answer is not None:
+            job.answer.blob.close()
+        job.answer = Outputs(event.outputs, blob)
+
     def finished(self, job: Job, event: messages.Finished, now_s: float) -> None:
         if event.reason is FinishReason.ERROR:
             code = Code.INVALID if event.error_field else Code.MODEL_FAILED
@@ -126,6 +144,9 @@ class Jobs:
             stream.push_text(len(job.generated), text, (), None, calls)
         if job.request.inputs is not None:
             stream.push(Vectors(job.n_embedded, b"".join(job.vectors)))
+        if job.answer is not None:
+            stream.push(job.answer)
+            job.answer = None
         stream.push(summary(job, event.completion_tokens, now_s))
         return stream.close()
 
@@ -145,7 +166,7 @@ class Jobs:
 
     def attempt_lost(self, job: Job, start_tokens: int) -> None:
         """Its worker is gone and tells nothing: what has led to the tokens of this attempt was surely computed."""
-        if job.request.inputs is not None:
+        if not job.request.generates:
             n_known = sum(job.lengths[: job.n_embedded])
             return self.attempt_over(job, max(0, n_known - job.known_tokens))  # it may have been cut off within one
         n_tokens = len(job.prompt or ()) + len(job.generated)

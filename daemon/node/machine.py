@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..policy.ledger import Ledger
 
 HOST = "host"
-LLAMA = "llama.cpp"
+LLAMA, ONNX = "llama.cpp", "onnxruntime"
 
 
 @dataclass(slots=True)
@@ -29,19 +29,27 @@ class Machine:
     fake: bool = False  # the fake engine runs on any device
 
     def gpus(self) -> tuple[Device, ...]:
-        """Devices beside the CPU that the engine can use."""
+        """Devices beside the CPU that an engine can use."""
         return tuple(
             device
             for device in self.hardware.devices
             if device.kind is DeviceKind.GPU
             and device.state is DeviceState.OK
-            and (LLAMA in device.usable_by or (self.fake and not device.mig))
+            and ({LLAMA, ONNX} & set(device.usable_by) or (self.fake and not device.mig))
         )
 
     def for_models(self, ledger: Ledger) -> dict[str, Gpu]:
         """The GPUs that have a pool, as plans are made for them."""
         pools = {device: ledger.pools[device.id] for device in self.gpus() if device.id in ledger.pools}
-        return {device.id: Gpu(pool.usable_bytes, device.llama_name or "") for device, pool in pools.items()}
+        return {
+            device.id: Gpu(
+                pool.usable_bytes,
+                device.llama_name or "",
+                llama=self.fake or LLAMA in device.usable_by,
+                onnx_provider=device.onnx_provider,
+            )
+            for device, pool in pools.items()
+        }
 
     def needs_probe(self) -> bool:
         """Something beside the CPU is there, so it matters what the engines make of it."""

@@ -11,15 +11,17 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from ...backends.messages import Cancel, Delta, Embedded, Finished, FinishReason, Started, Stopped
+from ...backends.messages import Cancel
 from ..domain.decision import Cancel as CancelJob
 from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
 from ..domain.inputs import check_task
 from ..domain.model import ModelState, check_adapter
 from ..domain.request import Phase, Priority
+from ..domain.tensors import check_ports
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
+from .answers import Answers
 from .changes import Changes
 from .fleet import Fleet
 from .jobs import Jobs
@@ -31,7 +33,7 @@ from .wishes import Wishes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...backends.messages import ChatMessage, Event
+    from ...backends.messages import ChatMessage
     from ..domain.config import Config
     from ..domain.decision import Decision
     from ..domain.request import Job, Request
@@ -58,6 +60,7 @@ class Node:
         self.scheduler = Scheduler(ledger, config)
         self.news = News(self.scheduler, self.jobs)
         self.reader = Reader(self)
+        self.answers = Answers(self)
         self._alarm: asyncio.TimerHandle | None = None  # for those who wait for memory
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
@@ -72,6 +75,8 @@ class Node:
             raise deployment.speaker.refusal(now_s)
         check_task(request, deployment.model)
         check_adapter(request, deployment.model)
+        if request.tensors is not None:
+            check_ports(request.tensors, request.model, deployment.facts)
         job, stream = self.jobs.add(request, now_s)
         job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
         job.cache_salt += f"\0{request.lora}" if request.lora else ""
@@ -80,7 +85,8 @@ class Node:
             if not self.scheduler.lanes[request.model].slots_free:
                 self.fleet.tiers.hurry()
                 self.news.tell(job, now_s)
-            self.reader.begin(job, deployment)
+            if request.tensors is None:
+                self.reader.begin(job, deployment)
             if request.deadline_ms is not None:
                 loop = asyncio.get_running_loop()
                 self._deadlines[job.id] = loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
@@ -233,8 +239,13 @@ class Node:
                 job.move(Phase.QUEUED)
                 self.carry_out(self.scheduler.on_parked(job, now_s))
             else:
-                self._forget(job, now_s)
+                self.forget(job, now_s)
         self.changes.notify()
+
+    def forget(self, job: Job, now_s: float) -> None:
+        """It is over, and no worker holds anything of it any more."""
+        self.jobs.forget(job)
+        self.carry_out(self.scheduler.on_released(job, now_s))
 
     def _start(self, job: Job, place: str) -> None:
         job.move(Phase.RUNNING)
@@ -243,84 +254,9 @@ class Node:
         if job.started_s is None:
             job.started_s = time.monotonic()
         itl_target_ms = self.scheduler.slots.classes[job.request.priority].itl_target_ms
-        self.fleet.residents[place].send(order(job, itl_target_ms, self.config.cache.session_s))
-
-    # what workers say
-
-    def on_events(self, resident: Resident, events: Sequence[Event]) -> None:
-        """What one step of a worker brought."""
-        now_s = time.monotonic()
-        for event in events:
-            job = self.jobs.get(event.job)
-            if job is None or job.attempt != event.attempt or job.phase is Phase.QUEUED:
-                continue  # of an attempt that is over
-            if type(event) is not Delta:
-                self._on_event(resident, job, event, now_s)
-            elif job.live:
-                if job.first_token_s is None:
-                    self.scheduler.on_first_token(job, now_s)
-                resident.model.produced = True
-                self.jobs.grown(job, event, now_s)
-
-    def on_worker_gone(self, resident: Resident) -> None:
-        """What ran in it goes on in the next worker, but for what it may die of."""
-        name = resident.model.name
-        for job in self.jobs.on_crash(self.scheduler.places[resident.place].running):
-            message = f"the worker of {name} ended {job.crashes} times while this request ran"
-            self.jobs.failed(job, InferdError(Code.WORKER_CRASHED, message, retry_after_ms=1000))
-        self.move_away(resident, "worker_crashed")
-
-    def _on_event(self, resident: Resident, job: Job, event: Event, now_s: float) -> None:
-        """Anything but a token."""
-        match event:
-            case Started():
-                resident.widest_prompt = max(resident.widest_prompt, *(job.lengths or [event.prompt_tokens]))
-                if job.live:
-                    if not job.announced:
-                        self.scheduler.on_started(job, event.cached_tokens)
-                    device = resident.model.ready.device if resident.model.ready else ""
-                    self.jobs.started(job, event, device)
-            case Embedded():
-                resident.model.produced = True
-                if job.live:
-                    self.jobs.embedded(job, event)
-            case Finished():
-                self.jobs.drafts(job, event.draft_n, event.draft_n_accepted)
-                if job.live:
-                    if event.reason is not FinishReason.ERROR:
-                        if job.request.inputs is not None:  # where text begins, vectors are complete
-                            self.scheduler.on_first_token(job, now_s)
-                        self.scheduler.on_finished(job, event.prefill_ms, event.decode_ms, now_s)
-                    self.jobs.finished(job, event, now_s)
-                self.jobs.attempt_over(job, event.n_computed)
-                self._release(resident, job, now_s)
-            case Stopped(parked=parked):
-                self.jobs.drafts(job, event.draft_n, event.draft_n_accepted)
-                if job.live and parked and job.phase is Phase.RUNNING:
-                    job.move(Phase.PARKING)
-                    job.parked_why = "kv_full"
-                self.jobs.attempt_over(job, event.n_computed)
-                if job.phase is Phase.PARKING:
-                    job.move(Phase.QUEUED)
-                    self.carry_out(self.scheduler.on_parked(job, now_s))
-                    self._end_drained(resident)
-                else:
-                    self._release(resident, job, now_s)
-
-    def _release(self, resident: Resident, job: Job, now_s: float) -> None:
-        """The worker holds nothing of the job any more."""
-        self._forget(job, now_s)
-        self._end_drained(resident)
-        self.changes.notify()
-
-    def _forget(self, job: Job, now_s: float) -> None:
-        self.jobs.forget(job)
-        self.carry_out(self.scheduler.on_released(job, now_s))
-
-    def _end_drained(self, resident: Resident) -> None:
-        """A draining worker ends with the last that runs in it."""
-        if resident.model.state is ModelState.DRAINING and not self.scheduler.places[resident.place].running:
-            resident.stop()
+        resident = self.fleet.residents[place]
+        asked = order(job, resident.model.facts, itl_target_ms, self.config.cache.session_s)
+        resident.order(asked, job.request.tensors)
 
     # small things
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ...backends.facts import LoadPlan
+    from ..domain.model import Model
     from ..policy.corrections import Corrections
     from ..policy.place import Place
     from ..policy.placing import PlaceQuestion
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ..policy.scheduler import Scheduler
     from .node import Node
     from .resident import Resident
+
+
+SCALES = "its scales are those of a whole call (dynamic quantization), so company moves a result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class LoadReport:
     load_ms: float | None = None
     message: str = ""
     change: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,19 @@ def plan_load(node: Node, name: str) -> LoadReport:
         load_ms=None if refused else node.scheduler.rooms.reload_s(it.place) * 1e3,
         message=it.message,
         change=_change(resident, it.question, node.fleet.corrections) if refused else "",
+        notes=_notes(resident.model),
     )
+
+
+def _notes(model: Model) -> tuple[str, ...]:
+    """What those who read its results should know."""
+    rows = model.plan.batching.max_batch_size
+    if rows <= 1 or not model.facts.inputs:
+        return ()
+    shared = f"up to {rows} rows of several requests share a call"
+    if model.facts.dynamic_quantization:
+        return (f"{shared}, but never those of two tenants: {SCALES}",)
+    return (shared,)
 
 
 def _change(resident: Resident, question: EvictQuestion, known: Corrections) -> str:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ...backends import kinds
-from ...backends.facts import LoadPlan
+from ...backends.facts import Batching, LoadPlan
 from ..domain.config import ModelOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from ...backends.facts import Adapter, ModelFacts, Pooling
+    from ...backends.facts import Adapter, ModelFacts, Pooling, Task
     from ..domain.config import Config
 
 DEFAULT_SLOTS = 8
+MAX_SLOTS = 64
+DEFAULT_BATCH_SIZE = 32  # rows of a call at most, where the model takes several
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
 DEFAULT_KEEP_ALIVE_S = 300.0
 # Of what is computed in one piece: llama.cpp keeps room for a row of logits for each of its tokens, 1 MB where the
@@ -43,7 +45,9 @@ def options_for(name: str, config: Config) -> ModelOptions:
 
 class Gpu(NamedTuple):
     n_bytes: int  # that models may have of it
-    name: str = ""  # as the engine calls it
+    name: str = ""  # as llama.cpp calls it
+    llama: bool = True  # llama.cpp can offload to it
+    onnx_provider: str = ""  # by which ONNX Runtime computes there; "": it does not
 
 
 def make_plans(
@@ -77,6 +81,9 @@ def make_plans(
         return all(n <= gpus[pool].n_bytes for pool, n in kinds.footprint(facts, plan).bytes_on.items() if pool in gpus)
 
     options = options_for(name, config)
+    if facts.backend == "onnx":
+        return _onnx_plans(over, gpus) if options.gpu_layers != 0 else [over(())]
+    gpus = {device: gpu for device, gpu in gpus.items() if gpu.llama}
     if not gpus or options.gpu_layers == 0 or (options.numerics == "exact" and options.gpu_layers is None):
         return [over(())]
     if whole := [plan for plan in map(over, [(gpu,) for gpu in gpus]) if fits(plan)]:
@@ -86,6 +93,13 @@ def make_plans(
         return [together]
     n_layers = bisect_left(range(facts.n_layers + 1), True, key=lambda n: not fits(over(tuple(gpus), n + 1)))
     return [over(tuple(gpus), n_layers) if n_layers else over(())]
+
+
+def _onnx_plans(over: Callable[[Sequence[str]], LoadPlan], gpus: Mapping[str, Gpu]) -> list[LoadPlan]:
+    """A graph is computed on one device as a whole, or where none of them works by the processor."""
+    usable = [device for device, gpu in gpus.items() if gpu.onnx_provider]
+    plans = [msgspec.structs.replace(over((d,)), onnx_provider=gpus[d].onnx_provider) for d in usable]
+    return [*plans, over(())]
 
 
 def make_plan(
@@ -98,11 +112,12 @@ def make_plan(
 ) -> LoadPlan:
     """How the model is to be loaded over these devices that the engine can offload to."""
     options = options_for(name, config)
-    pooling = _pooling(facts, options)
+    pooling, onnx = _pooling(facts, options), facts.backend == "onnx"
     usual = DEFAULT_CONTEXT_TOKENS if facts.causal else DEFAULT_WHOLE_TOKENS
-    n_ctx = _cells_up(options.context_tokens or min(facts.n_ctx_train, usual))
-    slots = options.slots or DEFAULT_SLOTS
-    kv_cells = _cells_up(options.kv_cells or n_ctx * (1 if pooling else min(slots, MAX_FULL_CONTEXTS)))
+    n_ctx = _cells_up(options.context_tokens or max(1, min(facts.n_ctx_train, usual)))
+    task, batching = _task(facts, pooling), _batching(facts, options)
+    slots = options.slots or min(MAX_SLOTS, max(DEFAULT_SLOTS, 2 * batching.max_batch_size))
+    kv_cells = _cells_up(options.kv_cells or n_ctx * (min(slots, MAX_FULL_CONTEXTS) if task == "generate" else 1))
     n_ubatch = options.ubatch_tokens or 512
     gpu_layers = (-1 if gpus else 0) if options.gpu_layers is None else options.gpu_layers
     plan = LoadPlan(
@@ -114,15 +129,17 @@ def make_plan(
         n_threads=options.threads or default_threads,
         n_ubatch=n_ubatch if facts.causal else max(n_ubatch, n_ctx),
         pooling=pooling,
+        task=task,
+        batching=batching,
         n_gpu_layers=gpu_layers if gpus else 0,
         devices=gpus if gpu_layers else (),
         kv_type=options.kv_type or "f16",
         kv_layout="unified" if pooling else options.kv_layout or "unified",
         flash_attention=options.flash_attention,
         numerics=options.numerics or "fast",
-        n_draft=0 if options.spec_type == "none" or facts.recurrent or pooling else N_DRAFT,
-        draft=None if facts.recurrent or pooling or config.fake.enabled else draft,
-        prefix_caching=options.prefix_caching is not False and not pooling,
+        n_draft=0 if options.spec_type == "none" or facts.recurrent or task != "generate" or onnx else N_DRAFT,
+        draft=None if facts.recurrent or pooling or onnx or config.fake.enabled else draft,
+        prefix_caching=options.prefix_caching is not False and task == "generate" and not onnx,
         use_mmap=True if options.mmap is None else options.mmap,
         fake_tokens_per_s=config.fake.tokens_per_s,
         fake_prefill_tokens_per_s=config.fake.prefill_tokens_per_s,
@@ -133,9 +150,26 @@ def make_plan(
 
 def _pooling(facts: ModelFacts, options: ModelOptions) -> Pooling:
     """Only a file with a classifier head ranks, whatever the operator says."""
-    if options.pooling is None or facts.pooling == "rank":
+    if options.pooling is None or facts.pooling == "rank" or facts.task == "infer":
         return facts.pooling
     return "" if options.pooling == "none" else options.pooling
+
+
+def _task(facts: ModelFacts, pooling: Pooling) -> Task:
+    """Of a model that can do either, what the operator made of it."""
+    if facts.task != "generate" or not pooling:
+        return facts.task
+    return "rank" if pooling == "rank" else "embed"
+
+
+def _batching(facts: ModelFacts, options: ModelOptions) -> Batching:
+    """Only where the first axis of every tensor is free, whatever the operator says."""
+    if not facts.batched or facts.task == "generate":
+        return Batching()
+    most = DEFAULT_BATCH_SIZE if options.max_batch_size is None else options.max_batch_size
+    preferred = tuple(size for size in options.preferred_batch_size or () if size <= most)
+    delay = options.max_queue_delay_microseconds or 0
+    return Batching(most, preferred, delay, bool(options.preserve_ordering))
 
 
 def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:

@@ -85,11 +85,11 @@ class Prompter:
         prepared: Prepared = await self._ask(lambda ticket: Prepare(ticket, chat, prompt, tools=tools), "messages")
         return prepared.tokens
 
-    async def inputs(self, texts: list[str], inputs: Inputs) -> list[list[int]]:
+    async def inputs(self, texts: list[str], inputs: Inputs) -> PreparedInputs:
         """Token ids of each text, or of the query and each. Raises InferdError."""
         query = inputs.query
         prepared: PreparedInputs = await self._ask(lambda ticket: PrepareInputs(ticket, texts, query), inputs.field)
-        return prepared.inputs
+        return prepared
 
     async def compile(self, form: Form) -> str:
         """A form as the worker understands it. Raises InferdError."""

@@ -52,10 +52,10 @@ class Reader:
         try:
             prompter, form, use = deployment.prompter, request.form, request.tools
             if request.inputs is not None:
-                each = await self._read_inputs(job, request.inputs, prompter)
+                each, seconds = await self._read_inputs(job, request.inputs, prompter)
                 await _check_inputs(request.inputs, each, deployment.model)
                 if job.live:
-                    job.lengths = [len(tokens) for tokens in each]
+                    job.lengths, job.seconds = [len(tokens) for tokens in each], seconds
                     job.prompt = list(chain.from_iterable(each))
                     self.node.on_prepared(job)
                 return
@@ -81,11 +81,14 @@ class Reader:
             log.exception("%s: preparing the prompt failed", job.id)
             self.node.fail_queued(job, InferdError(Code.INTERNAL, "the prompt could not be prepared"))
 
-    async def _read_inputs(self, job: Job, inputs: Inputs, prompter: Prompter) -> list[list[int]]:
-        """The tokens of each. Raises InferdError."""
+    async def _read_inputs(self, job: Job, inputs: Inputs, prompter: Prompter) -> tuple[list[list[int]], list[int]]:
+        """The tokens of each, and of pairs where their second part begins. Raises InferdError."""
         texts = [item for item in inputs.items if isinstance(item, str)]
-        read = iter(await self._read(job, partial(prompter.inputs, texts, inputs)) if texts else [])
-        return [next(read) if isinstance(item, str) else item for item in inputs.items]
+        if not texts:
+            return [item for item in inputs.items if not isinstance(item, str)], []
+        prepared = await self._read(job, partial(prompter.inputs, texts, inputs))
+        read = iter(prepared.inputs)
+        return [next(read) if isinstance(item, str) else item for item in inputs.items], prepared.seconds
 
     async def _read(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
         """What the helper says; who waits for a cold model's memory waits for its helper's, too. Raises InferdError."""

@@ -11,7 +11,7 @@ import msgspec
 
 from ...backends import kinds, process
 from ...backends.facts import HOST
-from ...backends.messages import Cores
+from ...backends.messages import Cores, Infer
 from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
 from ..policy import corrections
@@ -20,9 +20,11 @@ from .plans import CELL_STEP
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ...backends.blob import Blob
     from ...backends.facts import LoadPlan, ModelFacts
-    from ...backends.messages import FromWorker, LoadFailed, Run, ToWorker
+    from ...backends.messages import Embed, FromWorker, Inferred, LoadFailed, Run, Submit, ToWorker
     from ...backends.process import Exit, Process
+    from ..domain.tensors import Tensors
     from ..policy.corrections import Corrections
     from ..policy.ledger import Ledger, Reservation
 
@@ -126,6 +128,18 @@ class Resident:
             self.bytes_on = self.footprint.bytes_on
         else:
             self.bytes_on = {pool: n_bytes * 5 // 4 for pool, n_bytes in self.bytes_on.items()}
+
+    def order(self, asked: Submit | Embed | Infer, tensors: Tensors | None) -> None:
+        """Have the worker do this; tensors that are in a file go before."""
+        assert self._worker is not None
+        if tensors is not None and isinstance(asked, Infer) and not self._worker.send_blob(tensors.blob):
+            asked = msgspec.structs.replace(asked, data=tensors.blob.read())  # it takes no more files now
+        self._worker.send(asked)
+
+    def take_blob(self, event: Inferred) -> Blob:
+        """The values of outputs, from the frame or from the file that was sent before it."""
+        assert self._worker is not None
+        return self._worker.take_blob(sum(tensor.n_bytes for tensor in event.outputs), event.data)
 
     def send(self, message: ToWorker) -> None:
         assert self._worker is not None

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..domain.tensors import Outputs
 from ..domain.tools import join
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Finished:
     draft_n_accepted: int = 0
 
 
-StreamEvent = Queued | Started | Text | Vectors | Resumed | Finished
+StreamEvent = Queued | Started | Text | Vectors | Outputs | Resumed | Finished
 
 
 class Stream:

@@ -80,8 +80,8 @@ class Place:
 
 
 def cells(job: Job) -> int:
-    """KV cells that a prepared job needs to get going; inputs that are embedded keep none."""
-    if job.request.inputs is not None:
+    """KV cells that a prepared job needs to get going; what becomes vectors or tensors keeps none."""
+    if not job.request.generates:
         return 0
     return len(job.prompt or ()) + len(job.generated) + min(HEADROOM_TOKENS, job.max_tokens)
 

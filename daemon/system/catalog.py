@@ -27,8 +27,7 @@ MAX_ENTRIES = 100_000  # directory entries looked at in one folder of models
 MAX_MODELS = 4096
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}(:[a-z0-9._-]{1,64})?")
-_MAX_NAME = 128
-_HASH = re.compile(r"[0-9a-f]{32,}")  # a folder of a download cache, named by content or revision
+_MAX_NAME, _MAX_TAG = 128, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +178,16 @@ def _walk(root: str) -> Iterator[_Found]:
                         files.append(item.path)
         except OSError:
             continue  # gone or closed to us
-        yield from _models(root, folder, sorted(files))
+        yield from _models(root, sorted(files))
         if depth < MAX_DEPTH:
             pending.extend((path, depth + 1) for path in sorted(folders, reverse=True))
 
 
-def _models(root: str, folder: str, files: list[str]) -> Iterator[_Found]:
+def _models(root: str, files: list[str]) -> Iterator[_Found]:
     starts = [path for path in files if model_files(path)]
-    own_folder = folder != root and len(starts) == 1 and not _HASH.fullmatch(os.path.basename(folder))
     for path in starts:
-        name = as_name(os.path.basename(folder) if own_folder else model_name(path))
-        found = _look(root, name, path)
+        name, tag = model_name(path, root, alone=len(starts) == 1)
+        found = _look(root, f"{as_name(name)}:{as_name(tag)[:_MAX_TAG]}" if tag else as_name(name), path)
         if found is not None:
             yield found
 

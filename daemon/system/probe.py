@@ -94,10 +94,11 @@ def _joined(device: Device, backends: Backends, by_pci: dict[str | None, LlamaDe
     usable = [LLAMA] if match else []
     providers = (_NPU_PROVIDERS if device.kind is DeviceKind.NPU else _PROVIDERS).get(device.vendor, ())
     # These are compiled in; whether one loads here is only known once a session was made.
-    if backends.onnx and device.state is DeviceState.OK and set(providers) & set(backends.onnx.providers):
-        usable.append(ONNX)
+    compiled_in = backends.onnx.providers if backends.onnx and device.state is DeviceState.OK else ()
+    provider = next((name for name in providers if name in compiled_in), "")
+    usable += [ONNX] if provider else []
     if match is None:
-        return replace(device, usable_by=tuple(usable))
+        return replace(device, usable_by=tuple(usable), onnx_provider=provider)
     integrated = device.kind is DeviceKind.GPU and match.type == "igpu"
     return replace(
         device,
@@ -105,6 +106,7 @@ def _joined(device: Device, backends: Backends, by_pci: dict[str | None, LlamaDe
         name=match.description if device.name.endswith("]") and match.description else device.name,
         memory_total_bytes=device.memory_total_bytes or match.memory_total_bytes,
         usable_by=tuple(usable),
+        onnx_provider=provider,
         llama_name=match.name,
     )
 

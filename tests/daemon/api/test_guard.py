@@ -48,7 +48,7 @@ def folder() -> Iterator[str]:
 @pytest.fixture
 async def ask(folder: str) -> AsyncIterator[Ask]:
     """Serve one method with a body of the test's choice and call it with raw bytes."""
-    server = grpc.aio.server(interceptors=[Reading()])
+    server = grpc.aio.server(interceptors=[Reading(4 << 20)])
     address = f"unix:{folder}/s"
     body: list[Body] = []
 

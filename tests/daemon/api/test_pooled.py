@@ -39,7 +39,7 @@ def test_texts_and_tokens_in_one_request() -> None:
 def test_what_is_not_said_is_the_default() -> None:
     embedded, ranked = to_embed(embed(), "t").inputs, to_rerank(rerank(), "t").inputs
     assert embedded is not None
-    assert (embedded.normalize, embedded.dimensions) == (True, None)
+    assert (embedded.normalize, embedded.dimensions) == (None, None)
     assert ranked is not None
     assert (ranked.items, ranked.query, ranked.top_n) == (["a", "b"], "q", None)
 

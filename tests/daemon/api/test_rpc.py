@@ -178,23 +178,6 @@ class Asker:
         self.written.append(message)
 
 
-def tenant(*metadata: tuple[str, str | bytes]) -> str:
-    return rpc.tenant(cast("Any", Asker(*metadata)))
-
-
-def test_the_tenant_comes_from_the_metadata() -> None:
-    assert tenant() == tenant(("other", "x")) == "default"
-    assert tenant(("inferd-tenant", "team a")) == "team a"
-    assert tenant(("inferd-tenant", b"team")) == "team"
-
-
-@pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", b"\xff\x00"])
-def test_a_tenant_nobody_could_show(name: str | bytes) -> None:
-    with pytest.raises(InferdError) as caught:
-        tenant(("inferd-tenant", name))
-    assert (caught.value.code, caught.value.field) == (Code.INVALID, "inferd-tenant")
-
-
 class Script:
     """A stream that gives what a test wrote, an error last if there is one."""
 

@@ -25,12 +25,13 @@ from inferd.daemon.domain.request import Priority, Request
 from inferd.tests.daemon.domain.test_model import FACTS, PLAN
 
 if TYPE_CHECKING:
-    from inferd.backends.facts import Pooling
+    from inferd.backends.facts import Pooling, Task
 
 
 def model(pooling: Pooling = "mean", n_ctx: int = 256, n_embd_out: int = 8) -> Model:
     facts = msgspec.structs.replace(FACTS, n_embd_out=n_embd_out)
-    return Model("m", facts, msgspec.structs.replace(PLAN, pooling=pooling, n_ctx=n_ctx), keep_alive_s=1.0)
+    task: Task = "rank" if pooling == "rank" else "embed" if pooling else "generate"
+    return Model("m", facts, msgspec.structs.replace(PLAN, pooling=pooling, task=task, n_ctx=n_ctx), keep_alive_s=1.0)
 
 
 def refused(error: pytest.ExceptionInfo[InferdError]) -> tuple[Code, str | None]:

@@ -166,7 +166,7 @@ def what_the_fake_says(job: Job) -> list[int]:
     from inferd.backends.fake import _Run
 
     assert job.prompt is not None
-    run = _Run(Submit(job.id, 1, job.prompt, len(job.prompt), job.request.params))
+    run = _Run(Submit(job.id, 1, list(job.prompt), len(job.prompt), job.request.params))
     said = []
     for _ in range(run.length):
         said.append(run.token())

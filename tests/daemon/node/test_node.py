@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferd.backends.messages import FinishReason, Stopped
+from inferd.backends.messages import FinishReason
 from inferd.daemon.domain.config import Queue, Server
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
@@ -16,7 +16,6 @@ from inferd.daemon.domain.request import Phase, Priority
 from inferd.daemon.node.stream import Queued, Resumed, Started
 from inferd.tests.daemon.node.house import (
     ENDLESS,
-    LIMIT_S,
     SLOW,
     House,
     failure,
@@ -238,32 +237,6 @@ async def test_what_ran_in_a_worker_that_crashed_goes_on_in_the_next_one(open_ho
     assert house.resident().model.failures == 0  # it had produced something
 
 
-async def test_a_request_that_gets_no_token_between_two_crashes_fails_and_the_others_go_on(open_house: Open) -> None:
-    house = open_house(tokens_per_s=SLOW)
-    beside = house.submit("fake:tokens=100")
-    await first_text(beside)
-    error = await failure(read(house.submit("fake:crash=0")))
-    assert (error.code, error.retry_after_ms) == (Code.WORKER_CRASHED, 1000)
-    assert "alpha" in error.message
-    assert beside.job.live
-    events = await read(beside)
-    assert finished(events).completion_tokens == 100
-
-
-async def test_a_parked_request_goes_on_with_the_same_words(slow_house: House) -> None:
-    house = slow_house
-    stream = house.submit("fake:tokens=40")
-    events = await first_text(stream)
-    job = stream.job
-    house.node.on_events(house.resident(), [Stopped(job.id, job.attempt, len(job.generated), parked=True)])
-    assert (job.phase, job.attempt) == (Phase.RUNNING, 2)
-    events += await read(stream)
-    assert tokens(events) == what_the_fake_says(job)
-    assert text(events).count(" ") == 40
-    assert [event.why for event in events if isinstance(event, Resumed)] == ["kv_full"]
-    assert finished(events).completion_tokens == 40
-
-
 async def test_an_interactive_request_finds_a_slot_and_the_parked_one_goes_on_with_the_same_words(
     open_house: Open,
 ) -> None:
@@ -318,31 +291,6 @@ async def test_what_was_computed_is_delivered_or_counted_as_wasted(open_house: O
     assert total.computed_tokens - total.delivered_tokens == sum(total.wasted_tokens.values())
     assert total.wasted_tokens["preempted"] >= len("fake:tokens=200")
     assert set(total.wasted_tokens) <= {"preempted", "cancelled"}
-
-
-async def test_frames_of_an_attempt_that_is_over_do_not_exist(slow_house: House) -> None:
-    house = slow_house
-    stream = house.submit(ENDLESS)
-    await first_text(stream)
-    house.node.on_events(house.resident(), [Stopped(stream.job.id, stream.job.attempt + 1, 0)])
-    house.node.on_events(house.resident(), [Stopped("nobody", 1, 0)])
-    assert running(house, stream)
-
-
-async def test_one_parked_while_its_model_drains_goes_on_in_the_next_worker(slow_house: House) -> None:
-    house = slow_house
-    stream = house.submit("fake:tokens=40")
-    events = await first_text(stream)
-    job, resident = stream.job, house.resident()
-    pid = resident.model.pid
-    unloading = asyncio.create_task(house.node.wishes.unload("alpha", force=False))
-    await house.until(lambda: resident.model.state is ModelState.DRAINING)
-    house.node.on_events(resident, [Stopped(job.id, job.attempt, len(job.generated), parked=True)])
-    async with asyncio.timeout(LIMIT_S):
-        assert await unloading
-    events += await read(stream)
-    assert tokens(events) == what_the_fake_says(job)
-    assert resident.model.pid != pid
 
 
 # keep-alive, drain
