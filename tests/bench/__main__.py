@@ -27,6 +27,7 @@ from . import (
     speculation,
     stall,
     startup,
+    tensors,
     throughput,
     ttft,
     turns,
@@ -51,6 +52,7 @@ PROBES = {
     "turns": turns.measure,
     "replay": replay.measure,
     "footprint": footprint.measure,
+    "tensors": tensors.measure,
     "gpu": gpu.measure,
 }
 DEFAULT = [name for name in PROBES if name != "gpu"]

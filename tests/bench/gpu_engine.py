@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from inferd.backends.facts import LoadPlan
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.daemon.domain.device import Device, DeviceKind
 from inferd.daemon.system.hardware import survey
 

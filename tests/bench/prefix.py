@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from inferd.backends.facts import LoadPlan
 from inferd.backends.kinds import read_facts
-from inferd.backends.llama.loading import load
+from inferd.backends.llama.loading import load_generator as load
 from inferd.backends.messages import SamplingParams, Submit
 
 from . import models, rival
