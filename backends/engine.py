@@ -46,6 +46,7 @@ class Engine(Protocol):
     """
 
     ready: Ready
+    wake_fd: int  # can be read when there is something to do though no message came; -1: there never is
 
     def submit(self, submit: Submit) -> None: ...
 

@@ -96,6 +96,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling = ""  # "": generate text
     task: Task = "generate"
     batching: Batching = Batching()
+    n_lanes: int = 1  # calls of a graph side by side, with a thread each, where several requests wait
     n_gpu_layers: int = 0
     devices: tuple[str, ...] = ()  # device ids this worker may use; empty means CPU only
     tensor_split: tuple[float, ...] = ()  # what each device has of the offloaded layers, of 1; empty: as much as any

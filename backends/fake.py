@@ -94,6 +94,8 @@ class _Run:
 class FakeEngine:
     """Keeps the promise of engine.py at the plan's rates; 0 is as fast as it can."""
 
+    wake_fd = -1
+
     def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan
         self.interval_s = 1 / plan.fake_tokens_per_s if plan.fake_tokens_per_s else 0.0

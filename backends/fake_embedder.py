@@ -49,6 +49,8 @@ class _Run:
 class FakeEmbedder:
     """Keeps the promise of `Embedder` in engine.py at the plan's rate; 0 is as fast as it can."""
 
+    wake_fd = -1
+
     def __init__(self, plan: LoadPlan, n_vocab: int) -> None:
         self.plan = plan
         self.token_s = 1 / plan.fake_prefill_tokens_per_s if plan.fake_prefill_tokens_per_s else 0.0

@@ -32,6 +32,8 @@ ELEMENT_BYTES = dict.fromkeys(ONE, 1) | dict.fromkeys(TWO, 2) | dict.fromkeys(EI
 class FakeInferrer:
     """Keeps the promise of `Inferrer` in engine.py; `texts` that of `Embedder`, for models that read such, too."""
 
+    wake_fd = -1
+
     def __init__(self, plan: LoadPlan, shelf: Shelf | None, texts: FakeEmbedder | None = None) -> None:
         self.texts = texts
         self.row_s = 1 / plan.fake_prefill_tokens_per_s if plan.fake_prefill_tokens_per_s else 0.0

@@ -110,6 +110,8 @@ def open_engine(plan: LoadPlan, channel: SyncChannel, shelf: Shelf) -> Engine:
 def serve(channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
     """Until Stop. Statistics go out once a second of work, and once when work ends."""
     inbox = Inbox(channel, engine, shelf)
+    if engine.wake_fd >= 0:
+        channel.wake_on(engine.wake_fd)
     told_s = 0.0
     idle_told = False
     while True:

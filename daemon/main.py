@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from ..backends.blob import keep_freed_memory
 from ..protos import address as addresses
 from ..protos.errors import InferdError
 from .api import oip_service, rpc
@@ -61,6 +62,7 @@ def serve(config: Config, log_level: str = "info") -> int:
     """Run until SIGTERM or SIGINT; returns the exit code of DESIGN's table."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each run of computed blocks is an open file
+    keep_freed_memory()
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:
         where = _address(config)

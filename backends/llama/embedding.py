@@ -53,6 +53,8 @@ class _Input:
 class EmbeddingEngine:
     """One model, one context, one thread; keeps the promise of `Embedder` in ../engine.py."""
 
+    wake_fd = -1
+
     def __init__(self, plan: LoadPlan, model: Model, context: Context, load_ms: float) -> None:
         self._plan = plan
         self._model = model

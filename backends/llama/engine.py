@@ -37,6 +37,8 @@ PARK_S = 1.0  # for putting what is idle into host RAM at the end; the daemon wa
 class LlamaEngine:
     """One model, one context, one thread; keeps the promise of ../engine.py."""
 
+    wake_fd = -1
+
     def __init__(
         self,
         plan: LoadPlan,

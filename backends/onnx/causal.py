@@ -27,6 +27,8 @@ class CausalEngine:
     `pieces` makes what turns one answer's tokens into bytes; `eog`: tokens that end an answer.
     """
 
+    wake_fd = -1
+
     def __init__(
         self,
         plan: LoadPlan,

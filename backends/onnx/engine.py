@@ -6,11 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..blob import Blob
-from ..messages import Call, Embed, Inferred, Ready, WorkerStats
+from ..messages import Call as Part
+from ..messages import Embed, Inferred, Ready, WorkerStats
 from .arrays import from_array, to_arrays
-from .calls import BrokenOff, Caller
+from .choice import Choice
+from .lanes import Call, Lanes
 from .orders import Run
-from .session import InputRefused
 from .window import Item, Window
 
 if TYPE_CHECKING:
@@ -29,25 +30,38 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT_BYTES = 63 * 2**20  # of one request: messages of the daemon have at most 64 MiB
 NAP_S = 0.0005  # while a request waits for company
+SHORT_MS = 1.0  # a shorter call is not handed over to another thread
 
 
 class OnnxEngine:
-    """One session, one thread; keeps the promises of `Embedder` and `Inferrer` in ../engine.py.
+    """One graph; keeps the promises of `Embedder` and `Inferrer` in ../engine.py.
 
-    `shape`: which axes of its tensors are free. `texts`: how the model reads texts; None: it takes only tensors.
+    `wide`: a session with all threads; `narrow`: one with a single thread, of which several calls run side by side;
+    None: they run one after another. `shape`: which axes of its tensors are free. `texts`: how the model reads texts;
+    None: it takes only tensors.
     """
 
     def __init__(
-        self, plan: LoadPlan, session: Session, shape: Shape, texts: Texts | None, shelf: Shelf | None, load_ms: float
+        self,
+        plan: LoadPlan,
+        wide: Session,
+        narrow: Session | None,
+        shape: Shape,
+        texts: Texts | None,
+        shelf: Shelf | None,
+        load_ms: float,
     ) -> None:
-        self._plan, self._session, self._shape, self._texts, self._shelf = plan, session, shape, texts, shelf
+        self._plan, self._wide, self._narrow = plan, wide, narrow
+        self._shape, self._texts, self._shelf = shape, texts, shelf
         self._window = Window(plan.batching)
-        self._caller = Caller(session)
+        self._lanes = Lanes(1 if narrow is None else plan.n_lanes)
+        self._choice = Choice(max(1, plan.batching.max_batch_size), has_narrow=narrow is not None)
         self._runs: dict[tuple[str, int], Run] = {}
         self._events: list[Event] = []
         self._n_tokens = self._steps = 0
         self._step_ms = 0.0
-        device = session.provider.removesuffix("ExecutionProvider")
+        self.wake_fd = self._lanes.wake_fd
+        device = wide.provider.removesuffix("ExecutionProvider")
         self.ready = Ready(plan.n_ctx, plan.n_slots, 0, 0, device=device, load_ms=load_ms, buffers={})
 
     # the promise
@@ -78,25 +92,29 @@ class OnnxEngine:
 
     def cancel(self, job: str, attempt: int) -> None:
         run = self._runs.pop((job, attempt), None)
-        if run is not None:
-            self._window.remove(run)
-            run.stop(self._events)
+        if run is None:
+            return
+        self._window.remove(run)
+        run.stop(self._events)
+        for call in self._lanes.running:
+            if all(item.owner.over for item in call.items):
+                call.break_off()
 
     def use_threads(self, n_threads: int) -> None:
-        """A session keeps the threads that it was made with."""
+        """So many calls of one thread at a time; one that has all of them keeps them."""
+        if self._narrow is not None:
+            self._lanes.n = max(1, min(n_threads, self._plan.n_lanes))
 
     def step(self, listen: Callable[[], bool] | None = None) -> list[Event]:
-        items = self._choose(listen)
-        if items:
-            start_s = time.perf_counter()
-            self._compute(items, listen)
-            self._steps += 1
-            self._step_ms = (time.perf_counter() - start_s) * 1e3
+        for call in self._lanes.done():
+            self._settle(call)
+        self._begin(listen)
         events, self._events = self._events, []
         return events
 
     def busy(self) -> bool:
-        return bool(self._runs or self._events)
+        """Calls that run beside us wake us."""
+        return bool(self._events) or self._lanes.has_done or bool(len(self._window) and self._lanes.n_free)
 
     def stats(self) -> WorkerStats:
         counts = (len(self._runs), 0, 0, self._n_tokens, 0, self._steps)
@@ -105,7 +123,7 @@ class OnnxEngine:
     def close(self) -> None:
         for run in self._runs.values():
             run.close()
-        self._caller.close()
+        self._lanes.close()
 
     # which of them
 
@@ -114,56 +132,56 @@ class OnnxEngine:
         item = Item(run, n_rows, kind, part, length, order.rank, order.due_s or float("inf"), time.monotonic())
         self._window.add(item)
 
-    def _choose(self, listen: Callable[[], bool] | None) -> list[Item]:
-        """The items of the next call; waits for company where the plan says so, but not with something to tell."""
-        while True:
-            items, until_s = self._window.choose(time.monotonic())
-            if items or self._events or not len(self._window):
-                return items
-            time.sleep(min(NAP_S, max(0.0, until_s - time.monotonic())))
-            if listen is not None and listen():
-                return []
+    def _begin(self, listen: Callable[[], bool] | None) -> None:
+        """Calls in all free lanes; waits for company where the plan says so, while there is nothing else to do."""
+        while (n_free := self._lanes.n_free) and (mates := self._window.mates()):
+            n_rows = sum(item.n_rows for item in mates)
+            wide = not self._lanes.running and self._choice.goes_wide(mates[0].bucket, n_rows, self._lanes.n)
+            costs = self._choice.costs(wide=wide)
+            items, until_s = self._window.choose(mates, time.monotonic(), costs, 1 if wide else n_free)
+            if items:
+                self._start(items, wide=wide)
+            elif self._events or self._lanes.has_done:
+                return
+            else:
+                time.sleep(min(NAP_S, max(0.0, until_s - time.monotonic())))
+                if listen is not None and listen():
+                    return
 
     # one call
 
-    def _compute(self, items: Sequence[Item], listen: Callable[[], bool] | None) -> None:
-        """What several requests wait for, in one call; where it fails, each alone, so that only its cause fails."""
-        runs: list[Run] = [item.owner for item in items]
+    def _start(self, items: Sequence[Item], *, wide: bool) -> None:
         start_s = time.perf_counter()
-        for run in runs:
-            run.start(start_s, self._events)
-        try:
-            self._call(items, start_s, listen)
-        except InputRefused as error:
-            if len(items) == 1:
-                return self._fail(runs[0], str(error))
+        for item in items:
+            item.owner.start(start_s, self._events)
+        feeds, names = self._feeds(items)
+        session = self._wide if wide or self._narrow is None else self._narrow
+        call = Call(items, session, feeds, names, wide, (time.perf_counter() - start_s) * 1e3)
+        expected_ms = self._choice.costs(wide=wide).expected_ms(items[0].bucket, call.n_rows)
+        if expected_ms is not None and expected_ms < SHORT_MS and not self._lanes.running:
+            self._settle(self._lanes.run(call))
+        else:
+            self._lanes.start(call)
+
+    def _settle(self, call: Call) -> None:
+        """What several requests wait for in one call is told; where it failed each tries alone, as one is the cause."""
+        items = call.items
+        self._steps += 1
+        self._step_ms = call.infer_ms
+        if call.refusal and len(items) == 1 and not call.broken_off:
+            if not items[0].owner.over:
+                self._fail(items[0].owner, call.refusal)
+        elif call.refusal:
             for item in items:
                 if not item.owner.over:
-                    self._compute([item], listen)
-        except BrokenOff:
-            for item in items:
-                if not item.owner.over:  # the worker is to end; or others of the call were cancelled
+                    item.kind = object()
                     self._window.add(item)
-        return None
-
-    def _call(self, items: Sequence[Item], start_s: float, listen: Callable[[], bool] | None) -> None:
-        lead, n_rows = items[0], sum(item.n_rows for item in items)
-        feeds, names = self._feeds(items)
-        feed_s = time.perf_counter()
-
-        def unwanted() -> bool:
-            assert listen is not None
-            return listen() or all(item.owner.over for item in items)
-
-        expected_ms = self._window.costs.expected_ms(lead.bucket, n_rows)
-        outputs = self._caller.call(feeds, names, None if listen is None else unwanted, expected_ms)
-        end_s = time.perf_counter()
-        self._window.costs.note(lead.bucket, n_rows, (end_s - feed_s) * 1e3)
-        times_ms = (feed_s - start_s) * 1e3, (end_s - feed_s) * 1e3
-        if isinstance(lead.owner.order, Embed):
-            self._tell_texts(items, outputs[0], times_ms)
         else:
-            self._tell_tensors(items, dict(zip(names, outputs, strict=True)), n_rows, times_ms)
+            self._choice.costs(wide=call.wide).note(items[0].bucket, call.n_rows, call.infer_ms)
+            if isinstance(items[0].owner.order, Embed):
+                self._tell_texts(call)
+            else:
+                self._tell_tensors(call)
 
     def _feeds(self, items: Sequence[Item]) -> tuple[dict[str, Array], list[str]]:
         """The inputs of a call, and the outputs that are wanted of it."""
@@ -174,12 +192,12 @@ class OnnxEngine:
             seconds = [item.owner.order.seconds[item.part] if item.owner.order.seconds else 0 for item in items]
             return self._texts.feeds(tokens, seconds), [self._texts.output]
         feeds = self._shape.join([item.owner.arrays for item in items], self._texts.pad if self._texts else 0)
-        return feeds, list(order.outputs) or [port.name for port in self._session.outputs if port.datatype]
+        return feeds, list(order.outputs) or [port.name for port in self._wide.outputs if port.datatype]
 
-    def _tell_texts(self, items: Sequence[Item], output: Array, times_ms: tuple[float, float]) -> None:
+    def _tell_texts(self, call: Call) -> None:
         assert self._texts is not None
-        start_s = time.perf_counter()
-        vectors = self._texts.vectors(output, [item.length for item in items])
+        items, start_s = call.items, time.perf_counter()
+        vectors = self._texts.vectors(call.outputs[0], [item.length for item in items])
         counts = True
         for run in dict.fromkeys(item.owner for item in items):
             if run.over:
@@ -193,14 +211,13 @@ class OnnxEngine:
                     run.n_computed += item.length
                     self._n_tokens += item.length
             output_ms = (time.perf_counter() - start_s) * 1e3
-            run.tell(Call(len(items), counts, *times_ms, output_ms), self._events)
+            run.tell(Part(call.n_rows, counts, call.input_ms, call.infer_ms, output_ms), self._events)
             counts = False
             if run.n_told == run.n_items:
                 self._end(run)
 
-    def _tell_tensors(
-        self, items: Sequence[Item], outputs: dict[str, Array], n_rows: int, times_ms: tuple[float, float]
-    ) -> None:
+    def _tell_tensors(self, call: Call) -> None:
+        items, outputs = call.items, dict(zip(call.names, call.outputs, strict=True))
         first, counts = 0, True
         for item in items:
             run: Run = item.owner
@@ -222,9 +239,10 @@ class OnnxEngine:
             self._n_tokens += run.n_tokens
             if self._shelf is not None:
                 self._shelf.send_blob(blob)
-            call = Call(n_rows, counts, *times_ms, (time.perf_counter() - start_s) * 1e3)
+            output_ms = (time.perf_counter() - start_s) * 1e3
+            part = Part(call.n_rows, counts, call.input_ms, call.infer_ms, output_ms)
             counts = False
-            self._events.append(Inferred(*run.name, tensors, blob.data, call))
+            self._events.append(Inferred(*run.name, tensors, blob.data, part))
             blob.close()
             self._end(run)
 

@@ -27,9 +27,10 @@ CUDA_BYTES = 400 * 2**20  # of a context and the kernels
 
 
 def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
-    weights = int(max(facts.weights_bytes, facts.file_bytes // 2) * PACKED)
+    n_sessions = 2 if plan.n_lanes > 1 else 1  # one with all threads, and one of which calls run side by side
+    weights = int(max(facts.weights_bytes, facts.file_bytes // 2) * PACKED) * n_sessions
     kv = kv_bytes(facts, plan)
-    compute = _activations(facts, plan)
+    compute = _activations(facts, plan) * plan.n_lanes
     if plan.devices:
         on = {plan.devices[0]: weights + kv + compute + CUDA_BYTES, HOST: PROCESS_ANON_BYTES + PROCESS_FILE_BYTES}
         return Footprint(bytes_on=on, weights_bytes=weights, kv_bytes=kv, compute_bytes=compute)

@@ -7,6 +7,7 @@ import resource
 import time
 from typing import TYPE_CHECKING
 
+from ..blob import keep_freed_memory
 from ..engine import LoadError
 from ..facts import HOST, CorruptModel
 from . import folder
@@ -43,6 +44,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
     except CorruptModel as error:
         raise LoadError("corrupt", str(error)) from None
     # Only a worker, which has a shelf, is a process of its own; and a device's driver maps more than anybody uses.
+    if shelf is not None:
+        keep_freed_memory()
     if shelf is not None and not plan.onnx_provider:
         _limit_memory(estimate(facts, plan).bytes_on[HOST])
     session = Session(plan.path, _providers(plan, facts), plan.n_threads)
@@ -56,8 +59,9 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path))
     shape = Shape(session.inputs, session.outputs, plan.batching.max_batch_size)
     shape.shares = shape.shares and shares_safely(session, facts.dynamic_quantization)
+    narrow = Session(plan.path, _providers(plan, facts), 1) if plan.n_lanes > 1 else None
     progress(1.0)
-    return OnnxEngine(plan, session, shape, texts, shelf, (time.perf_counter() - start_s) * 1e3)
+    return OnnxEngine(plan, session, narrow, shape, texts, shelf, (time.perf_counter() - start_s) * 1e3)
 
 
 def _limit_memory(expected_bytes: int) -> None:

@@ -73,24 +73,25 @@ class Session:
         options.intra_op_num_threads = n_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = SEVERE
-        # Threads that wait for work in a loop would take the cores of whoever brings the next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin while they wait for each other within a call; after it they would take others' cores.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = ort.InferenceSession(path, options, providers=list(providers))
         except MemoryError:
             raise
         except Exception as error:  # the runtime has a class for each status and no common one
             raise _load_error(error) from None
-        self._run_options = ort.RunOptions()
         self.inputs = [_port(node) for node in self._session.get_inputs()]
         self.outputs = [_port(node) for node in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Outputs by name, for whole inputs. Raises InputRefused, also when it was broken off."""
-        self._run_options = self._ort.RunOptions()
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: Any = None) -> list[Array]:
+        """Outputs by name, for whole inputs; several threads may ask. Raises InputRefused, also when it was broken off.
+
+        `options`: of `new_options`, for who may want to break it off.
+        """
         try:
-            return cast("list[Array]", self._session.run(list(outputs), dict(feeds), self._run_options))
+            return cast("list[Array]", self._session.run(list(outputs), dict(feeds), options))
         except MemoryError:
             raise InputRefused("there is not enough memory for these inputs") from None
         except Exception as error:
@@ -103,9 +104,8 @@ class Session:
 
     def run_held(self, feeds: Mapping[str, Held], outputs: Sequence[str]) -> list[Held]:
         """Like `run`, with such tensors."""
-        self._run_options = self._ort.RunOptions()
         try:
-            held = self._session.run_with_ort_values(list(outputs), dict(feeds), self._run_options)
+            held = self._session.run_with_ort_values(list(outputs), dict(feeds))
             return cast("list[Held]", held)
         except MemoryError:
             raise InputRefused("there is not enough memory for these inputs") from None
@@ -113,9 +113,13 @@ class Session:
             print(f"run: {error}", file=sys.stderr)
             raise InputRefused(_sentence(error)) from None
 
-    def break_off(self) -> None:
-        """From another thread: the run that goes on ends before its next operator."""
-        self._run_options.terminate = True
+    def new_options(self) -> Any:
+        """Of one run."""
+        return self._ort.RunOptions()
+
+    def break_off(self, options: Any) -> None:
+        """From another thread: the run with these options ends before its next operator."""
+        options.terminate = True
 
 
 def providers() -> tuple[str, list[str]]:

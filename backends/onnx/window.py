@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .costs import Costs, bucket_of
+from .costs import bucket_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from ..facts import Batching
+    from .costs import Costs
 
 
 CALL_TOKENS = 4096  # of one call, unless a single request has more: its tensors are part of a model's price
@@ -33,16 +34,15 @@ class Item:
     due_s: float = float("inf")
     came_s: float = 0.0
     serial: int = field(default=0, init=False)
+    bucket: int = field(init=False)
 
-    @property
-    def bucket(self) -> int:
-        return bucket_of(self.length)
+    def __post_init__(self) -> None:
+        self.bucket = bucket_of(self.length)
 
 
 class Window:
     def __init__(self, rules: Batching) -> None:
         self.rules = rules
-        self.costs = Costs(max(1, rules.max_batch_size))
         self._items: list[Item] = []
         self._n_seen = 0
 
@@ -60,20 +60,28 @@ class Window:
         self._items = [item for item in self._items if item.owner is not owner]
         return gone
 
-    def choose(self, now_s: float) -> tuple[list[Item], float]:
-        """The items of the next call, which are no longer here; or none, and until when to wait for more."""
+    def mates(self) -> list[Item]:
+        """Who leads the next call, and those who could join, in order; [] when nobody waits."""
         if not self._items:
-            return [], float("inf")
+            return []
         ordered = sorted(self._items, key=self._turn)
         lead = ordered[0]
         mates = [item for item in ordered if item.kind == lead.kind and item.bucket == lead.bucket]
-        if self.rules.preserve_ordering:
-            mates = self._unbroken(ordered, mates)
+        return self._unbroken(ordered, mates) if self.rules.preserve_ordering else mates
+
+    def choose(self, mates: list[Item], now_s: float, costs: Costs, n_lanes: int = 1) -> tuple[list[Item], float]:
+        """The items of the next call, which are no longer here; or none, and until when to wait for more.
+
+        `mates`: as that said, not empty. `costs`: what such calls take. `n_lanes`: so many can begin now, so that what
+        waits is shared out among them.
+        """
+        lead = mates[0]
         n_waiting, most = sum(item.n_rows for item in mates), self._max_rows(lead)
         until_s = self._until_s(mates)
-        if n_waiting < self._worth_waiting(lead, most) and now_s < until_s:
+        if n_waiting < self._worth_waiting(lead, most, costs) and now_s < until_s:
             return [], until_s
-        chosen, n_left = [lead], self._n_rows(lead, min(n_waiting, most)) - lead.n_rows
+        n_share = min(most, max(lead.n_rows, -(-n_waiting // n_lanes)))
+        chosen, n_left = [lead], self._n_rows(lead, n_share, costs) - lead.n_rows
         for item in mates[1:]:
             if item.n_rows <= n_left:
                 chosen.append(item)
@@ -92,19 +100,19 @@ class Window:
         n = next((i for i, pair in enumerate(zip(ordered, mates, strict=False)) if pair[0] is not pair[1]), len(mates))
         return mates[:n]
 
-    def _worth_waiting(self, lead: Item, most: int) -> int:
+    def _worth_waiting(self, lead: Item, most: int, costs: Costs) -> int:
         """Rows that a request is delayed for: the smallest preferred size, or what was measured to be best."""
         if not self.rules.max_queue_delay_microseconds or most <= 1:
             return 0
         preferred = [size for size in self.rules.preferred_batch_size if size <= most]
-        return min(preferred) if preferred else self.costs.worth_waiting(lead.bucket, most)
+        return min(preferred) if preferred else costs.worth_waiting(lead.bucket, most)
 
-    def _n_rows(self, lead: Item, n_waiting: int) -> int:
+    def _n_rows(self, lead: Item, n_waiting: int, costs: Costs) -> int:
         """Rows of the call: the largest preferred size that can be had, else what was measured to be best."""
         preferred = [size for size in self.rules.preferred_batch_size if size <= n_waiting]
         if self.rules.preferred_batch_size:
             return max(preferred, default=n_waiting)
-        return self.costs.best_rows(lead.bucket, n_waiting) if n_waiting > 1 else lead.n_rows
+        return costs.best_rows(lead.bucket, n_waiting) if n_waiting > 1 else lead.n_rows
 
     def _max_rows(self, lead: Item) -> int:
         """Of a call: as the plan says, but of long texts no more than there is memory for."""

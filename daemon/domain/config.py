@@ -50,6 +50,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     preferred_batch_size: tuple[Positive, ...] | None = None  # default: what is measured to be best
     max_queue_delay_microseconds: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None  # to wait for company
     preserve_ordering: bool | None = None  # answers come in the order of the requests
+    instances: Annotated[int, Meta(ge=1, le=256)] | None = None  # calls side by side; default: one for each thread
     replicas: Annotated[int, Meta(ge=1, le=16)] | None = None  # copies at a time, each on devices of its own
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SLOTS = 8
 MAX_SLOTS = 64
+TWICE_BYTES = 512 * 2**20  # weights of an ONNX model that are held twice, for calls side by side
 DEFAULT_BATCH_SIZE = 32  # rows of a call at most, where the model takes several
 DEFAULT_CONTEXT_TOKENS = 8192  # a longer context is asked for by name: KV is the scarce thing
 DEFAULT_KEEP_ALIVE_S = 300.0
@@ -131,6 +132,7 @@ def make_plan(
         pooling=pooling,
         task=task,
         batching=batching,
+        n_lanes=_lanes(facts, task, options, default_threads, gpus),
         n_gpu_layers=gpu_layers if gpus else 0,
         devices=gpus if gpu_layers else (),
         kv_type=options.kv_type or "f16",
@@ -170,6 +172,14 @@ def _batching(facts: ModelFacts, options: ModelOptions) -> Batching:
     preferred = tuple(size for size in options.preferred_batch_size or () if size <= most)
     delay = options.max_queue_delay_microseconds or 0
     return Batching(most, preferred, delay, bool(options.preserve_ordering))
+
+
+def _lanes(facts: ModelFacts, task: Task, options: ModelOptions, n_threads: int, gpus: Sequence[str]) -> int:
+    """Calls side by side: as many as threads, unless their session would hold large weights a second time."""
+    if facts.backend != "onnx" or task == "generate" or gpus or options.preserve_ordering:
+        return 1
+    wanted = n_threads if facts.weights_bytes <= TWICE_BYTES else 1
+    return min(options.threads or n_threads, options.instances or wanted)
 
 
 def _cache_bytes(facts: ModelFacts, plan: LoadPlan, options: ModelOptions) -> int:

@@ -61,7 +61,8 @@ class Desk:
         if not lane.pace.known or not (lane.slots or lane.loading):
             return  # nobody knows when others make way
         ahead_ms, ahead_tokens = self._ahead(lane, job, ticket)
-        waits_ms = wait_ms(self._residuals_ms(lane, job, now_s), ahead_ms)
+        at_once = ahead_ms <= 0.0 and lane.slots_free > 0
+        waits_ms = 0.0 if at_once else wait_ms(self._residuals_ms(lane, job, now_s), ahead_ms)
         # Slots compute side by side, but their prompts one after another.
         prompts_ms = lane.pace.slot_ms(ahead_tokens + self._unread_tokens(lane, job), 0)
         waits_ms = max(waits_ms, prompts_ms)

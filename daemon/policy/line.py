@@ -89,6 +89,10 @@ class Line:
     def __contains__(self, job: object) -> bool:
         return job in self.tickets
 
+    @property
+    def n_pickable(self) -> int:
+        return sum(self.pickable.values())
+
     def where(self, job: Job) -> tuple[Priority, str]:
         """The class and tenant that a job counts for."""
         return (Priority.INTERACTIVE, "") if self.fifo else (job.request.priority, job.request.tenant)

@@ -38,7 +38,11 @@ class Slots:
     def fill(self, lane: Lane, now_s: float) -> list[Start]:
         """Pickable jobs in their turn, while slots and cells last; one that waits for cells holds back its juniors."""
         starts: list[Start] = []
-        while free := [place for place in lane.places if place.slots_free]:
+        if lane.owed_tokens:
+            for priority in LOWER:
+                if not lane.line.totals[priority].n:
+                    lane.owed_tokens.pop(priority, None)  # a share is not saved up
+        while lane.line.n_pickable and (free := [place for place in lane.places if place.slots_free]):
             owed = [p for p in LOWER if self._is_owed(lane, p, now_s)]
             question, jobs = self._question(lane, owed)
             chosen = turn(question)
@@ -138,8 +142,6 @@ class Slots:
 
     def _is_owed(self, lane: Lane, priority: Priority, now_s: float) -> bool:
         """Its floor share has added up to what its next request takes, or it has waited too long for any slot."""
-        if not lane.line.totals[priority].n:
-            lane.owed_tokens.pop(priority, None)  # a share is not saved up
         owed_tokens, started_s = lane.owed_tokens.get(priority, 0.0), lane.started_s.get(priority)
         if owed_tokens <= 0 and started_s is not None and now_s < started_s + self.classes[priority].max_wait_s:
             return False

@@ -41,13 +41,13 @@ def int8_encoder(n_embd: int) -> Path:
     """An encoder of six layers in dynamic int8, as sentence encoders are; in its folder, two small graphs."""
     from ..models.random_onnx import Size, affine, echo, encoder_graph, quantized
 
-    folder = CACHE / f"encoder-{n_embd}"
+    folder = CACHE / f"pooled-encoder-{n_embd}"
     path = folder / f"encoder-{n_embd}.onnx"
     if not path.exists():
         print(f"making {path.name}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         size = Size(n_layers=6, n_embd=n_embd, n_heads=12, n_ff=4 * n_embd, n_vocab=30_522)
-        plain = encoder_graph(folder / "plain.part", size)
+        plain = encoder_graph(folder / "plain.part", size, pooled=True)
         quantized(plain, folder / "int8.part").rename(path)
         plain.unlink()
         affine(folder / "affine.onnx")

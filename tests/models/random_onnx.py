@@ -145,10 +145,19 @@ TEXT_INPUTS = [
 ]
 
 
-def encoder_graph(path: Path, size: Size = Size(), *, labels: int = 0, per_token: bool = False, seed: int = 0) -> Path:
-    """An encoder; with `labels` a head on top, of the first token or of each."""
+def encoder_graph(
+    path: Path, size: Size = Size(), *, labels: int = 0, per_token: bool = False, pooled: bool = False, seed: int = 0
+) -> Path:
+    """An encoder; with `labels` a head on top, of the first token or of each; `pooled`: with its own mean."""
     b = Builder(seed)
     hidden = _encoded(b, size)
+    if pooled:
+        floats = b.op("Unsqueeze", b.op("Cast", "attention_mask", to=TensorProto.FLOAT), b.ints(2))
+        total = b.op("ReduceSum", b.op("Mul", hidden, floats), b.ints(1), keepdims=0)
+        b.op("Div", total, b.op("ReduceSum", floats, b.ints(1), keepdims=0), out="sentence_embedding")
+        b.op("Identity", hidden, out="token_embeddings")
+        tokens = info("token_embeddings", TensorProto.FLOAT, "batch", "sequence", size.n_embd)
+        return b.save(path, TEXT_INPUTS, [tokens, info("sentence_embedding", TensorProto.FLOAT, "batch", size.n_embd)])
     if not labels:
         b.op("Identity", hidden, out="last_hidden_state")
         return b.save(

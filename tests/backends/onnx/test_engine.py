@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +55,13 @@ def ask(engine: Any, job: str, arrays: dict[str, Any], outputs: tuple[str, ...] 
     engine.infer(Infer(job, 1, [tensor for tensor, _ in packed], list(outputs), blob.data, **how), blob)
 
 
-def run(engine: Any) -> list[Any]:
+def run(engine: Any, listen: Any = None) -> list[Any]:
+    """As a worker does: it sleeps until a call wakes it."""
     events: list[Any] = []
-    while engine.busy():
-        events += engine.step()
+    while engine.busy() or engine._lanes.running:
+        if not engine.busy():
+            assert select.select([engine.wake_fd], [], [], 30)[0]
+        events += engine.step(listen)
     return events
 
 
@@ -155,6 +159,28 @@ def test_rows_that_look_at_each_other_never_share_a_call(engine_of: Any) -> None
     assert {call.n_rows for call in calls(events)} == {1}
 
 
+def test_calls_side_by_side_give_the_same(engine_of: Any, bare: Any) -> None:
+    engine = engine_of("encoder", n_threads=2, n_lanes=2, batching=Batching(4, (2,)))
+    given = {f"j{i}": texts(i, 20) for i in range(12)}
+    for job, arrays in given.items():
+        ask(engine, job, arrays)
+    engine.step()
+    assert len(engine._lanes.running) == 2
+    for job, answer in answers(run(engine)).items():
+        (expected,) = bare("encoder", given[job], ["last_hidden_state"])
+        np.testing.assert_allclose(answer["last_hidden_state"], expected, atol=1e-5)
+
+
+def test_others_may_want_the_cores(engine_of: Any) -> None:
+    engine = engine_of("encoder", n_threads=2, n_lanes=2, batching=Batching(4, (2,)))
+    engine.use_threads(1)
+    for i in range(6):
+        ask(engine, f"j{i}", texts(i, 20))
+    engine.step()
+    assert len(engine._lanes.running) == 1
+    assert len(answers(run(engine))) == 6
+
+
 def test_the_urgent_come_first(engine_of: Any) -> None:
     engine = engine_of("affine", batching=Batching(1))
     ask(engine, "late", {"x": x(0)})
@@ -172,6 +198,18 @@ def test_what_is_cancelled_is_not_computed(engine_of: Any) -> None:
     events = run(engine)
     assert [event.job for event in events if isinstance(event, Stopped)] == ["b"]
     assert list(answers(events)) == ["a"]
+
+
+def test_a_call_that_nobody_wants_ends(engine_of: Any) -> None:
+    engine = engine_of("encoder")
+    ask(engine, "a", texts(0, 500, rows=64))
+    engine.step()
+    (call,) = engine._lanes.running
+    engine.cancel("a", 1)
+    assert call.broken_off
+    events = run(engine)
+    assert [type(event) for event in events] == [Stopped]
+    assert not engine.busy()
 
 
 def test_one_bad_request_does_not_take_its_company_along(engine_of: Any) -> None:
@@ -208,8 +246,7 @@ def test_company_is_waited_for_as_long_as_the_plan_says(engine_of: Any) -> None:
             ask(engine, f"more{heard}", {"x": x(0)})
         return False
 
-    events = engine.step(listen)
-    assert [call.n_rows for call in calls(events)] == [4] * 4
+    assert [call.n_rows for call in calls(run(engine, listen))] == [4] * 4
 
 
 def test_texts_become_vectors_in_order(engine_of: Any, bare: Any) -> None:

@@ -28,7 +28,7 @@ def test_the_defaults_pass_their_own_limits(section: type[msgspec.Struct]) -> No
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_names_of_quantities_say_their_unit(section: type[msgspec.Struct]) -> None:
     plain = {"slots", "replicas", "threads", "kv_cells", "gpu_layers", "max_requests", "max_requests_per_tenant"}
-    plain |= {"max_batch_size", "max_queue_delay_microseconds"}  # Triton's names
+    plain |= {"max_batch_size", "max_queue_delay_microseconds", "instances"}  # Triton's names
     plain |= {"max_streams_per_connection", "tokens_per_s", "max_tokens_per_tenant", "max_parks", "floor_share"}
     hints = get_type_hints(section)
     figures = {name for name, hint in hints.items() if hint in (int, float, int | None, float | None)}
