@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ..backends.blob import keep_freed_memory
 from ..protos import address as addresses
+from ..protos import inferd_pb2, oip_pb2
 from ..protos.errors import InferdError
 from .api import oip_service, rpc
 from .api.guard import LARGEST_BYTES, Reading
@@ -188,8 +190,16 @@ def _server(config: Config, node: Node, telemetry: Telemetry) -> tuple[grpc.aio.
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (*rpc.SERVICES, oip_service.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection.enable_server_reflection(names, server, pool=_described())
     return server, health
+
+
+def _described() -> DescriptorPool:
+    """What reflection tells: our protocols, of which one is in no common pool."""
+    pool = DescriptorPool()
+    for file in (inferd_pb2, oip_pb2, health_pb2, reflection_pb2):
+        pool.AddSerializedFile(file.DESCRIPTOR.serialized_pb)  # type: ignore[no-untyped-call]
+    return pool
 
 
 async def _set_health(health: Any, status: int) -> None:

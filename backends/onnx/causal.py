@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..messages import FinishReason, Ready, WorkerStats
 from ..sampling import Sampler
+from .refusal import InputRefused
 from .reply import Reply
-from .session import InputRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from ..facts import LoadPlan
     from ..messages import Event, Submit
-    from .decoder import Decoder
     from .past import Past
+
+
+class Writes(Protocol):
+    """Computes the next tokens of texts: those of `past`, a row for each; with `alone` there is only one."""
+
+    alone: bool
+    n_vocab: int
+
+    def begin(self) -> Any: ...
+
+    def compute(self, past: Any, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Logits after the last token of each row. Raises InputRefused."""
+
 
 CHUNK = 256  # tokens of a prompt that are computed between two tokens of the answers beside it
 
@@ -32,7 +47,7 @@ class CausalEngine:
     def __init__(
         self,
         plan: LoadPlan,
-        decoder: Decoder,
+        decoder: Writes,
         eog: Iterable[int],
         pieces: Callable[[], Callable[[int], bytes]],
         device: str,

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..facts import CorruptModel, ModelFacts, TensorFacts
-from . import folder
+from . import folder, genai_config
 from .graph import read
 from .proto import BadProto
 from .roles import HIDDEN, IDS, LOGITS, POOLED, roles_of
@@ -29,6 +29,16 @@ POOLING: dict[str, Pooling] = {
 POOLING_FILE = "1_Pooling/config.json"
 OFFSET_TYPES = ("roberta", "camembert", "mpnet", "longformer")  # positions begin after that of the padding
 MAX_LABELS = 65_536
+# What config.json calls what genai_config.json has, too.
+GENAI_NAMES = {
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "num_key_value_heads": "num_key_value_heads",
+    "head_dim": "head_size",
+    "max_position_embeddings": "context_length",
+    "vocab_size": "vocab_size",
+}
 
 
 def read_facts(path: str) -> ModelFacts:
@@ -58,9 +68,13 @@ class _Sheet:
 
     def __init__(self, path: str, graph: Graph, outputs: list[Tensor], external_bytes: dict[str, int]) -> None:
         self.path, self.graph, self.outputs = path, graph, outputs
-        self.config = folder.read_json(path, folder.CONFIG)
+        config = folder.read_json(path, folder.CONFIG)
         self.roles: Roles = roles_of(graph.inputs, graph.outputs)
         self.file_bytes = _size(path) + sum(external_bytes.values())
+        self.genai = genai_config.read_config(path) if genai_config.applies(path) else {}
+        self.config = {
+            name: self.genai[theirs] for name, theirs in GENAI_NAMES.items() if theirs in self.genai
+        } | config
         self.has_tokenizer = folder.find(path, folder.TOKENIZER) is not None
 
     def facts(self) -> ModelFacts:
@@ -106,7 +120,7 @@ class _Sheet:
         kinds = [str(name) for name in self.config.get("architectures") or [] if isinstance(name, str)]
         if not self.has_tokenizer or IDS not in {tensor.name for tensor in self.graph.inputs}:
             return "infer", "", True
-        if self.roles.past and LOGITS in names and len(self.roles.past) == len(self.roles.present):
+        if self.genai or (self.roles.past and LOGITS in names and len(self.roles.past) == len(self.roles.present)):
             return "generate", "", True
         if not self.roles.text:
             return "infer", "", True

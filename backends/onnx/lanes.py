@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .session import InputRefused
+from .refusal import InputRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

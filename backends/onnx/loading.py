@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from ..blob import keep_freed_memory
 from ..engine import LoadError
 from ..facts import HOST, CorruptModel
-from . import folder
+from . import folder, genai, genai_config
 from .causal import CausalEngine
 from .decoder import Decoder
 from .engine import OnnxEngine
 from .footprint import CUDA_BYTES, estimate
 from .graph import read
 from .header import read_facts
+from .proto import BadProto
 from .session import Session
 from .shape import Shape
 from .texts import Texts
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from ..facts import LoadPlan, ModelFacts
     from ..shelf import Shelf
+    from .causal import Writes
 
 
 SLACK = 2  # times as much as a load is expected to take is still given; while it loads, weights are there twice
@@ -48,12 +50,15 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         keep_freed_memory()
     if shelf is not None and not plan.onnx_provider:
         _limit_memory(estimate(facts, plan).bytes_on[HOST])
+    if plan.task == "generate" and genai_config.applies(plan.path):
+        decoder = genai.GenaiDecoder(plan.path, plan.n_ctx, plan.n_threads, plan.onnx_provider)
+        return _causal(plan, decoder, decoder.device, start_s)
     session = Session(plan.path, _providers(plan, facts), plan.n_threads)
     if plan.onnx_provider and session.provider != plan.onnx_provider:
         raise LoadError("unsupported", f"{plan.onnx_provider} does not load here; the worker's log says why")
     progress(0.9)
     if plan.task == "generate":
-        return _causal(plan, session, start_s)
+        return _causal(plan, _decoder(plan.path, session), session.provider.removesuffix("ExecutionProvider"), start_s)
     texts = None
     if plan.pooling:
         texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path))
@@ -88,16 +93,21 @@ def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, s
     return [(plan.onnx_provider, options), processor]
 
 
-def _causal(plan: LoadPlan, session: Session, start_s: float) -> CausalEngine:
+def _decoder(path: str, session: Session) -> Decoder:
+    """Raises LoadError."""
+    try:
+        return Decoder(session, alone=("com.microsoft", "GroupQueryAttention") in read(path).ops)
+    except (BadProto, OSError):
+        raise LoadError("corrupt", "the file is another one than it was a moment ago") from None
+
+
+def _causal(plan: LoadPlan, decoder: Writes, device: str, start_s: float) -> CausalEngine:
     """Raises LoadError."""
     try:
         tokenizer, eog = open_tokenizer(plan.path), _eog_tokens(plan.path)
-        alone = ("com.microsoft", "GroupQueryAttention") in read(plan.path).ops
     except CorruptModel as error:
         raise LoadError("corrupt", str(error)) from None
-    device = session.provider.removesuffix("ExecutionProvider")
     load_ms = (time.perf_counter() - start_s) * 1e3
-    decoder = Decoder(session, alone=alone)
     return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), device, load_ms)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from ..engine import LoadError
+from .refusal import NO_MEMORY, InputRefused, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,12 +34,6 @@ DATATYPES = {
     "tensor(string)": "BYTES",
 }
 SEVERE = 3  # of its log: errors; its warnings are about the making of a graph
-_PATHS = re.compile(r"\S*/\S+")
-_MAX_SAID = 240
-
-
-class InputRefused(Exception):
-    """The graph cannot be computed with these inputs; the message is fit for a client."""
 
 
 class Held(Protocol):
@@ -93,10 +87,10 @@ class Session:
         try:
             return cast("list[Array]", self._session.run(list(outputs), dict(feeds), options))
         except MemoryError:
-            raise InputRefused("there is not enough memory for these inputs") from None
+            raise InputRefused(NO_MEMORY) from None
         except Exception as error:
             print(f"run: {error}", file=sys.stderr)
-            raise InputRefused(_sentence(error)) from None
+            raise InputRefused(sentence(error)) from None
 
     def hold(self, array: Array) -> Held:
         """A tensor of the session's own, which its calls take and give without a copy."""
@@ -108,10 +102,10 @@ class Session:
             held = self._session.run_with_ort_values(list(outputs), dict(feeds))
             return cast("list[Held]", held)
         except MemoryError:
-            raise InputRefused("there is not enough memory for these inputs") from None
+            raise InputRefused(NO_MEMORY) from None
         except Exception as error:
             print(f"run: {error}", file=sys.stderr)
-            raise InputRefused(_sentence(error)) from None
+            raise InputRefused(sentence(error)) from None
 
     def new_options(self) -> Any:
         """Of one run."""
@@ -151,16 +145,6 @@ def _load_error(error: Exception) -> LoadError:
     if kind in ("InvalidGraph", "Fail", "InvalidArgument", "RuntimeException"):
         return LoadError("corrupt", "its graph is not valid")
     return LoadError("error", "the runtime cannot load it")
-
-
-def _sentence(error: Exception) -> str:
-    """The end of what the runtime says, without its paths."""
-    text = str(error)
-    if "Failed to allocate memory" in text or "bad_alloc" in text:
-        return "there is not enough memory for these inputs"
-    said = text.rpartition("Status Message:")[2] or text
-    said = " ".join(_PATHS.sub("", said).split())
-    return f"the graph cannot be computed with these inputs: {said[:_MAX_SAID]}"
 
 
 def dtype_of(datatype: str) -> npt.DTypeLike:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .refusal import InputRefused
 from .roles import MASK, SEGMENTS
-from .session import InputRefused, dtype_of
+from .session import dtype_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt

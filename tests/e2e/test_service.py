@@ -28,7 +28,13 @@ WAIT_S = 60.0
 
 def test_health_knows_every_service(daemon: Daemon) -> None:
     health = health_pb2_grpc.HealthStub(daemon.channel)
-    for service in ("", "inferd.v1.Inference", "inferd.v1.Models", "inferd.v1.Monitor"):
+    for service in (
+        "",
+        "inferd.v1.Inference",
+        "inferd.v1.Models",
+        "inferd.v1.Monitor",
+        "inference.GRPCInferenceService",
+    ):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
@@ -42,6 +48,7 @@ def test_reflection_is_enough_to_call_generate(daemon: Daemon) -> None:
         database.get_services()
     )
     pool: Any = descriptor_pool.DescriptorPool(database)
+    assert pool.FindServiceByName("inference.GRPCInferenceService").FindMethodByName("ModelStreamInfer")
     method = pool.FindServiceByName("inferd.v1.Inference").FindMethodByName("Generate")
     assert method.server_streaming
     request_class = message_factory.GetMessageClass(method.input_type)

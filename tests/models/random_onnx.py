@@ -326,3 +326,25 @@ def decoder(folder: Path, size: Size = Size(), *, seed: int = 0) -> Path:
     told = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**told, "chat_template": template}))
     return path
+
+
+def write_genai_config(folder: Path, size: Size) -> None:
+    """Beside a `decoder`, what makes its folder one of onnxruntime-genai."""
+    past = {f"past_{kind}_names": f"past_key_values.%d.{kind}" for kind in ("key", "value")}
+    present = {f"present_{kind}_names": f"present.%d.{kind}" for kind in ("key", "value")}
+    names = ("input_ids", "attention_mask", "position_ids")
+    told = {
+        "filename": "model.onnx",
+        "head_size": size.n_embd // size.n_heads,
+        "hidden_size": size.n_embd,
+        "inputs": {**{name: name for name in names}, **past},
+        "outputs": {"logits": "logits", **present},
+        "num_attention_heads": size.n_heads,
+        "num_hidden_layers": size.n_layers,
+        "num_key_value_heads": size.n_heads,
+        "session_options": {"provider_options": []},
+    }
+    model = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "type": "llama", "decoder": told}
+    sizes = {"context_length": size.n_positions, "vocab_size": size.n_vocab}
+    search = {"max_length": size.n_positions, "past_present_share_buffer": False}
+    (folder / "genai_config.json").write_text(json.dumps({"model": {**model, **sizes}, "search": search}))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from inferd.backends.onnx.decoder import Decoder
-from inferd.backends.onnx.session import InputRefused, Session
+from inferd.backends.onnx.refusal import InputRefused
+from inferd.backends.onnx.session import Session
 
 
 @pytest.fixture

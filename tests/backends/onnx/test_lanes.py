@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inferd.backends.onnx.lanes import Call, Lanes
-from inferd.backends.onnx.session import InputRefused
+from inferd.backends.onnx.refusal import InputRefused
 from inferd.backends.onnx.window import Item
 
 

@@ -1,0 +1,32 @@
+"""Folders that are made for onnxruntime-genai, and what they say of their model. Nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from ..facts import CorruptModel
+from . import folder
+
+LIBRARY = "onnxruntime_genai"
+CONFIG = "genai_config.json"
+
+
+def applies(path: str) -> bool:
+    """The folder is made for the library, and the library is here."""
+    return os.path.isfile(os.path.join(os.path.dirname(path), CONFIG)) and find_spec(LIBRARY) is not None
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """What it says of the decoder, with the context's length. Raises CorruptModel for what must not be loaded."""
+    model = folder.read_json(path, CONFIG).get("model")
+    decoder = model.get("decoder") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(decoder, dict):
+        raise CorruptModel(f"{CONFIG} has no decoder")
+    if decoder.get("filename") != os.path.basename(path):
+        raise CorruptModel(f"{CONFIG} is about another file")
+    if "custom_op" in json.dumps(model):
+        raise CorruptModel(f"{CONFIG} asks for a library of custom operators")
+    return {**decoder, "context_length": model.get("context_length"), "vocab_size": model.get("vocab_size")}
