@@ -22,6 +22,7 @@ class Blob:
     """Some bytes, wherever they are. With `fd` it owns a file, until `close`."""
 
     __slots__ = ("data", "fd", "n_bytes")
+    n_files = 0  # that were made here so far
 
     def __init__(self, n_bytes: int, *, data: bytes | None = None, fd: int | None = None) -> None:
         assert (data is None) != (fd is None)
@@ -34,6 +35,7 @@ class Blob:
         if n_bytes <= INLINE_BYTES:
             return cls(n_bytes, data=parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts))
         fd = os.memfd_create("inferd-tensors", os.MFD_CLOEXEC)
+        cls.n_files += 1
         try:
             for part in parts:
                 _write(fd, part)
@@ -77,6 +79,12 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """What was kept goes back to the machine, for as long as nobody needs it."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write(fd: int, part: Part) -> None:

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from ..backends.blob import keep_freed_memory
+from ..backends.blob import Blob, give_back_freed_memory, keep_freed_memory
 from ..protos import address as addresses
 from ..protos import inferd_pb2, oip_pb2
 from ..protos.errors import InferdError
@@ -48,6 +48,7 @@ log = logging.getLogger("inferd")
 
 OK, FAILED, BUSY, BAD_CONFIG = 0, 5, 75, 78
 SOCKET_MODE = 0o660
+GIVE_BACK_S = 15.0
 HANG_UP_S = 1.0  # for streams that outlive the drain
 CORRECTIONS = "corrections"  # what loads have taken, kept in the state folder
 
@@ -101,6 +102,7 @@ async def _serve(config: Config, where: str) -> int:
         asyncio.create_task(telemetry.run(), name="telemetry"),
         asyncio.create_task(_probe(node, telemetry), name="probe"),
         asyncio.create_task(_keep_corrections(node), name="corrections"),
+        asyncio.create_task(_give_back_memory(), name="memory"),
     ]
     await _until(stop, eternal)
     log.info("shutting down: %d requests are live", len(node.jobs))
@@ -149,6 +151,17 @@ async def _keep_corrections(node: Node) -> None:
         await learned.wait()
         learned.clear()
         await asyncio.to_thread(save_json, CORRECTIONS, node.fleet.corrections.to_builtins())
+
+
+async def _give_back_memory() -> None:
+    """For ever: what large tensors left is kept for the next ones, until none have come for a while."""
+    n_seen = n_given = 0
+    while True:
+        await asyncio.sleep(GIVE_BACK_S)
+        if n_seen == Blob.n_files != n_given:
+            n_given = n_seen
+            await asyncio.to_thread(give_back_freed_memory)
+        n_seen = Blob.n_files
 
 
 async def _probe(node: Node, telemetry: Telemetry) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,26 @@ def test_a_file_that_was_cut_short_is_seen() -> None:
 
 def test_nothing_is_something() -> None:
     assert Blob.of([]).read() == b""
+
+
+FREED = """
+import os
+from inferd.backends.blob import give_back_freed_memory, keep_freed_memory
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+keep_freed_memory()
+large = [bytes(bytearray(os.urandom(1) * (8 << 20))) for _ in range(8)]
+held = resident_bytes()
+large.clear()
+kept = resident_bytes()
+give_back_freed_memory()
+print(held - kept < 16 << 20, held - resident_bytes() > 32 << 20)
+"""
+
+
+def test_what_was_freed_is_kept_and_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
