@@ -38,10 +38,6 @@ class Slots:
     def fill(self, lane: Lane, now_s: float) -> list[Start]:
         """Pickable jobs in their turn, while slots and cells last; one that waits for cells holds back its juniors."""
         starts: list[Start] = []
-        if lane.owed_tokens:
-            for priority in LOWER:
-                if not lane.line.totals[priority].n:
-                    lane.owed_tokens.pop(priority, None)  # a share is not saved up
         while lane.line.n_pickable and (free := [place for place in lane.places if place.slots_free]):
             owed = [p for p in LOWER if self._is_owed(lane, p, now_s)]
             question, jobs = self._question(lane, owed)
@@ -52,6 +48,10 @@ class Slots:
             self.journal.note(Record(now_s, "start", (chosen,), lane.name, question, chosen))
             self._start(place, jobs[chosen], owed, now_s)
             starts.append(Start(jobs[chosen], place.name))
+        if lane.owed_tokens:
+            for priority in LOWER:
+                if not lane.line.totals[priority].n:
+                    lane.owed_tokens.pop(priority, None)  # a share is not saved up
         return starts
 
     def _route(self, lane: Lane, free: list[Place], job: Job, now_s: float) -> Place | None:

@@ -83,3 +83,13 @@ def test_who_runs_on_its_floor_share_is_not_parked() -> None:
     assert started(it.on_released(chat, 1.0)) == [low]
     assert it.on_request(job(CHAT), 1.0) == []
     assert low not in it.places["m"].parking
+
+
+def test_what_is_left_of_a_share_goes_with_the_last_who_waited() -> None:
+    it = ready()
+    running = started(it.on_request(job(CHAT), 0.0))
+    batch = job(BATCH)
+    it.on_request(batch, 0.0)
+    running[0].generated += [1] * 10_000
+    assert started(it.on_released(running[0], 1.0)) == [batch]
+    assert BATCH not in it.lanes["m"].owed_tokens
