@@ -65,6 +65,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_requests_per_tenant: Positive = 1024
     max_tokens: Positive = 8 * 2**20  # prompts and the answers they may get, estimated until a prompt is read
     max_tokens_per_tenant: Positive = 4 * 2**20
+    max_tensor_bytes: Positive = 2**30  # of inputs, from arrival until their request is over
 
 
 class ClassOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -87,6 +87,10 @@ class Request:
         return self.parent_id or self.id
 
     @property
+    def tensor_bytes(self) -> int:
+        return self.tensors.blob.n_bytes if self.tensors is not None else 0
+
+    @property
     def prompt_bytes(self) -> int:
         """Of the text that is to become tokens; 0 when they came as such."""
         if self.inputs is not None:

@@ -16,6 +16,7 @@ class Refusal(Enum):
     TENANT_REQUESTS = "tenant_requests"
     TOKENS = "tokens"
     TENANT_TOKENS = "tenant_tokens"
+    TENSOR_BYTES = "tensor_bytes"
     WAIT = "wait"  # the first token would come later than its class allows
     DEADLINE = "deadline"
     CROWDED = "crowded"  # it would make a request miss the deadline that was promised
@@ -45,6 +46,8 @@ class AdmitQuestion(msgspec.Struct, frozen=True):
     deadline_ms: float | None = None
     least_slack_ms: float | None = None  # of those with a deadline that it would come before
     delays_ms: float = 0.0  # by how much it would delay them
+    n_bytes: int = 0  # of its tensors
+    tensor_bytes: Occupancy = Occupancy(0, 0)  # of all that wait or run
 
 
 BATCH_RANK = 2
@@ -67,6 +70,8 @@ def admit(question: AdmitQuestion) -> Refusal | None:
         # A request larger than all that may wait is still served when nothing waits.
         if occupancy.waiting and occupancy.waiting + more > occupancy.limit:
             return refusal
+    if q.n_bytes and q.tensor_bytes.waiting and q.tensor_bytes.waiting + q.n_bytes > q.tensor_bytes.limit:
+        return Refusal.TENSOR_BYTES
     if _over(q.first_token_ms, q.first_token_limit_ms):
         return Refusal.WAIT
     if _over(q.finish_ms, q.deadline_ms):

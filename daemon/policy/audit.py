@@ -25,6 +25,7 @@ def check_integrity(scheduler: Scheduler) -> None:
     n_waiting = sum(len(lane.line) for lane in scheduler.lanes.values())
     desk = scheduler.desk
     assert desk.total.n == n_waiting == sum(load.n for load in desk.by_tenant.values())
+    assert desk.tensor_bytes == sum(job.request.tensor_bytes for job in seen), "bytes of nobody"
 
 
 def _check_places(lane: Lane) -> None:

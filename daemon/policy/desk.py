@@ -31,6 +31,7 @@ class Desk:
         self.pressure = 0
         self.total = Load()
         self.by_tenant: dict[str, Load] = {}
+        self.tensor_bytes = 0  # of all that wait or run: they are held until their request is over
 
     # tickets
 
@@ -53,6 +54,14 @@ class Desk:
         self.by_tenant[tenant].add(ticket, -1)
         if not self.by_tenant[tenant].n:
             del self.by_tenant[tenant]
+
+    def hold(self, job: Job) -> None:
+        """It was let in, with its tensors."""
+        self.tensor_bytes += job.request.tensor_bytes
+
+    def drop(self, job: Job) -> None:
+        """It is over, and no worker reads them any more."""
+        self.tensor_bytes -= job.request.tensor_bytes
 
     # forecasts
 
@@ -160,6 +169,8 @@ class Desk:
             deadline_ms=request.deadline_ms,
             least_slack_ms=slack_ms,
             delays_ms=lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens) / max(1, lane.n_slots),
+            n_bytes=request.tensor_bytes,
+            tensor_bytes=Occupancy(self.tensor_bytes, limits.max_tensor_bytes),
         )
 
     def _least_slack_ms(self, lane: Lane, job: Job, ticket: Ticket, now_s: float) -> float | None:
@@ -191,6 +202,7 @@ def _refused(reason: Refusal, q: AdmitQuestion, model: str) -> InferdError:
         Refusal.TENANT_REQUESTS: ("this tenant's queue", "requests", q.tenant_requests),
         Refusal.TOKENS: ("the queue", "tokens", q.queued_tokens),
         Refusal.TENANT_TOKENS: ("this tenant's queue", "tokens", q.tenant_tokens),
+        Refusal.TENSOR_BYTES: ("the queue", "bytes of tensors", q.tensor_bytes),
     }
     if reason in full:
         whose, what, occupancy = full[reason]

@@ -111,6 +111,7 @@ REFUSED = {
     Refusal.TENANT_REQUESTS: "too many requests of its tenant wait",
     Refusal.TOKENS: "too many tokens wait",
     Refusal.TENANT_TOKENS: "too many tokens of its tenant wait",
+    Refusal.TENSOR_BYTES: "too many bytes of tensors wait",
     Refusal.WAIT: "its first token would have come later than its class allows",
     Refusal.DEADLINE: "it would not have finished before its deadline",
     Refusal.CROWDED: "another request would have missed the deadline it was promised",

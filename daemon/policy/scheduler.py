@@ -98,6 +98,7 @@ class Scheduler:
         superseded = self.keys.arrive(job)
         for cancel in superseded:
             self._note_end(cancel.job, cancel.error, now_s)
+        self.desk.hold(job)
         self._enter(lane, job, ticket)
         lane.note_work(job.request.priority, ticket, now_s)
         # First what the rules decide: an older one may be among those who are sent away.
@@ -140,6 +141,7 @@ class Scheduler:
         """The worker has let go of the job's slot, and the job is over."""
         lane = self.lanes[job.request.model]
         self._let_go(lane, job)
+        self.desk.drop(job)
         self.keys.forget(job)
         return self._settle(lane, now_s) + self._others(lane, now_s)
 
@@ -316,6 +318,7 @@ class Scheduler:
 
     def _leave(self, lane: Lane, job: Job) -> None:
         self.desk.leave(job, lane.line.remove(job))
+        self.desk.drop(job)
         self.keys.forget(job)
 
     def _let_go(self, lane: Lane, job: Job) -> Ticket:

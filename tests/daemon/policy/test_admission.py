@@ -64,3 +64,10 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
 def test_a_promise_to_somebody_else_is_kept() -> None:
     assert ask(least_slack_ms=50.0, delays_ms=40.0) is None
     assert ask(least_slack_ms=50.0, delays_ms=60.0) is Refusal.CROWDED
+
+
+def test_bytes_of_tensors_have_a_cap_of_their_own() -> None:
+    assert ask(n_bytes=10, tensor_bytes=Occupancy(90, 100)) is None
+    assert ask(n_bytes=11, tensor_bytes=Occupancy(90, 100)) is Refusal.TENSOR_BYTES
+    assert ask(n_bytes=1000, tensor_bytes=FREE) is None
+    assert ask(tensor_bytes=Occupancy(1000, 100)) is None  # it brings none
