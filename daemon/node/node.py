@@ -103,6 +103,7 @@ class Node:
         if (timer := self._deadlines.pop(stream.job.id, None)) is not None:
             timer.cancel()
         self._cancel(stream.job)
+        stream.discard()
 
     async def tokenize(
         self, model: str, *, messages: Sequence[ChatMessage] | None = None, prompt: str | None = None

@@ -148,6 +148,13 @@ class Stream:
             self._closed, self.error = True, error
             self._end_gap()
 
+    def discard(self) -> None:
+        """Nobody will take what waits."""
+        for event in self._events:
+            if isinstance(event, Outputs):
+                event.blob.close()
+        self._events.clear()
+
     def stalled_s(self, now_s: float) -> float:
         """How long the reader has been busy with what it took last: its client takes nothing."""
         return 0.0 if self._busy_since_s is None else now_s - self._busy_since_s

@@ -8,6 +8,7 @@ import pytest
 
 from inferd.backends.blob import INLINE_BYTES, Blob
 from inferd.backends.messages import Tensor
+from inferd.daemon.domain.config import Queue
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Phase, Priority
 from inferd.daemon.domain.tensors import Outputs, Tensors
@@ -138,3 +139,31 @@ async def test_what_the_model_does_not_take_is_refused_at_once(
 async def test_a_graph_writes_no_text(open_house: Open) -> None:
     with pytest.raises(InferdError, match="affine takes tensors, it does not generate text"):
         open_house().submit("hello", "affine")
+
+
+async def test_an_answer_that_nobody_took_leaves_no_file(open_house: Open) -> None:
+    house = open_house()
+    n = INLINE_BYTES
+    given = Tensors([Tensor("x", "FP32", [n], 4 * n)], Blob.of([bytes(4 * n)]))
+    stream = ask(house, given, "echo")
+    await house.until(lambda: stream.job.phase is Phase.DONE)
+    (told,) = (event for event in stream._events if isinstance(event, Outputs))
+    before = told.blob.fd
+    house.node.hang_up(stream)
+    assert before is not None
+    assert told.blob.fd is None
+    given.blob.close()
+
+
+async def test_bytes_that_wait_or_run_are_bounded(open_house: Open) -> None:
+    house = open_house(prefill_tokens_per_s=20.0, queue=Queue(max_tensor_bytes=5000))
+    first = ask(house, tensors(bytes(16 * 200), 200))
+    await house.until(lambda: first.job.phase is Phase.RUNNING)
+    with pytest.raises(InferdError, match=r"3,200 bytes of tensors wait and 5,000 may") as caught:
+        await read(ask(house, tensors(bytes(16 * 200), 200)))
+    assert caught.value.code is Code.QUEUE_FULL
+    waiting = ask(house, tensors(bytes(16 * 100), 100))
+    assert house.node.scheduler.desk.tensor_bytes == 4800
+    for stream in (waiting, first):
+        house.node.cancel(stream.job.id)
+    await house.until(lambda: house.node.scheduler.desk.tensor_bytes == 0)
