@@ -44,10 +44,11 @@ class Tensors:
     inputs: Sequence[Tensor]
     blob: Blob
     outputs: Sequence[str] = ()  # that are wanted; empty: all
+    batched: bool = True  # their first sizes are rows; else all of them are one
 
     @property
     def n_rows(self) -> int:
-        return max((tensor.shape[0] for tensor in self.inputs if tensor.shape), default=1)
+        return max((tensor.shape[0] for tensor in self.inputs if tensor.shape), default=1) if self.batched else 1
 
     @property
     def n_tokens(self) -> int:
@@ -84,11 +85,11 @@ def check_shape(field: str, name: str, datatype: str, shape: Sequence[int]) -> i
     if len(shape) > MAX_DIMS or any(size < 0 for size in shape):
         message = f"{field}.shape must have at most {MAX_DIMS} sizes, none of them negative"
         raise InferdError(Code.INVALID, message, field=f"{field}.shape", highest=MAX_DIMS)
-    n = math.prod(shape)
-    if n * max(1, ELEMENT_BYTES[datatype]) > MAX_BYTES:
-        message = f"{field} has {n:,} elements of {datatype}, at most {MAX_BYTES:,} bytes are allowed"
+    # A size of none hides what the others claim, and rows are counted and charged for.
+    if math.prod(max(1, size) for size in shape) * max(1, ELEMENT_BYTES[datatype]) > MAX_BYTES:
+        message = f"{field}.shape {list(shape)} of {datatype} says more than the {MAX_BYTES:,} bytes that are allowed"
         raise InferdError(Code.INVALID, message, field=f"{field}.shape", highest=MAX_BYTES)
-    return n
+    return math.prod(shape)
 
 
 def check_n_bytes(field: str, tensor: Tensor, data: bytes) -> None:

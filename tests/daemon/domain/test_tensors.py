@@ -152,3 +152,15 @@ def test_a_batch_has_one_size() -> None:
     facts = msgspec.structs.replace(FACTS, batched=True)
     check_ports(tensors(X, ("free", "INT64", [2])), "m", facts)
     assert "same first size" in refusal(check_ports, tensors(X, ("free", "INT64", [3])), "m", facts).message
+
+
+def test_a_size_of_none_hides_no_claim() -> None:
+    error = refusal(check_shape, "inputs[0]", "x", "INT64", [2**62, 0])
+    assert error.field == "inputs[0].shape"
+    assert check_shape("f", "x", "INT64", [8, 0]) == 0
+
+
+def test_rows_are_those_of_a_batch() -> None:
+    given = [Tensor("x", "FP32", [3, 4], 48)]
+    assert Tensors(given, Blob.of([bytes(48)])).n_rows == 3
+    assert Tensors(given, Blob.of([bytes(48)]), batched=False).n_rows == 1
