@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FEW_BYTES = 64 * 2**10  # nothing in a message of so many can be too much
 LARGEST_BYTES = 64 * 2**20  # of any message: those with tensors
 TENSORS = "/inference."  # methods that take such
+MAX_FIELDS = 4096  # of a message with tensors: an empty input takes two bytes on the wire, and 80 when it is made
 UNREADABLE = "the message cannot be read: it is damaged, or a text in it is not valid UTF-8"
 
 
@@ -37,11 +39,14 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic 
         if handler is None or handler.request_deserializer is None:
             return handler
         read = handler.request_deserializer
-        max_bytes = LARGEST_BYTES if handler_call_details.method.startswith(TENSORS) else self._max_bytes
+        tensors = handler_call_details.method.startswith(TENSORS)
+        max_bytes = LARGEST_BYTES if tensors else self._max_bytes
 
         def read_or_none(raw: bytes) -> Any:
             if len(raw) > max_bytes:
                 return TooLarge(len(raw), max_bytes)
+            if tensors and len(raw) > FEW_BYTES and has_more_fields(raw, MAX_FIELDS):
+                return TooLarge(MAX_FIELDS + 1, MAX_FIELDS, "fields")
             try:
                 return read(raw)
             except DecodeError:
@@ -53,8 +58,9 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic 
 class TooLarge(NamedTuple):
     """In place of a message."""
 
-    n_bytes: int
-    max_bytes: int
+    n: int
+    most: int
+    what: str = "bytes"
 
 
 def refuse_unread(request: object) -> None:
@@ -62,8 +68,36 @@ def refuse_unread(request: object) -> None:
     if request is None:
         raise InferdError(Code.INVALID, UNREADABLE)
     if isinstance(request, TooLarge):
-        message = f"the message has {request.n_bytes:,} bytes, at most {request.max_bytes:,} are allowed"
-        raise InferdError(Code.INVALID, message, highest=request.max_bytes)
+        message = f"the message has {request.n:,} {request.what}, at most {request.most:,} are allowed"
+        raise InferdError(Code.INVALID, message, highest=request.most)
+
+
+def has_more_fields(raw: bytes, most: int) -> bool:
+    """Whether a message has more fields, counted on the wire, before anything is made of them."""
+    at = n = 0
+    try:
+        while at < len(raw) and n <= most:
+            tag, at = _varint(raw, at)
+            kind, n = tag & 7, n + 1
+            if kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            elif kind in (0, 2):
+                value, at = _varint(raw, at)
+                at += value if kind == 2 else 0
+    except IndexError:
+        return False  # it is damaged: so far it will be read at most
+    return n > most
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """(value, where it ends)."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte, at = raw[at], at + 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError("no number is that long")
 
 
 def guarded(method: Method) -> Any:
@@ -79,14 +113,18 @@ def guarded(method: Method) -> Any:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if context.cancelled() or _client_left(error):
+            if context.cancelled() or client_left(error):
                 return None
-            ticket = secrets.token_hex(4)
-            log.exception("%s failed, ticket %s", method.__name__, ticket)
-            message = f"internal error; the daemon's log has it under {ticket}"
-            await _abort(context, InferdError(Code.INTERNAL, message))
+            await _abort(context, unexpected(method.__name__))
 
     return run
+
+
+def unexpected(name: str) -> InferdError:
+    """Of the exception that is being handled: the log gets it, the client where it is."""
+    ticket = secrets.token_hex(4)
+    log.exception("%s failed, ticket %s", name, ticket)
+    return InferdError(Code.INTERNAL, f"internal error; the daemon's log has it under {ticket}")
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: InferdError) -> None:
@@ -94,10 +132,10 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: InferdError
     try:
         await context.abort(status.code, status.details, status.trailing_metadata)
     except Exception as failure:  # gRPC's own AbortError, as a rule
-        if not _client_left(failure):
+        if not client_left(failure):
             raise
 
 
-def _client_left(error: Exception) -> bool:
+def client_left(error: Exception) -> bool:
     """A client that leaves while something is being sent shows as this, not as CancelledError."""
     return type(error).__name__ == "ExecuteBatchError"

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from inferd.daemon.api.guard import Reading, guarded
+from inferd.daemon.api.guard import Reading, guarded, has_more_fields
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.protos import inferd_pb2 as pb
 
@@ -148,3 +148,11 @@ async def test_a_cancellation_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(asyncio.CancelledError):
         await guarded(leave)(None, "request", context)
     assert context.aborts == 0
+
+
+def test_fields_are_counted_on_the_wire() -> None:
+    message = b"\x2a\x00" * 10 + b"\x08\xac\x02" + b"\x09" + bytes(8) + b"\x0d" + bytes(4) + b"\x12\x03abc"
+    assert has_more_fields(message, 13)
+    assert not has_more_fields(message, 14)
+    for damaged in (b"\x80" * 1000, b"\x2a\x00\x2a", b"\x2a\xff\xff\xff\xff\x0f", b""):
+        assert not has_more_fields(damaged, 2)
