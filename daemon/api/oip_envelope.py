@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from ...protos import inferd_pb2 as pb
 from ..domain.errors import Code, InferdError
-from ..domain.request import MAX_ID_CHARS, Priority, check_range
+from ..domain.inputs import MAX_INPUTS
+from ..domain.request import MAX_ID_CHARS, RANGES, Priority
 from .oip_tensors import strings
 
 if TYPE_CHECKING:
@@ -51,13 +53,9 @@ def envelope(wire: oip.ModelInferRequest, tenant: str, taken: Container[str]) ->
 
 
 def _deadline_ms(wire: oip.ModelInferRequest) -> int | None:
-    """From microseconds; 0 is none."""
-    timeout_us = _count(wire, "timeout")
-    if not timeout_us:
-        return None
-    deadline_ms = -(-timeout_us // 1000)
-    check_range("deadline_ms", deadline_ms)
-    return deadline_ms
+    """From microseconds; 0 is none, and so is what nobody would live to see."""
+    deadline_ms = -(-_count(wire, "timeout") // 1000)
+    return deadline_ms if 0 < deadline_ms <= RANGES["deadline_ms"][1] else None
 
 
 def _count(wire: oip.ModelInferRequest, name: str) -> int:
@@ -80,17 +78,36 @@ def to_generate(wire: oip.ModelInferRequest, inputs: Sequence[tuple[Tensor, byte
     asked = pb.GenerateRequest(model=wire.model_name, session_id=session_id(wire))
     for tensor, data in inputs:
         if tensor.name == TEXT:
-            said = strings(data)
-            if len(said) != 1:
-                raise InferdError(Code.INVALID, f"{TEXT} must have one element, not {len(said)}", field=TEXT)
-            asked.prompt = said[0]
+            (asked.prompt,) = texts(tensor, data, most=1)
         elif tensor.name == SAMPLING:
-            for text in strings(data):
-                _sample(asked, _object(text), SAMPLING)
+            _sample(asked, _object(*texts(tensor, data, most=1)), SAMPLING)
+    if flag(inputs, ECHO) is False:
+        raise InferdError(Code.UNSUPPORTED, f"{ECHO}: an answer never begins with its prompt", field=ECHO)
     given = {name: value_of(one) for name, one in wire.parameters.items()}
     plain = {n: v for n, v in given.items() if n not in RESERVED and not n.startswith("triton_") and n != STREAM}
     _sample(asked, plain, "parameters")
     return asked
+
+
+def texts(tensor: Tensor, data: bytes, most: int = MAX_INPUTS) -> list[str]:
+    """The elements of an input that is to be text. Raises InferdError."""
+    name, n = tensor.name, math.prod(tensor.shape)
+    if tensor.datatype != "BYTES":
+        raise InferdError(Code.INVALID, f"{name} must be BYTES, not {tensor.datatype}", field=name)
+    if not 1 <= n <= most:
+        wanted = "one element" if most == 1 else f"1 to {most:,} elements"
+        raise InferdError(Code.INVALID, f"{name} must have {wanted}, not {n:,}", field=name, highest=most)
+    return strings(data)
+
+
+def flag(inputs: Sequence[tuple[Tensor, bytes]], name: str) -> bool | None:
+    """The value of such an input; None where it is not given. Raises InferdError."""
+    for tensor, data in inputs:
+        if tensor.name == name:
+            if tensor.datatype != "BOOL" or len(data) != 1:
+                raise InferdError(Code.INVALID, f"{name} must be one BOOL", field=name)
+            return data != b"\0"
+    return None
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -111,7 +128,7 @@ def _sample(asked: pb.GenerateRequest, given: Mapping[str, Any], where: str) -> 
             if name == "max_tokens":
                 asked.max_tokens = int(value)
             elif name == "stop":
-                asked.stop.extend([value] if isinstance(value, str) else value)
+                asked.stop.extend(value if isinstance(value, list) else [value])
             elif name in ("top_k", "seed", "min_tokens"):
                 setattr(asked.sampling, name, int(value))
             elif name == "ignore_eos":
@@ -120,5 +137,5 @@ def _sample(asked: pb.GenerateRequest, given: Mapping[str, Any], where: str) -> 
                 setattr(asked.sampling, name, float(value))
             else:
                 raise InferdError(Code.INVALID, f"{field} is not known", field=field)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InferdError(Code.INVALID, f"{field} has no such value: {str(value)[:32]!r}", field=field) from None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from inferd.backends.messages import Tensor
-from inferd.daemon.api.oip_envelope import envelope, session_id, to_generate, value_of
+from inferd.daemon.api.oip_envelope import envelope, flag, session_id, texts, to_generate, value_of
 from inferd.daemon.api.oip_tensors import packed_strings
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Priority
@@ -111,3 +111,42 @@ def test_reserved_parameters_are_no_sampling() -> None:
 )
 def test_what_is_not_known_is_refused_by_field(request_: oip.ModelInferRequest, given: Any, field: str) -> None:
     assert refusal(to_generate, request_, given).field == field
+
+
+def test_a_timeout_that_nobody_would_live_to_see_is_none() -> None:
+    assert envelope(wire(timeout=2**62), "t", ())["deadline_ms"] is None
+
+
+@pytest.mark.parametrize(
+    "said", ['{"max_tokens": 1e999}', f'{{"temperature": 1{"0" * 400}}}', '{"stop": {"a": 1}}', '{"stop": [1]}']
+)
+def test_a_value_that_is_beyond_its_field_is_refused(said: str) -> None:
+    field = refusal(to_generate, wire(), [text("a"), text(said, name="sampling_parameters")]).field or ""
+    assert field.startswith("sampling_parameters.")
+
+
+def truth(name: str, *values: int, datatype: str = "BOOL") -> tuple[Tensor, bytes]:
+    return Tensor(name, datatype, [len(values)], len(values)), bytes(values)
+
+
+def test_an_answer_never_begins_with_its_prompt() -> None:
+    to_generate(wire(), [text("a"), truth("exclude_input_in_output", 1)])
+    with pytest.raises(InferdError) as caught:
+        to_generate(wire(), [text("a"), truth("exclude_input_in_output", 0)])
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+def test_a_flag_is_one_truth() -> None:
+    assert flag([text("a")], "stream") is None
+    assert flag([truth("stream", 1)], "stream") is True
+    assert flag([truth("stream", 0)], "stream") is False
+    for wrong in (truth("stream", 1, 1), truth("stream"), truth("stream", 1, datatype="UINT8")):
+        assert refusal(flag, [wrong], "stream").field == "stream"
+
+
+def test_texts_are_texts_and_not_too_many() -> None:
+    assert texts(*text("a", "b")) == ["a", "b"]
+    assert (
+        refusal(texts, Tensor("text_input", "INT64", [1], 8), bytes(8)).message == "text_input must be BYTES, not INT64"
+    )
+    assert "1 to 2,048 elements, not 2,049" in refusal(texts, *text(*["a"] * 2049)).message
