@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...backends.blob import Blob
 from ...backends.messages import SamplingParams, Tensor
@@ -13,21 +14,22 @@ from ..domain.request import Request
 from ..domain.tensors import Outputs, Tensors
 from ..node import stream as words
 from . import wire as inferd_wire
-from .oip_envelope import TEXT, TEXT_INPUTS, envelope, to_generate, value_of
+from .oip_envelope import STREAM, TEXT, TEXT_INPUTS, envelope, flag, texts, to_generate, value_of
 from .oip_models import VERSION, check_version
-from .oip_tensors import class_counts, classes, packed_strings, response, strings, to_tensors
+from .oip_tensors import check_outputs, class_counts, classes, packed_strings, response, to_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Callable
 
     from ...protos import oip_pb2 as oip
     from ..domain.model import Model
     from ..node.node import Node
 
-    Parts = Sequence[tuple[Tensor, bytes]]
+    Parts = list[tuple[Tensor, bytes]]
 
+T = TypeVar("T")
 NO_TEXT: dict[str, Any] = {"params": SamplingParams(max_tokens=0), "max_tokens": 0}
-LARGE_BYTES = 1 << 20  # from here on files are filled and read beside the loop
+LARGE_BYTES = 1 << 20  # from here on tensors are looked at beside the loop
 TEXT_OUTPUT, EMBEDDING, LOGITS = "text_output", "embedding", "logits"
 FINAL = "triton_final_response"
 EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -46,52 +48,90 @@ async def stream_infer(
     check_version(wire.model_version)
     node.refuse_when_closing()
     model = node.fleet.get(wire.model_name).model
-    tensors, parts = to_tensors(wire)
-    names = {tensor.name for tensor in tensors}
-    given = list(zip(tensors, parts, strict=True))
+    given: Parts = list(zip(*await _beside(wire.ByteSize(), to_tensors, wire), strict=True))
+    names = {tensor.name for tensor, _ in given}
     task = model.plan.task
     own = task == "infer" or TEXT in {port.name for port in model.facts.inputs}
     if own or TEXT not in names or not names <= TEXT_INPUTS:
-        yield await _tensors(node, wire, tenant, model, given)
-    elif task in ("embed", "classify"):
-        yield await _texts(node, wire, tenant, model, given)
+        answer = await _tensors(node, wire, tenant, model, given)
     else:
-        async for answer in _generate(node, wire, tenant, given, pieces=pieces):
-            yield answer
+        _check_length(given, node.config.server.max_message_bytes)
+        if task not in ("embed", "classify"):
+            async with aclosing(_generate(node, wire, tenant, given, pieces=pieces)) as answers:
+                async for answer in answers:
+                    yield answer
+            return
+        answer = await _texts(node, wire, tenant, model, given)
+    if pieces:
+        answer.parameters[FINAL].bool_param = True  # by which who reads a stream tells the last one
+    yield answer
+
+
+def _check_length(given: Parts, most: int) -> None:
+    """Texts are no longer than at the other doors. Raises InferdError."""
+    if (n_bytes := sum(len(data) for _, data in given)) > most:
+        message = f"inputs have {n_bytes:,} bytes together, at most {most:,} of text are allowed"
+        raise InferdError(Code.INVALID, message, field="inputs", highest=most)
+
+
+async def _beside(n_bytes: int, work: Callable[..., T], *arguments: object) -> T:
+    """What takes long is done in a thread, so that the loop goes on."""
+    return await asyncio.to_thread(work, *arguments) if n_bytes >= LARGE_BYTES else work(*arguments)
 
 
 async def _tensors(
     node: Node, wire: oip.ModelInferRequest, tenant: str, model: Model, given: Parts
 ) -> oip.ModelInferResponse:
-    counts, parts = class_counts(wire), [data for _, data in given]
-    large = sum(map(len, parts)) >= LARGE_BYTES
-    blob = await asyncio.to_thread(Blob.of, parts) if large else Blob.of(parts)
+    counts, wanted = class_counts(wire), tuple(output.name for output in wire.outputs)
+    tensors = [tensor for tensor, _ in given]
+    blob = await _to_blob([data for _, data in given])
+    given.clear()  # long ones are in a file now, and need not be here as well while they wait
     try:
-        asked = Tensors([tensor for tensor, _ in given], blob, tuple(output.name for output in wire.outputs))
+        asked = Tensors(tensors, blob, wanted, model.facts.batched)
         events = await _all(node, Request(**envelope(wire, tenant, node.jobs), **NO_TEXT, tensors=asked))
     finally:
         blob.close()
-    found = await _read(next(event for event in events if isinstance(event, Outputs)))
-    n_rows, labels = asked.n_rows if model.facts.batched else 1, model.facts.labels
-    answers = [
+    outputs = next(event for event in events if isinstance(event, Outputs))
+    found = await _read(outputs)
+    if counts:
+        found = await _beside(outputs.blob.n_bytes, _best, found, counts, asked.n_rows, model.facts.labels)
+    return response(wire, VERSION, found)
+
+
+def _best(found: Parts, counts: dict[str, int], n_rows: int, labels: tuple[str, ...]) -> Parts:
+    """Outputs that are wanted as classes become these."""
+    return [
         classes(tensor, data, counts[tensor.name], n_rows, labels) if tensor.name in counts else (tensor, data)
         for tensor, data in found
     ]
-    return response(wire, VERSION, answers)
 
 
-async def _read(outputs: Outputs) -> list[tuple[Tensor, bytes]]:
+async def _to_blob(parts: list[bytes]) -> Blob:
+    """A file that is there only when nobody waits for it any more is closed. Raises InferdError."""
+    making = asyncio.ensure_future(_beside(sum(map(len, parts)), Blob.of, parts))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(lambda done: None if done.cancelled() or done.exception() else done.result().close())
+        raise
+    except OSError:
+        message = "there is no memory, or no file, left for the tensors of this request"
+        raise InferdError(Code.OVERLOADED, message, retry_after_ms=1000, reason="tensors") from None
+
+
+async def _read(outputs: Outputs) -> Parts:
     """The outputs with their bytes."""
     blob = outputs.blob
     try:
-        data = await asyncio.to_thread(blob.read) if blob.n_bytes >= LARGE_BYTES else blob.read()
+        data = await _beside(blob.n_bytes, blob.read)
     except OSError:
         raise InferdError(Code.INTERNAL, "the worker's answer was cut short") from None
     finally:
         blob.close()
     if len(outputs.tensors) == 1:
         return [(outputs.tensors[0], data)]
-    found, at = [], 0
+    found: Parts = []
+    at = 0
     for tensor in outputs.tensors:
         found.append((tensor, data[at : at + tensor.n_bytes]))
         at += tensor.n_bytes
@@ -115,12 +155,15 @@ async def _texts(
 ) -> oip.ModelInferResponse:
     """A vector of each text, or the logits of its labels."""
     classifies = model.plan.task == "classify"
-    items: list[str | list[int]] = [text for tensor, data in given if tensor.name == TEXT for text in strings(data)]
+    name = LOGITS if classifies else EMBEDDING
+    check_outputs(wire, name)
+    items: list[str | list[int]] = [
+        text for tensor, data in given if tensor.name == TEXT for text in texts(tensor, data)
+    ]
     inputs = Inputs(items, classify=classifies)
     check_inputs(inputs)
     request = Request(**envelope(wire, tenant, node.jobs), **NO_TEXT, inputs=inputs)
     vectors = next(event for event in await _all(node, request) if isinstance(event, words.Vectors))
-    name = LOGITS if classifies else EMBEDDING
     shape = [vectors.n, len(vectors.data) // 4 // vectors.n]
     answer = Tensor(name, "FP32", shape, len(vectors.data)), vectors.data
     if n_best := class_counts(wire).get(name, 0):
@@ -130,11 +173,13 @@ async def _texts(
 
 async def _generate(
     node: Node, wire: oip.ModelInferRequest, tenant: str, given: Parts, *, pieces: bool
-) -> AsyncIterator[oip.ModelInferResponse]:
+) -> AsyncGenerator[oip.ModelInferResponse, None]:
+    check_outputs(wire, TEXT_OUTPUT)
     asked = to_generate(wire, given)
+    if flag(given, STREAM) is False or (STREAM in wire.parameters and value_of(wire.parameters[STREAM]) is False):
+        pieces = False
     request = inferd_wire.to_requests(asked, tenant, envelope(wire, tenant, node.jobs))[0]
     stream = node.submit(request)
-    stream.read_by(asyncio.current_task())
     said: list[str] = []
     try:
         while events := await stream.take():

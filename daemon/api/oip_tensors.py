@@ -32,6 +32,7 @@ _CONTENTS = {
     "FP64": ("fp64_contents", "d"),
     "BYTES": ("bytes_contents", ""),
 }
+CHUNK = 1 << 16  # values that are packed at a time
 _LENGTH = struct.Struct("<I")
 
 
@@ -76,8 +77,11 @@ def _packed(field: str, datatype: str, contents: oip.InferTensorContents) -> byt
     values = getattr(contents, name)
     if datatype == "BYTES":
         return packed_strings(values)
+    packed = array(code)
     try:
-        return array(code, values).tobytes()
+        for at in range(0, len(values), CHUNK):  # whoever waits for this thread gets a turn between two of them
+            packed.extend(values[at : at + CHUNK])
+        return packed.tobytes()
     except OverflowError:
         raise InferdError(Code.INVALID, f"{field}: a value is beyond {datatype}", field=f"{field}.contents") from None
 
@@ -110,6 +114,15 @@ def class_counts(wire: oip.ModelInferRequest) -> dict[str, int]:
             if n:
                 counts[output.name] = n
     return counts
+
+
+def check_outputs(wire: oip.ModelInferRequest, name: str) -> None:
+    """Of a model that has one output. Raises InferdError for any other."""
+    for i, output in enumerate(wire.outputs):
+        _refuse_parameters(f"outputs[{i}]", output.parameters)
+        if output.name != name:
+            message = f"outputs[{i}]: there is no output {output.name[:64]!r}, only {name!r}"
+            raise InferdError(Code.INVALID, message, field=f"outputs[{i}].name")
 
 
 def classes(tensor: Tensor, data: bytes, n_best: int, n_rows: int, labels: Sequence[str]) -> tuple[Tensor, bytes]:

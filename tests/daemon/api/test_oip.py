@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from inferd.backends.blob import Blob
 from inferd.daemon.api import oip as door
 from inferd.daemon.api.oip_tensors import strings
 from inferd.daemon.domain.errors import Code, InferdError
@@ -55,8 +60,6 @@ async def test_only_what_is_wanted_comes_and_in_its_order(house: House) -> None:
 
 
 async def test_large_tensors_leave_no_file_behind(house: House) -> None:
-    import os
-
     rows = 1 << 17
     request = wire(
         "affine", {"name": "x", "datatype": "FP32", "shape": [rows, 4]}, raw_input_contents=[bytes(16 * rows)]
@@ -126,3 +129,87 @@ async def test_a_daemon_that_drains_takes_nothing_new(house: House) -> None:
     with pytest.raises(InferdError) as caught:
         await door.infer(house.node, wire("affine", floats(1)), "t")
     assert caught.value.code is Code.SHUTTING_DOWN
+
+
+def large(rows: int = 1 << 17) -> oip.ModelInferRequest:
+    return wire("affine", {"name": "x", "datatype": "FP32", "shape": [rows, 4]}, raw_input_contents=[bytes(16 * rows)])
+
+
+async def test_who_leaves_while_a_file_is_filled_leaves_none_behind(house: House, monkeypatch: Any) -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), asyncio.Event()
+
+    class Watched(Blob):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def of(parts: list[bytes]) -> Blob:
+        begun.set()
+        go_on.wait()
+        return Watched(1, fd=os.dup(0))
+
+    monkeypatch.setattr("inferd.daemon.api.oip.Blob", SimpleNamespace(of=of))
+    task = asyncio.create_task(door.infer(house.node, large(), "t"))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    async with asyncio.timeout(10):
+        await closed.wait()
+
+
+async def test_without_a_file_a_request_is_sent_away(house: House, monkeypatch: Any) -> None:
+    def of(parts: list[bytes]) -> Blob:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("inferd.daemon.api.oip.Blob", SimpleNamespace(of=of))
+    with pytest.raises(InferdError) as caught:
+        await door.infer(house.node, wire("affine", floats(1)), "t")
+    assert caught.value.code is Code.OVERLOADED
+
+
+async def test_looking_at_large_tensors_does_not_stop_the_loop(house: House) -> None:
+    n = 1 << 20
+    request = wire("affine", {"name": "x", "datatype": "BYTES", "shape": [n]}, raw_input_contents=[bytes(4 * n)])
+    asking = asyncio.create_task(door.infer(house.node, request, "t"))
+    turns = 0
+    while not asking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert "must be FP32" in str(asking.exception())
+    assert turns > 10
+
+
+async def test_a_text_is_not_made_of_numbers(house: House) -> None:
+    given = {"name": "text_input", "datatype": "INT64", "shape": [1]}
+    for model in ("minilm", "moods", "writer"):
+        request = wire(model, given, raw_input_contents=[b"\x02\0\0\0\xff\xff\xff\xff"])
+        with pytest.raises(InferdError, match="text_input must be BYTES, not INT64"):
+            await door.infer(house.node, request, "t")
+
+
+async def test_a_text_is_no_longer_than_at_other_doors(house: House) -> None:
+    with pytest.raises(InferdError, match="of text are allowed"):
+        await door.infer(house.node, wire("writer", text("a" * (5 << 20))), "t")
+
+
+async def test_outputs_that_texts_do_not_become_are_refused(house: House) -> None:
+    for model in ("minilm", "moods", "writer"):
+        with pytest.raises(InferdError, match="there is no output 'nothing'"):
+            await door.infer(house.node, wire(model, text("a"), outputs=[{"name": "nothing"}]), "t")
+
+
+async def test_every_last_answer_of_a_stream_says_so(house: House) -> None:
+    for request in (wire("affine", floats(1)), wire("minilm", text("a"))):
+        (answer,) = [answer async for answer in door.stream_infer(house.node, request, "t")]
+        assert answer.parameters["triton_final_response"].bool_param
+        assert not (await door.infer(house.node, request, "t")).parameters
+
+
+async def test_a_stream_may_ask_for_the_whole_text(house: House) -> None:
+    whole = {"name": "stream", "datatype": "BOOL", "shape": [1], "contents": {"bool_contents": [False]}}
+    request = wire("writer", text("fake:tokens=3"), whole)
+    (answer,) = [answer async for answer in door.stream_infer(house.node, request, "t")]
+    assert len(strings(answer.raw_output_contents[0])[0].split()) == 3
+    assert answer.parameters["triton_final_response"].bool_param
