@@ -12,11 +12,11 @@ from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
 from . import oip as door
 from . import oip_models as models
-from .guard import guarded, refuse_unread
+from .guard import client_left, guarded, refuse_unread, unexpected
 from .who import tenant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import grpc
 
@@ -43,8 +43,11 @@ class GRPCInferenceService(oip_grpc.GRPCInferenceServiceServicer):
 
     @guarded
     async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
-        models.check_version(request.version)
-        return oip.ModelReadyResponse(ready=self.node.fleet.get(request.name).state is ModelState.READY)
+        try:
+            models.check_version(request.version)
+            return oip.ModelReadyResponse(ready=self.node.fleet.get(request.name).state is ModelState.READY)
+        except InferdError:  # one that nobody knows, or that is damaged, is not ready: clients ask until it is
+            return oip.ModelReadyResponse(ready=False)
 
     @guarded
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
@@ -116,31 +119,57 @@ class _Answers:
         self._node, self._who, self._context = node, who, context
         self._writing = asyncio.Lock()
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
+        self._limit_s = max(1.0, node.config.server.slow_consumer_s)
 
     async def serve(self, requests: AsyncIterator[oip.ModelInferRequest | None]) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            async for request in requests:
-                await self._room.acquire()
-                tasks.create_task(self._serve(request))
+        """Raises InferdError when the client takes nothing any more: whatever else is written would never arrive."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                async for request in requests:
+                    await self._room.acquire()
+                    tasks.create_task(self._serve(request))
+        except ExceptionGroup as group:
+            if group.subgroup(TimeoutError) is None:
+                raise
+            message = f"the reader of this stream took nothing for {self._limit_s:g} s"
+            raise InferdError(Code.SLOW_CONSUMER, message) from None
 
     async def _serve(self, request: oip.ModelInferRequest | None) -> None:
+        try:
+            async with contextlib.aclosing(self._answer(request)) as answers:
+                async for answer in answers:
+                    await self._write(answer)
+        except Exception as error:
+            if not client_left(error) and not self._context.cancelled():
+                raise
+        finally:
+            self._room.release()
+
+    async def _answer(
+        self, request: oip.ModelInferRequest | None
+    ) -> AsyncGenerator[oip.ModelStreamInferResponse, None]:
+        """What is to be written; a failure is an answer, too."""
         try:
             refuse_unread(request)
             assert isinstance(request, oip.ModelInferRequest)
             async with contextlib.aclosing(door.stream_infer(self._node, request, self._who)) as answers:
                 async for answer in answers:
-                    await self._write(oip.ModelStreamInferResponse(infer_response=answer))
+                    yield oip.ModelStreamInferResponse(infer_response=answer)
         except InferdError as error:
-            named = oip.ModelInferResponse()
-            if isinstance(request, oip.ModelInferRequest):
-                named = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-            await self._write(oip.ModelStreamInferResponse(error_message=error.message, infer_response=named))
-        finally:
-            self._room.release()
+            yield _failed(request, error)
+        except Exception:
+            yield _failed(request, unexpected("ModelStreamInfer"))
 
     async def _write(self, answer: oip.ModelStreamInferResponse) -> None:
-        async with self._writing:  # a call carries one message at a time
+        async with self._writing, asyncio.timeout(self._limit_s):  # a call carries one message at a time
             await self._context.write(answer)
+
+
+def _failed(request: object, error: InferdError) -> oip.ModelStreamInferResponse:
+    named = oip.ModelInferResponse()
+    if isinstance(request, oip.ModelInferRequest):
+        named = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
+    return oip.ModelStreamInferResponse(error_message=error.message, infer_response=named)
 
 
 def register(server: grpc.aio.Server, node: Node, version: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from inferd.tests.e2e.daemons import until
 from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
 from inferd.tests.models.random_onnx import Size, affine, classifier, echo, encoder, quantized
 
@@ -133,3 +134,43 @@ def test_statistics_count(client: Any) -> None:
 def test_wrong_tensors_are_refused_by_name(client: Any, given: Any, said: str) -> None:
     with pytest.raises(triton.InferenceServerException, match=said.replace("[", r"\[")):
         client.infer("affine", [tensor(*given)])
+
+
+def test_a_stream_serves_many_at_once_and_goes_on_after_errors(client: Any) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    prompt = tensor("text_input", np.array(["the quiet river"], object))
+    good, bad = tensor("x", np.ones((1, 4), np.float32)), tensor("x", np.ones((1, 5), np.float32))
+    for i in range(8):
+        client.async_stream_infer("tiny", [prompt], request_id=f"text{i}", parameters={"max_tokens": 4})
+        client.async_stream_infer("affine", [bad])
+        client.async_stream_infer("affine", [good], request_id=f"tensor{i}")
+    ended: set[str] = set()
+    n_errors = 0
+    while len(ended) < 16 or n_errors < 8:
+        result, error = answers.get(timeout=60)
+        n_errors += error is not None
+        if error is None and result.get_response().parameters["triton_final_response"].bool_param:
+            ended.add(result.get_response().id)
+    client.stop_stream()
+    assert answers.empty()
+    assert ended == {f"{kind}{i}" for kind in ("text", "tensor") for i in range(8)}
+
+
+def test_who_cancels_or_waits_no_longer_leaves_nothing_behind(client: Any, daemon: Daemon) -> None:
+    prompt = tensor("text_input", np.array(["the quiet river"], object))
+    long = {"max_tokens": 400, "ignore_eos": True}
+    answers: queue.Queue[Any] = queue.Queue()
+    call = client.async_infer("tiny", [prompt], lambda result, error: answers.put(error), parameters=long)
+    until(lambda: daemon.client.snapshot().requests)
+    call.cancel()
+    assert "Locally cancelled" in str(answers.get(timeout=60))
+    with pytest.raises(triton.InferenceServerException, match="DEADLINE_EXCEEDED"):
+        client.infer("tiny", [prompt], parameters=long, client_timeout=0.05)
+    with pytest.raises(triton.InferenceServerException, match=r"not finished 50 ms after arrival|not within 0.05 s"):
+        client.infer("tiny", [prompt], parameters=long, timeout=50_000)
+    until(lambda: not daemon.client.snapshot().requests)
+
+
+def test_a_model_that_nobody_knows_is_not_ready(client: Any) -> None:
+    assert not client.is_model_ready("nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,10 @@ import grpc.aio
 import pytest
 
 from inferd.daemon import main
-from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models
+from inferd.daemon.api import oip as door
+from inferd.daemon.api import oip_service
+from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models, Server
+from inferd.daemon.domain.errors import Code, InferdError
 from inferd.protos import oip_pb2 as oip
 from inferd.protos import oip_pb2_grpc as stubs
 from inferd.tests.models.random_onnx import affine
@@ -164,3 +168,59 @@ async def test_what_is_no_message_is_refused(house: House) -> None:
     call = channel.unary_unary("/inferd.v1.Inference/Tokenize")
     error = await refused(call(bytes(5 << 20)))
     assert "at most 4,194,304 are allowed" in (error.details() or "")
+
+
+async def test_many_empty_inputs_are_counted_before_they_are_made(house: House) -> None:
+    channel: Any = house.channel
+    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    error = await refused(call(b"\x2a\x00" * (1 << 20)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 4,096 are allowed" in (error.details() or "")
+
+
+async def test_a_model_that_nobody_knows_is_not_ready(house: House) -> None:
+    for asked in (oip.ModelReadyRequest(name="nobody"), oip.ModelReadyRequest(name="affine", version="7")):
+        assert not (await house.oip.ModelReady(asked)).ready
+
+
+async def test_a_stream_goes_on_after_a_failure_of_ours(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = door.stream_infer
+
+    def broken(node: Node, request: oip.ModelInferRequest, who: str) -> Any:
+        if request.id == "bad":
+            raise ZeroDivisionError("/secret/path")
+        return real(node, request, who)
+
+    monkeypatch.setattr(door, "stream_infer", broken)
+    stream = house.oip.ModelStreamInfer(timeout=WAIT_S)
+    for request in (wire(id="bad"), wire(id="good")):
+        await stream.write(request)
+    await stream.done_writing()
+    told = {answer.infer_response.id: answer.error_message async for answer in stream}
+    assert "the daemon's log has it under" in told["bad"]
+    assert "secret" not in told["bad"]
+    assert told["good"] == ""
+
+
+class Still:
+    """A context whose client takes nothing."""
+
+    async def write(self, _: Any) -> None:
+        await asyncio.Event().wait()
+
+    def cancelled(self) -> bool:
+        return False
+
+
+async def test_who_takes_no_answer_is_cut(house: House) -> None:
+    house.node.config = Config(server=Server(slow_consumer_s=0.0))
+    still: Any = Still()
+
+    async def requests() -> AsyncIterator[oip.ModelInferRequest]:
+        for _ in range(3):
+            yield wire(model_name="nobody")
+
+    with pytest.raises(InferdError) as caught:
+        async with asyncio.timeout(WAIT_S):
+            await oip_service._Answers(house.node, "t", still).serve(requests())
+    assert caught.value.code is Code.SLOW_CONSUMER
