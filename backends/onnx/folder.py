@@ -40,7 +40,7 @@ def home(path: str) -> str:
     """The folder that a model is named after: of the file, or the one above `onnx/` or a number (Triton's versions)."""
     folder = os.path.dirname(path)
     name = os.path.basename(folder)
-    return os.path.dirname(folder) if name == "onnx" or name.isdigit() else folder
+    return os.path.dirname(folder) if name == "onnx" or name.isdecimal() else folder
 
 
 def name(path: str, root: str, alone: bool) -> tuple[str, str]:
@@ -52,7 +52,7 @@ def name(path: str, root: str, alone: bool) -> tuple[str, str]:
     if not os.path.join(own, "").startswith(os.path.join(root, "")) or own == root:
         return file, ""
     version = os.path.basename(os.path.dirname(path))
-    older = version if version.isdigit() and not _is_newest(path) else ""
+    older = version if version.isdecimal() and not _is_newest(path) else ""
     variant = "" if alone else file.removeprefix(_DEFAULT_STEM).lstrip("_-.")
     return _title(own), "-".join(part for part in (older, variant) if part)
 
@@ -68,7 +68,7 @@ def _is_newest(path: str) -> bool:
     """Of the versions of a model, each in a folder with its number, the one with the highest."""
     own = os.path.basename(os.path.dirname(path))
     try:
-        others = [name for name in os.listdir(home(path)) if name.isdigit()]
+        others = [name for name in os.listdir(home(path)) if name.isdecimal()]
     except OSError:
         return True
     return int(own) == max(map(int, others), default=int(own))

@@ -117,3 +117,10 @@ def test_weights_elsewhere_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CorruptModel) as caught:
             folder.check_external(path, [External(location, 0, 1)])
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_sign_that_looks_like_a_number_is_no_version(tmp_path: Path) -> None:
+    for version in ("1", "²"):
+        touch(tmp_path / "resnet" / version / "model.onnx")
+    assert folder.name(str(tmp_path / "resnet" / "1" / "model.onnx"), str(tmp_path), True) == ("resnet", "")
+    assert folder.name(str(tmp_path / "resnet" / "²" / "model.onnx"), str(tmp_path), True) == ("²", "")
