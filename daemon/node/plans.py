@@ -98,8 +98,14 @@ def make_plans(
 
 def _onnx_plans(over: Callable[[Sequence[str]], LoadPlan], gpus: Mapping[str, Gpu]) -> list[LoadPlan]:
     """A graph is computed on one device as a whole, or where none of them works by the processor."""
-    usable = [device for device, gpu in gpus.items() if gpu.onnx_provider]
-    plans = [msgspec.structs.replace(over((d,)), onnx_provider=gpus[d].onnx_provider) for d in usable]
+    usable = {device: gpu for device, gpu in gpus.items() if gpu.onnx_provider}
+    plans = []
+    for device, gpu in usable.items():
+        # A provider counts its own devices. Where llama.cpp has no such number for this one, they are counted here.
+        alike = [name for name, other in usable.items() if other.onnx_provider == gpu.onnx_provider]
+        name = gpu.name or f"{alike.index(device)}"
+        plan = over((device,))
+        plans.append(msgspec.structs.replace(plan, onnx_provider=gpu.onnx_provider, device_names=(name,)))
     return [*plans, over(())]
 
 

@@ -238,3 +238,23 @@ def test_its_bytes_count_where_a_gpu_is_chosen() -> None:
     (both,) = make_plans("m", LARGE, Config(), 1, gpus, LARGE)
     assert alone.n_gpu_layers == -1
     assert 0 <= both.n_gpu_layers < LARGE.n_layers
+
+
+def test_a_graph_may_be_on_any_device_of_its_provider_and_they_are_told_apart() -> None:
+    facts = msgspec.structs.replace(FACTS, backend="onnx", path="/m.onnx", task="infer")
+    cuda = "CUDAExecutionProvider"
+    gpus = {
+        "gpu0": Gpu(GIB, llama=False, onnx_provider="OpenVINOExecutionProvider"),
+        "gpu1": Gpu(GIB, llama=False, onnx_provider=cuda),
+        "gpu2": Gpu(GIB, llama=False, onnx_provider=cuda),
+        "gpu3": Gpu(GIB, "CUDA5", onnx_provider=cuda),
+        "gpu4": Gpu(GIB, "Vulkan0"),
+    }
+    plans = make_plans("m", facts, Config(), 2, gpus)
+    assert [(plan.devices, plan.device_names) for plan in plans] == [
+        (("gpu0",), ("0",)),
+        (("gpu1",), ("0",)),
+        (("gpu2",), ("1",)),
+        (("gpu3",), ("CUDA5",)),
+        ((), ()),
+    ]
