@@ -30,6 +30,7 @@ SAMPLED = {
     *("seed", "ignore_eos", "min_tokens"),
 }
 ALIASES = {"repetition_penalty": "repeat_penalty", "random_seed": "seed", "max_new_tokens": "max_tokens"}
+MAX_DIGITS = 20  # of a number that is said as text
 RESERVED = {"priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "headers", "binary_data_output"}
 
 
@@ -61,7 +62,7 @@ def _deadline_ms(wire: oip.ModelInferRequest) -> int | None:
 def _count(wire: oip.ModelInferRequest, name: str) -> int:
     """A parameter that is a number and not negative; 0 without it. Raises InferdError."""
     value = value_of(wire.parameters[name]) if name in wire.parameters else 0
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and len(value) <= MAX_DIGITS and value.isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         field = f"parameters.{name}"

@@ -64,7 +64,7 @@ def test_who_asks_and_whom() -> None:
     assert refusal(envelope, wire(""), "t", ()).field == "model_name"
 
 
-@pytest.mark.parametrize("value", [-1, True, "high", 1.5])
+@pytest.mark.parametrize("value", [-1, True, "high", 1.5, "²", "9" * 5000])
 def test_a_priority_is_a_number(value: Any) -> None:
     assert refusal(envelope, wire(priority=value), "t", ()).field == "parameters.priority"
 
