@@ -82,7 +82,7 @@ class Node:
         job.cache_salt += f"\0{request.lora}" if request.lora else ""
         self.carry_out(self.scheduler.on_request(job, now_s))
         if job.live:
-            if not self.scheduler.lanes[request.model].slots_free:
+            if job.phase is Phase.QUEUED and not self.scheduler.lanes[request.model].slots_free:
                 self.fleet.tiers.hurry()
                 self.news.tell(job, now_s)
             if request.tensors is None:

@@ -167,3 +167,13 @@ async def test_bytes_that_wait_or_run_are_bounded(open_house: Open) -> None:
     for stream in (waiting, first):
         house.node.cancel(stream.job.id)
     await house.until(lambda: house.node.scheduler.desk.tensor_bytes == 0)
+
+
+async def test_who_gets_the_last_slot_at_once_is_not_told_to_wait(open_house: Open) -> None:
+    house = open_house(options={"slots": 1})
+    await house.load("affine")
+    stream = ask(house)
+    assert (stream.job.phase, stream.job.why) == (Phase.RUNNING, "")
+    assert isinstance((await read(stream))[0], Started)
+    records = house.node.scheduler.journal.about(stream.job.id)
+    assert "queue" not in [record.kind for record in records]
