@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FEW_BYTES = 64 * 2**10  # nothing in a message of so many can be too much
 LARGEST_BYTES = 64 * 2**20  # of any message: those with tensors
+FOREIGN = "/grpc."  # gRPC's own services: their methods know nothing of what stands for a message here
 TENSORS = "/inference."  # methods that take such
 MAX_FIELDS = 4096  # of a message with tensors: an empty input takes two bytes on the wire, and 80 when it is made
 UNREADABLE = "the message cannot be read: it is damaged, or a text in it is not valid UTF-8"
@@ -36,7 +37,8 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic 
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
+        foreign = handler_call_details.method.startswith(FOREIGN)
+        if handler is None or handler.request_deserializer is None or foreign:
             return handler
         read = handler.request_deserializer
         tensors = handler_call_details.method.startswith(TENSORS)

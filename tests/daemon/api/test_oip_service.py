@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2
 
 from inferd.daemon import main
 from inferd.daemon.api import oip as door
@@ -224,3 +225,11 @@ async def test_who_takes_no_answer_is_cut(house: House) -> None:
         async with asyncio.timeout(WAIT_S):
             await oip_service._Answers(house.node, "t", still).serve(requests())
     assert caught.value.code is Code.SLOW_CONSUMER
+
+
+async def test_methods_of_grpc_itself_get_messages_or_nothing(house: House) -> None:
+    channel: Any = house.channel
+    name = b"a" * (5 << 20)
+    call = channel.unary_unary("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest.SerializeToString)
+    error = await refused(call(health_pb2.HealthCheckRequest(service=name.decode())))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
