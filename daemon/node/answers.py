@@ -57,11 +57,12 @@ class Answers:
         """Its file is taken also when nobody wants it any more: the next one stands behind it."""
         blob = resident.take_blob(event)
         job = self.jobs.get(event.job)
-        if job is None or job.attempt != event.attempt or not job.live or job.phase is Phase.QUEUED:
+        wanted = job is not None and job.attempt == event.attempt and job.live and job.phase is not Phase.QUEUED
+        self.jobs.statistics.on_call(resident.model.name, event.call, wanted=wanted)
+        if job is None or not wanted:
             return blob.close()
         resident.model.produced = True
-        self.jobs.inferred(job, event, blob)
-        return self.jobs.statistics.on_call(job.request.model, event.call)
+        return self.jobs.inferred(job, event, blob)
 
     def _on_event(self, resident: Resident, job: Job, event: Event, now_s: float) -> None:
         """Anything but a token."""

@@ -58,13 +58,14 @@ class Statistics:
     def of(self, name: str) -> ModelStatistics:
         return self._models.get(name) or ModelStatistics()
 
-    def on_call(self, name: str, call: Call | None) -> None:
-        """A request has had a part in a call; the call itself is counted once."""
+    def on_call(self, name: str, call: Call | None, *, wanted: bool = True) -> None:
+        """A request has had a part in a call; the call itself is counted once, also when who counts it has left."""
         if call is None:
             return
         model = self._model(name)
         times = call.input_ms, call.infer_ms, call.output_ms
-        model.compute.add(*times)
+        if wanted:
+            model.compute.add(*times)
         if call.counts:
             model.execution_count += 1
             model.by_rows.setdefault(call.n_rows, Compute()).add(*times)

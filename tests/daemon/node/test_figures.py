@@ -38,6 +38,14 @@ def test_a_call_counts_once_and_for_each_that_had_a_part() -> None:
     assert model.execution_count == 1
     assert (model.compute.infer.count, model.compute.infer.ns) == (2, 20_000_000)
     assert model.compute.output.ns == 5_000_000
+
+
+def test_a_call_counts_also_when_who_counts_it_has_left() -> None:
+    statistics = Statistics()
+    statistics.on_call("m", Call(2, True, 1.0, 10.0, 2.0), wanted=False)
+    statistics.on_call("m", Call(2, False, 1.0, 10.0, 3.0))
+    model = statistics.of("m")
+    assert (model.execution_count, model.compute.infer.count) == (1, 1)
     assert {rows: compute.infer.count for rows, compute in model.by_rows.items()} == {2: 1}
 
 
