@@ -76,8 +76,7 @@ class OnnxEngine:
             return run.finish(self._events)
         self._runs[run.name] = run
         for i, tokens in enumerate(order.inputs):
-            kind = "text", order.salt, 0 if self._texts.pads else len(tokens)
-            self._add(run, i, 1, kind, len(tokens))
+            self._add(run, i, 1, self._texts.kind(order.salt, len(tokens)), len(tokens))
         return None
 
     def infer(self, order: Infer, data: Blob) -> None:

@@ -22,7 +22,7 @@ from .session import Session
 from .shape import Shape
 from .texts import Texts
 from .tokenizer import open_tokenizer, stream_pieces
-from .trial import shares_safely
+from .trial import LENGTHS, pads_safely, reads_apart, shares_safely
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,10 +63,21 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
     if plan.pooling:
         texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path))
     shape = Shape(session.inputs, session.outputs, plan.batching.max_batch_size)
-    shape.shares = shape.shares and shares_safely(session, facts.dynamic_quantization)
+    if plan.batching.max_batch_size > 1:
+        _try(session, shape, texts, facts.dynamic_quantization)
     narrow = Session(plan.path, _providers(plan, facts), 1) if plan.n_lanes > 1 else None
     progress(1.0)
     return OnnxEngine(plan, session, narrow, shape, texts, shelf, (time.perf_counter() - start_s) * 1e3)
+
+
+def _try(session: Session, shape: Shape, texts: Texts | None, dynamic: bool) -> None:
+    """Who may share a call, and be filled up for it, is found out, as the names of axes only promise it."""
+    shape.shares = shape.shares and shares_safely(session, dynamic)
+    if shape.shares and shape.sequence and not pads_safely(session, shape, texts.pad if texts else 0, dynamic):
+        shape.sequence = ""
+    if texts is not None:
+        texts.shares = reads_apart(session, texts, LENGTHS[:1] * 2, dynamic)
+        texts.pads = texts.pads and reads_apart(session, texts, LENGTHS, dynamic)
 
 
 def _limit_memory(expected_bytes: int) -> None:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Shape:
-    """`max_rows`: of a call; 0: requests never share one."""
+    """`max_rows`: of a call; 0: requests never share one. `sequence`: the axis along which they are filled up."""
 
     def __init__(self, inputs: Sequence[Port], outputs: Sequence[Port], max_rows: int) -> None:
         roles = roles_of(inputs, outputs)
         self.shares = roles.batched and max_rows > 1
-        self._sequence = roles.sequence if self.shares else ""
+        self.sequence = roles.sequence if self.shares else ""
         self._axes = {port.name: port.axes for port in (*inputs, *outputs)}
         self._has_texts = IDS in {port.name for port in inputs}
 
@@ -34,7 +34,7 @@ class Shape:
 
     def length(self, tensors: Sequence[Tensor]) -> int:
         """Of the rows, along the axis that may be padded; 0: they have none."""
-        return next((t.shape[1] for t in tensors if t.name == IDS), 0) if self._sequence else 0
+        return next((t.shape[1] for t in tensors if t.name == IDS), 0) if self.sequence else 0
 
     def n_tokens(self, tensors: Sequence[Tensor]) -> int:
         """What the request costs: its tokens where it has any, else its rows."""
@@ -44,8 +44,10 @@ class Shape:
         return self.n_rows(tensors)
 
     def kind(self, order: Infer) -> Hashable:
-        """Equals may share a call. One without rows is computed alone."""
+        """Equals may share a call. One without rows, or whose tensors do not go together, is computed alone."""
         if not self.shares or not all(tensor.shape and tensor.shape[0] for tensor in order.inputs):
+            return object()
+        if self.sequence and len({tensor.shape[1] for tensor in order.inputs}) > 1:
             return object()
         each = tuple(sorted((t.name, t.datatype, *self._fixed(t)) for t in order.inputs))
         return "tensors", order.salt, tuple(order.outputs), each
@@ -58,19 +60,19 @@ class Shape:
         )
 
     def _is_padded(self, axis: int | str) -> bool:
-        return bool(self._sequence) and axis == self._sequence
+        return bool(self.sequence) and axis == self.sequence
 
     def join(self, parts: Sequence[Mapping[str, Array]], pad: int) -> dict[str, Array]:
         """The inputs of one call: the rows of all, the shorter ones filled up, which the mask tells."""
         if len(parts) == 1:
             return dict(parts[0])
-        longest = max(part[IDS].shape[1] for part in parts) if self._sequence else 0
+        longest = max(part[IDS].shape[1] for part in parts) if self.sequence else 0
         return {
             name: np.concatenate([self._filled(name, part[name], longest, pad) for part in parts]) for name in parts[0]
         }
 
     def _filled(self, name: str, array: Array, longest: int, pad: int) -> Array:
-        if not self._sequence or array.shape[1] == longest:
+        if not self.sequence or array.shape[1] == longest:
             return array
         value = pad if name == IDS else 0
         return np.pad(array, ((0, 0), (0, longest - array.shape[1])), constant_values=value)
@@ -78,7 +80,7 @@ class Shape:
     def part(self, name: str, output: Array, first: int, n_rows: int, length: int) -> Array:
         """Of an output of a call what belongs to the rows of one request, cut back to their length."""
         rows = output[first : first + n_rows]
-        if not self._sequence:
+        if not self.sequence:
             return rows
         cut = tuple(slice(length) if self._is_padded(axis) else slice(None) for axis in self._axes[name])
         return rows[cut]

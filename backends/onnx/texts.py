@@ -11,7 +11,7 @@ from .roles import HIDDEN, IDS, LOGITS, MASK, POOLED, POSITIONS, SEGMENTS
 from .session import dtype_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     import numpy.typing as npt
 
@@ -30,7 +30,12 @@ class Texts:
         names = [port.name for port in outputs]
         wanted = (LOGITS,) if task in ("rank", "classify") else (POOLED, *HIDDEN)
         self.output = next(name for name in wanted if name in names)
+        self.shares = True  # else each has a call of its own
         self.pads = MASK in self._inputs  # else all texts of a call must have one length
+
+    def kind(self, salt: str, length: int) -> Hashable:
+        """Equals may share a call."""
+        return ("text", salt, 0 if self.pads else length) if self.shares else object()
 
     def feeds(self, tokens: Sequence[Sequence[int]], seconds: Sequence[int]) -> dict[str, Array]:
         """One row for each text; `seconds`: where its second part begins, 0 when it has none."""

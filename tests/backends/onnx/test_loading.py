@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -9,7 +10,7 @@ from inferd.backends.engine import LoadError
 from inferd.backends.onnx.causal import CausalEngine
 from inferd.backends.onnx.engine import OnnxEngine
 from inferd.backends.onnx.loading import load
-from inferd.tests.models.random_onnx import Builder, affine, decoder, info
+from inferd.tests.models.random_onnx import Builder, affine, decoder, encoder, info
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,3 +81,15 @@ def test_a_decoder_without_its_tokenizer(tmp_path: Path, plan_of: Any) -> None:
     (tmp_path / "d" / "tokenizer.json").write_text("{}")
     with pytest.raises(LoadError, match="no tokenizer"):
         load(plan, lambda _: None, None)
+
+
+def test_texts_of_a_graph_that_mixes_rows_never_meet(tmp_path: Path, plan_of: Any) -> None:
+    path = encoder(tmp_path / "mixed")
+    graph = onnx.load(str(path))
+    last = next(node for node in graph.graph.node if node.output[0] == "last_hidden_state")
+    last.output[0] = "hidden"
+    mean = onnx.helper.make_node("ReduceMean", ["hidden"], ["mean"], axes=[0, 1])
+    graph.graph.node.extend([mean, onnx.helper.make_node("Sub", ["hidden", "mean"], ["last_hidden_state"])])
+    onnx.save(graph, str(path))
+    engine: Any = load(plan_of(path), lambda _: None, None)
+    assert engine._texts.kind("", 5) != engine._texts.kind("", 5)

@@ -65,3 +65,9 @@ def test_texts_are_joined_and_taken_apart_again() -> None:
 def test_one_request_alone_is_passed_on_as_it_is() -> None:
     array = np.ones((2, 4), np.float32)
     assert Shape([X], [Y], 32).join([{"x": array}], 0)["x"] is array
+
+
+def test_what_does_not_go_together_is_left_to_the_graph() -> None:
+    ids, mask = text(1, 6)[0], text(1, 8)[1]
+    shape = Shape(TEXT, [HIDDEN], 32)
+    assert shape.kind(order(ids, mask)) != shape.kind(order(ids, mask))
