@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .proto import BadProto, Span, message, signed
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 32  # graphs inside graphs
 MAX_TENSORS = 4096  # inputs and outputs
+MAX_AXES = 64  # of a tensor; NumPy has no more
 EXTERNAL = 1  # TensorProto.DataLocation
 LEAST_PER_BYTE = 4  # weights of two bits are the smallest
 
@@ -79,7 +81,6 @@ class Graph:
     outputs: list[Tensor] = field(default_factory=list)
     ops: set[tuple[str, str]] = field(default_factory=set)  # (domain, operator), in subgraphs and functions, too
     functions: set[tuple[str, str]] = field(default_factory=set)  # operators that the file itself defines
-    metadata: dict[str, str] = field(default_factory=dict)
     external: list[External] = field(default_factory=list)
     n_nodes: int = 0
     n_params: int = 0  # elements of initializers
@@ -123,9 +124,6 @@ class _Reader:
                 case 8, Span():
                     domain, version = self._opset(value)
                     graph.opsets[domain] = version
-                case 14, Span():
-                    key, text = _pair(value)
-                    graph.metadata[key] = text
                 case 25, Span():
                     self._function(value)
         if graph.ir_version <= 0 or len(bodies) != 1 or not graph.opsets:
@@ -219,7 +217,7 @@ class _Reader:
                 case 1, int():
                     dims.append(signed(value))
                 case 1, Span():
-                    dims += map(signed, value.varints())
+                    dims += map(signed, islice(value.varints(), MAX_AXES + 1))
                 case 2, int():
                     data_type = value
                 case 8, Span():
@@ -229,6 +227,8 @@ class _Reader:
                     entries[key] = text
                 case 14, int():
                     location = value
+            if len(dims) > MAX_AXES:  # before their product is made, which would have as many digits as they
+                raise BadProto(f"a tensor has more than {MAX_AXES} axes")
         n_bytes = self._count(dims, data_type, initializer=initializer)
         if initializer:
             self._initialized.add(name)
@@ -287,7 +287,9 @@ def _tensor_type(tensor: Span) -> tuple[str, tuple[int | str, ...] | None]:
         if number == 1 and isinstance(value, int):
             datatype = DATA_TYPES.get(value, ("", 0))[0]
         elif number == 2 and isinstance(value, Span):
-            axes = tuple(_axes(value))
+            axes = tuple(islice(_axes(value), MAX_AXES + 1))
+            if len(axes) > MAX_AXES:
+                raise BadProto(f"a tensor has more than {MAX_AXES} axes")
     return datatype, axes
 
 

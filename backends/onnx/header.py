@@ -117,7 +117,8 @@ class _Sheet:
     def _task(self) -> tuple[Task, Pooling, bool]:
         """What it is used for, how a text becomes one vector, and whether that is brought to a length of 1."""
         names = {tensor.name for tensor in self.outputs}
-        kinds = [str(name) for name in self.config.get("architectures") or [] if isinstance(name, str)]
+        said = self.config.get("architectures")
+        kinds = [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
         if not self.has_tokenizer or IDS not in {tensor.name for tensor in self.graph.inputs}:
             return "infer", "", True
         if self.genai or (self.roles.past and LOGITS in names and len(self.roles.past) == len(self.roles.present)):
@@ -156,7 +157,7 @@ class _Sheet:
         for tensor in self.outputs:
             if tensor.name == LOGITS and tensor.axes and isinstance(last := tensor.axes[-1], int):
                 return last
-        return len(self.config.get("id2label") or ()) or _int(self.config, "num_labels") or 2
+        return len(self._labels()) or _int(self.config, "num_labels") or 2
 
     def _labels(self) -> tuple[str, ...]:
         named = self.config.get("id2label")

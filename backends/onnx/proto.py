@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MAX_TEXT_BYTES = 64 * 2**10  # of a name; a file with holes may claim any length
 MAX_FIELDS = 4_000_000  # of one file: a graph of 100,000 nodes has half of that
 
 
@@ -58,7 +59,9 @@ class Span:
         return (value for number, value in self.fields() if number == wanted and isinstance(value, Span))
 
     def text(self) -> str:
-        """Raises BadProto when it is not UTF-8."""
+        """Raises BadProto when it is too long, or not UTF-8."""
+        if len(self) > MAX_TEXT_BYTES:
+            raise BadProto(f"a text in it has more than {MAX_TEXT_BYTES:,} bytes")
         try:
             return str(self.data[self.start : self.end], "utf-8")
         except UnicodeDecodeError:

@@ -31,6 +31,7 @@ def touch(path: Path, data: bytes = b"x") -> str:
         ("minilm/onnx/model.onnx", False, ("minilm", "")),
         ("minilm/onnx/decoder_model.onnx", False, ("minilm", "decoder_model")),
         ("resnet/3/model.onnx", True, ("resnet", "")),
+        ("resnet/²/model.onnx", True, ("²", "")),
         ("models--o--bge-small/snapshots/0123456789abcdef0123456789abcdef/onnx/model.onnx", True, ("bge-small", "")),
     ],
 )

@@ -105,6 +105,13 @@ def short_weights() -> onnx.ModelProto:
     return model([IDENTITY], [weight])
 
 
+def many_axes() -> onnx.ModelProto:
+    """Their product alone would take minutes."""
+    weight = numpy_helper.from_array(np.ones(3, np.float32), "w")
+    weight.dims.extend([2**62] * 200_000)
+    return model([IDENTITY], [weight])
+
+
 def misplaced(**entries: str) -> onnx.ModelProto:
     weight = numpy_helper.from_array(np.ones(3, np.float32), "w")
     weight.ClearField("raw_data")
@@ -122,6 +129,9 @@ def misplaced(**entries: str) -> onnx.ModelProto:
         (model([IDENTITY], outputs=[]), "no outputs"),
         (nested(5), ""),
         (short_weights(), "shorter than they say"),
+        (many_axes(), "more than 64 axes"),
+        (model([IDENTITY], outputs=[helper.make_tensor_value_info("y", 1, [1] * 65)]), "more than 64 axes"),
+        (model([helper.make_node("I" * 2**17, ["x"], ["y"])]), "a text in it"),
         (misplaced(), "no valid place"),
         (misplaced(location="w", offset="-1"), "no valid place"),
         (misplaced(location="w", offset="x"), "no valid place"),
