@@ -124,4 +124,5 @@ class Lanes:
         while (call := self._asked.get()) is not None:
             call.compute()
             self._done.append(call)
+            del call  # until the next one comes it would keep the tensors of this one
             os.eventfd_write(self.wake_fd, 1)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import select
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -116,3 +118,11 @@ def test_the_end_does_not_wait_for_long_calls(slow: Slow) -> None:
     made.start(call(slow))
     made.close()
     assert made.running[0].refusal == "terminated"
+
+
+def test_an_idle_thread_keeps_no_call(slow: Slow, lanes: Lanes) -> None:
+    slow.go.set()
+    lanes.start(call(slow))
+    kept = weakref.ref(wait(lanes)[0])
+    gc.collect()
+    assert kept() is None
