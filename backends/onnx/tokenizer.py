@@ -75,10 +75,17 @@ def stream_pieces(tokenizer: Any) -> Callable[[int], bytes]:
     """What each token adds to a text: the library holds back what is not decided yet."""
     from tokenizers.decoders import DecodeStream
 
-    stream = DecodeStream(skip_special_tokens=True)
+    stream, last = DecodeStream(skip_special_tokens=True), -1
 
     def piece(token: int) -> bytes:
-        return (stream.step(tokenizer, token) or "").encode(errors="replace")
+        nonlocal stream, last
+        try:
+            text = stream.step(tokenizer, token) or ""
+        except Exception:  # a plain one: it held back bytes that are no text, and this token says so
+            stream = DecodeStream(ids=[last], skip_special_tokens=True)
+            text = "\ufffd" + (stream.step(tokenizer, token) or "")
+        last = token
+        return text.encode(errors="replace")
 
     return piece
 

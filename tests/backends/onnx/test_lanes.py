@@ -4,8 +4,9 @@ import gc
 import select
 import threading
 import weakref
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from inferd.backends.onnx.lanes import Call, Lanes
@@ -122,7 +123,10 @@ def test_the_end_does_not_wait_for_long_calls(slow: Slow) -> None:
 
 def test_an_idle_thread_keeps_no_call(slow: Slow, lanes: Lanes) -> None:
     slow.go.set()
-    lanes.start(call(slow))
-    kept = weakref.ref(wait(lanes)[0])
+    array = np.zeros(4, np.float32)
+    kept = weakref.ref(array)
+    lanes.start(Call([Item("a", 1, "k")], cast("Any", slow), {"x": array}, ["y"], False, 0.0))
+    del array
+    wait(lanes)
     gc.collect()
     assert kept() is None

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tokenizers
 
 from inferd.backends.engine import GrammarError, LoadError
 from inferd.backends.facts import LoadPlan
@@ -68,3 +69,16 @@ def test_pieces_are_held_back_until_they_are_text(onnx_models: Any) -> None:
     piece = stream_pieces(tokenizer)
     tokens = tokenizer.encode("the river is quiet", add_special_tokens=False).ids
     assert b"".join(piece(token) for token in tokens).decode() == "the river is quiet"
+
+
+@pytest.mark.parametrize("tokens", [[0x2C, 0x9F, 256, 257], [256, 0x2B, 0xF0, 0xFF, 257], [0x2B, 0xFF, 0xC3, 257, 0xC3, 257]])
+def test_bytes_that_are_no_text_end_nothing(tokens: list[int]) -> None:
+    words = {f"<0x{i:02X}>": i for i in range(256)} | {"▁a": 256, "b": 257, "<unk>": 258}
+    model = tokenizers.models.BPE(vocab=words, merges=[], byte_fallback=True, unk_token="<unk>")
+    tokenizer = tokenizers.Tokenizer(model)
+    parts = tokenizers.decoders
+    tokenizer.decoder = parts.Sequence([parts.Replace("▁", " "), parts.ByteFallback(), parts.Fuse()])
+    piece = stream_pieces(tokenizer)
+    said = b"".join(piece(token) for token in tokens).decode()
+    assert "\ufffd" in said
+    assert [c for c in said if c in "ab"] == [c for c in tokenizer.decode(tokens) if c in "ab"]
