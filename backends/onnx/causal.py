@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..messages import FinishReason, Ready, WorkerStats
 from ..sampling import Sampler
+from .footprint import CHUNK
 from .refusal import InputRefused
 from .reply import Reply
 
@@ -29,11 +30,11 @@ class Writes(Protocol):
 
     def begin(self) -> Any: ...
 
+    def piece(self, past: Any, tokens: Sequence[int], usual: int) -> Sequence[int]:
+        """So many of these fit the next call, of a single row."""
+
     def compute(self, past: Any, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Logits after the last token of each row. Raises InputRefused."""
-
-
-CHUNK = 256  # tokens of a prompt that are computed between two tokens of the answers beside it
 
 
 class CausalEngine:
@@ -156,7 +157,7 @@ class CausalEngine:
         """One more piece of a prompt; after the last one it joins those who write."""
         reply.start(self._events)
         past = reply.past = reply.past or self._decoder.begin()
-        piece = reply.left[:CHUNK]
+        piece = self._decoder.piece(past, reply.left, CHUNK)
         try:
             logits = self._decoder.compute(past, [piece])
         except InputRefused as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..facts import HOST, Footprint
+from .roles import USE_CACHE
 from .window import CALL_TOKENS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ FLOAT_BYTES = 4
 WIDEST = 4  # of a layer's tensors, in hidden sizes
 LIVE = 4  # tensors of a layer at a time
 IO_BYTES = 64 * 2**20  # tensors of one request that come and go
+CHUNK = 256  # tokens of a prompt that are computed between two tokens of the answers beside it
 CUDA_BYTES = 400 * 2**20  # of a context and the kernels
 
 
@@ -59,9 +61,13 @@ def _activations(facts: ModelFacts, plan: LoadPlan) -> int:
     if plan.task == "infer" or not facts.n_embd:
         return IO_BYTES
     n_tokens = plan.n_ubatch if plan.task == "generate" else max(plan.n_ctx, CALL_TOKENS)
+    n_piece = min(n_tokens, CHUNK)
+    if plan.task == "generate" and any(tensor.name == USE_CACHE for tensor in facts.inputs):
+        n_tokens = n_piece = plan.n_ctx  # its prompts are computed as a whole
     hidden = n_tokens * facts.n_embd * WIDEST * LIVE * FLOAT_BYTES
     scores = facts.n_heads * n_tokens * min(n_tokens, plan.n_ctx) * FLOAT_BYTES
-    return hidden + scores
+    logits = n_piece * facts.n_vocab * FLOAT_BYTES if plan.task == "generate" else 0
+    return hidden + scores + logits
 
 
 def largest_context(facts: ModelFacts, plan: LoadPlan, room_bytes_on: Mapping[str, int]) -> int | None:

@@ -62,6 +62,10 @@ class GenaiDecoder:
         params.set_search_options(max_length=self._n_ctx, batch_size=1)
         return Text(self._og.Generator(self._model, params))
 
+    def piece(self, text: Text, tokens: Sequence[int], usual: int) -> Sequence[int]:
+        """As many as others leave it the time for."""
+        return tokens[:usual]
+
     def compute(self, text: Text, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Logits after the last token. Raises InputRefused."""
         try:

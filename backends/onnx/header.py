@@ -25,7 +25,11 @@ POOLING: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
 }
+MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers, that are computed here
 POOLING_FILE = "1_Pooling/config.json"
 OFFSET_TYPES = ("roberta", "camembert", "mpnet", "longformer")  # positions begin after that of the padding
 MAX_LABELS = 65_536
@@ -119,12 +123,13 @@ class _Sheet:
         names = {tensor.name for tensor in self.outputs}
         said = self.config.get("architectures")
         kinds = [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
-        if not self.has_tokenizer or IDS not in {tensor.name for tensor in self.graph.inputs}:
-            return "infer", "", True
-        if self.genai or (self.roles.past and LOGITS in names and len(self.roles.past) == len(self.roles.present)):
+        if self.genai and self.has_tokenizer and IDS in {tensor.name for tensor in self.graph.inputs}:
             return "generate", "", True
-        if not self.roles.text:
+        if not self.has_tokenizer or not self.roles.text:
             return "infer", "", True
+        if self.roles.past and LOGITS in names:
+            whole = len(self.roles.past) == len(self.roles.present) and self.roles.writes
+            return "generate" if whole else "infer", "", True
         if LOGITS in names and any(name.endswith("ForSequenceClassification") for name in kinds):
             return ("rank", "rank", True) if self._n_labels() == 1 else ("classify", "rank", True)
         if POOLED in names or names & set(HIDDEN):
@@ -138,12 +143,17 @@ class _Sheet:
         normalize = not kinds or any(kind.endswith("Normalize") for kind in kinds)
         if pooled:
             return "embed", "mean", normalize
-        modes = [
-            name for name, on in folder.read_json(self.path, POOLING_FILE).items() if "mode" in name and on is True
-        ]
-        if any(kind.endswith("Dense") for kind in kinds) or (modes and (len(modes) > 1 or modes[0] not in POOLING)):
+        told = folder.read_json(self.path, POOLING_FILE)
+        modes = [name for name, on in told.items() if "mode" in name and on is True]
+        if said := told.get("pooling_mode"):  # since its version 5.4: one name, or a list of them
+            modes = said if isinstance(said, list) else [said]
+        if (
+            not {kind.rpartition(".")[2] for kind in kinds} <= MODULES
+            or len(modes) > 1
+            or any(str(mode) not in POOLING for mode in modes)
+        ):
             return "infer", "", True  # more than the graph computes
-        return "embed", POOLING[modes[0]] if modes else "mean", normalize
+        return "embed", POOLING[str(modes[0])] if modes else "mean", normalize
 
     def _n_values(self, task: Task) -> int:
         """Of a vector, or of the logits of one input."""
@@ -174,6 +184,7 @@ class _Sheet:
             n_positions,
             _int(folder.read_json(self.path, folder.TOKENIZER_CONFIG), "model_max_length"),
             _int(folder.read_json(self.path, "sentence_bert_config.json"), "max_seq_length"),
+            *(t.axes[1] for t in self.graph.inputs if t.name == IDS and t.axes and isinstance(t.axes[1], int)),
         )
         return min((n for n in said if 0 < n < 1 << 31), default=512)
 

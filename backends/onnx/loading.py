@@ -58,7 +58,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         raise LoadError("unsupported", f"{plan.onnx_provider} does not load here; the worker's log says why")
     progress(0.9)
     if plan.task == "generate":
-        return _causal(plan, _decoder(plan.path, session), session.provider.removesuffix("ExecutionProvider"), start_s)
+        decoder = _decoder(plan.path, session, facts.n_vocab)
+        return _causal(plan, decoder, session.provider.removesuffix("ExecutionProvider"), start_s)
     texts = None
     if plan.pooling:
         texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path))
@@ -104,10 +105,11 @@ def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, s
     return [(plan.onnx_provider, options), processor]
 
 
-def _decoder(path: str, session: Session) -> Decoder:
+def _decoder(path: str, session: Session, n_vocab: int) -> Decoder:
     """Raises LoadError."""
     try:
-        return Decoder(session, alone=("com.microsoft", "GroupQueryAttention") in read(path).ops)
+        counts = ("com.microsoft", "GroupQueryAttention") in read(path).ops
+        return Decoder(session, counts=counts, n_vocab=n_vocab)
     except (BadProto, OSError):
         raise LoadError("corrupt", "the file is another one than it was a moment ago") from None
 

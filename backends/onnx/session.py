@@ -94,7 +94,7 @@ class Session:
 
     def hold(self, array: Array) -> Held:
         """A tensor of the session's own, which its calls take and give without a copy."""
-        return cast("Held", self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
+        return cast("Held", self._ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C")))
 
     def run_held(self, feeds: Mapping[str, Held], outputs: Sequence[str]) -> list[Held]:
         """Like `run`, with such tensors."""

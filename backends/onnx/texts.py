@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import LoadError
 from ..vectors import finish
-from .roles import HIDDEN, IDS, LOGITS, MASK, POOLED, POSITIONS, SEGMENTS
+from .roles import HIDDEN, IDS, LOGITS, MASK, POOLED, POSITIONS, SEGMENTS, TEXT_INPUTS
 from .session import dtype_of
 
 if TYPE_CHECKING:
@@ -22,14 +23,19 @@ if TYPE_CHECKING:
 
 
 class Texts:
-    """How one model reads texts. `pad`: the token that fills up the shorter ones of a call."""
+    """How one model reads texts. `pad`: the token that fills up the shorter ones of a call. Raises LoadError."""
 
     def __init__(self, task: Task, pooling: Pooling, inputs: Sequence[Port], outputs: Sequence[Port], pad: int) -> None:
         self._task, self._pooling, self.pad = task, pooling, pad
-        self._inputs = {port.name: dtype_of(port.datatype) for port in inputs}
+        self._inputs = {port.name: dtype_of(port.datatype) for port in inputs if port.name in TEXT_INPUTS}
+        self._others = [port for port in inputs if port.name not in TEXT_INPUTS]
+        lengths = [port.axes[1] for port in inputs if port.name == IDS and len(port.axes) == 2]
+        self._length = next((n for n in lengths if isinstance(n, int)), 0)  # the only one that the graph takes
         names = [port.name for port in outputs]
         wanted = (LOGITS,) if task in ("rank", "classify") else (POOLED, *HIDDEN)
-        self.output = next(name for name in wanted if name in names)
+        self.output = next((name for name in wanted if name in names), "")
+        if not self.output:
+            raise LoadError("unsupported", f"it has none of the outputs {', '.join(wanted)}")
         self.shares = True  # else each has a call of its own
         self.pads = MASK in self._inputs  # else all texts of a call must have one length
 
@@ -39,7 +45,7 @@ class Texts:
 
     def feeds(self, tokens: Sequence[Sequence[int]], seconds: Sequence[int]) -> dict[str, Array]:
         """One row for each text; `seconds`: where its second part begins, 0 when it has none."""
-        n_rows, n_columns = len(tokens), max(map(len, tokens))
+        n_rows, n_columns = len(tokens), self._length or max(map(len, tokens))
         ids = np.full((n_rows, n_columns), self.pad, np.int64)
         mask = np.zeros((n_rows, n_columns), np.int64)
         segments = np.zeros((n_rows, n_columns), np.int64)
@@ -50,7 +56,8 @@ class Texts:
                 segments[i, second : len(row)] = 1
         positions = np.broadcast_to(np.arange(n_columns), ids.shape)
         every = {IDS: ids, MASK: mask, SEGMENTS: segments, POSITIONS: positions}
-        return {name: np.ascontiguousarray(every[name], dtype) for name, dtype in self._inputs.items()}
+        feeds = {name: np.ascontiguousarray(every[name], dtype) for name, dtype in self._inputs.items()}
+        return feeds | {port.name: _nothing(port, n_rows) for port in self._others}
 
     def vectors(self, output: Array, lengths: Sequence[int]) -> npt.NDArray[np.float32]:
         """One row for each text: pooled over its own tokens, or its logits."""
@@ -73,3 +80,9 @@ class Texts:
         if self._task == "classify":
             return vector.tobytes()
         return finish(vector[None], normalize=normalize, dimensions=dimensions)
+
+
+def _nothing(port: Port, n_rows: int) -> Array:
+    """What a graph that could go on from a past is given instead of one."""
+    shape = [n_rows, port.axes[1], 0, port.axes[3]] if len(port.axes) == 4 else [1] * len(port.axes)
+    return np.zeros([int(size) for size in shape], dtype_of(port.datatype))

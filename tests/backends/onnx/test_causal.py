@@ -3,15 +3,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 
 from inferd.backends.messages import Delta, Finished, FinishReason, SamplingParams, Started, Stopped, Submit
 from inferd.backends.onnx import causal
 from inferd.backends.onnx.loading import load
 from inferd.backends.onnx.session import Session
+from inferd.tests.models.merged_onnx import merged
+from inferd.tests.models.random_onnx import decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -151,3 +155,46 @@ def test_statistics_count_what_is_kept(engine_of: Any) -> None:
     engine.step()
     stats = engine.stats()
     assert (stats.running, stats.kv_cells_used, stats.prefill_tokens) == (1, 10, 10)
+
+
+def both(engine: Any) -> dict[str, list[int]]:
+    for job, n in (("a", 40), ("b", 7)):
+        engine.submit(submit(job, prompt(1, n)))
+    return tokens_of(run(engine))
+
+
+def test_where_the_graph_counts_places_itself_texts_stay_apart(tmp_path: Path, onnx_models: Any, plan_of: Any) -> None:
+    counting = load(plan_of(decoder(tmp_path / "counting", positions=False)), lambda _: None, None)
+    found = both(counting)
+    for job, n in (("a", 40), ("b", 7)):
+        assert found[job] == by_hand(onnx_models["decoder"], prompt(1, n), 12)
+
+
+def test_two_graphs_in_one_file_get_what_each_is_for(
+    tmp_path: Path, onnx_models: Any, plan_of: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(causal, "CHUNK", 16)
+    path = decoder(tmp_path / "merged")
+    found = both(load(plan_of(merged(path, path)), lambda _: None, None))
+    for job, n in (("a", 40), ("b", 7)):
+        assert found[job] == by_hand(onnx_models["decoder"], prompt(1, n), 12)
+
+
+def test_only_the_last_logits_are_asked_for_where_that_can_be_said(
+    tmp_path: Path, onnx_models: Any, plan_of: Any
+) -> None:
+    path = decoder(tmp_path / "keeps")
+    model = onnx.load(str(path))
+    last = next(node for node in model.graph.node if node.output[0] == "logits")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2**31]), "end"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axis"))
+    made = onnx.helper.make_node
+    model.graph.node.insert(len(model.graph.node) - 1, made("Neg", ["num_logits_to_keep"], ["minus"]))
+    model.graph.node.insert(len(model.graph.node) - 1, made("Unsqueeze", ["minus", "zero_axis"], ["start"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero_axis"))
+    model.graph.node.insert(len(model.graph.node) - 1, made("Slice", [last.input[0], "start", "end", "axis"], ["kept"]))
+    last.input[0] = "kept"
+    model.graph.input.append(onnx.helper.make_tensor_value_info("num_logits_to_keep", onnx.TensorProto.INT64, []))
+    onnx.save(model, str(path))
+    found = both(load(plan_of(path), lambda _: None, None))
+    assert found["a"] == by_hand(onnx_models["decoder"], prompt(1, 40), 12)

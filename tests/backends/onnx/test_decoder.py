@@ -12,7 +12,7 @@ from inferd.backends.onnx.session import Session
 
 @pytest.fixture
 def decoder(onnx_models: Any) -> Decoder:
-    return Decoder(Session(str(onnx_models["decoder"]), [("CPUExecutionProvider", {})], 1), alone=False)
+    return Decoder(Session(str(onnx_models["decoder"]), [("CPUExecutionProvider", {})], 1), counts=False, n_vocab=0)
 
 
 def test_a_text_in_pieces_is_the_text_at_once(decoder: Decoder) -> None:

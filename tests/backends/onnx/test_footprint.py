@@ -37,3 +37,9 @@ def test_on_a_device_the_host_keeps_only_the_process(onnx_models: Any, plan_of: 
     price = estimate(facts, plan_of(onnx_models["encoder"], devices=("gpu0",)))
     assert set(price.bytes_on) == {"gpu0", HOST}
     assert price.bytes_on["gpu0"] > price.weights_bytes
+
+
+def test_the_logits_of_a_prompt_have_their_price(onnx_models: Any, plan_of: Any) -> None:
+    facts, plan = read_facts(str(onnx_models["decoder"])), plan_of(onnx_models["decoder"])
+    more = estimate(msgspec.structs.replace(facts, n_vocab=facts.n_vocab + 100_000), plan).compute_bytes
+    assert more - estimate(facts, plan).compute_bytes >= 4 * 256 * 100_000

@@ -157,3 +157,56 @@ def test_what_is_no_model_is_refused_in_a_sentence(tmp_path: Path, data: bytes) 
 def test_adapters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptModel, match="no adapters"):
         adapter_bytes("x", facts(affine(tmp_path / "m.onnx")))
+
+
+@pytest.mark.parametrize(
+    ("told", "pooling"),
+    [
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": ["lasttoken"]}, "last"),
+        ({"pooling_mode": ["cls", "mean"]}, ""),
+        ({"pooling_mode": "max"}, ""),
+    ],
+)
+def test_newer_files_name_the_pooling(tmp_path: Path, told: Any, pooling: str) -> None:
+    path = encoder(tmp_path, SIZE)
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(told))
+    assert facts(path).pooling == pooling
+
+
+def test_modules_that_are_not_known_are_not_left_out(tmp_path: Path) -> None:
+    path = encoder(tmp_path, SIZE)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules.insert(2, {"type": "sentence_transformers.models.LayerNorm"})
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert facts(path).task == "infer"
+
+
+@pytest.mark.parametrize("said", [{"architectures": 5}, {"id2label": 5}, {"num_labels": "x"}])
+def test_a_configuration_of_other_types_is_as_if_it_were_silent(tmp_path: Path, said: Any) -> None:
+    path = classifier(tmp_path, ["calm", "glad"], SIZE)
+    change(tmp_path, "config.json", **said)
+    assert facts(path).task in ("infer", "classify")
+
+
+def test_a_past_that_cannot_be_begun_is_given_as_tensors(tmp_path: Path) -> None:
+    path = decoder(tmp_path, SIZE)
+    for axis, value in ((1, "heads"), (2, 128), (3, "values")):
+        graph = onnx.load(str(path))
+        past = next(port for port in graph.graph.input if port.name.startswith("past"))
+        dim = past.type.tensor_type.shape.dim[axis]
+        dim.Clear()
+        if isinstance(value, int):
+            dim.dim_value = value
+        else:
+            dim.dim_param = value
+        onnx.save(graph, str(tmp_path / "other.onnx"))
+        assert facts(tmp_path / "other.onnx").task == "infer"
+
+
+def test_a_decoder_that_wants_more_is_given_tensors(tmp_path: Path) -> None:
+    path = decoder(tmp_path, SIZE)
+    graph = onnx.load(str(path))
+    graph.graph.input.append(info("cache_position", TensorProto.INT64, "sequence_length"))
+    onnx.save(graph, str(path))
+    assert facts(path).task == "infer"

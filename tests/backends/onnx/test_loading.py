@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 from inferd.backends.engine import LoadError
+from inferd.backends.facts import Batching
+from inferd.backends.messages import Embed, Embedded, Finished
 from inferd.backends.onnx.causal import CausalEngine
 from inferd.backends.onnx.engine import OnnxEngine
+from inferd.backends.onnx.header import read_facts
 from inferd.backends.onnx.loading import load
 from inferd.tests.models.random_onnx import Builder, affine, decoder, encoder, info
 
@@ -93,3 +97,49 @@ def test_texts_of_a_graph_that_mixes_rows_never_meet(tmp_path: Path, plan_of: An
     onnx.save(graph, str(path))
     engine: Any = load(plan_of(path), lambda _: None, None)
     assert engine._texts.kind("", 5) != engine._texts.kind("", 5)
+
+
+def embedded(engine: Any, *inputs: list[int]) -> Any:
+    engine.embed(Embed("a", 1, list(inputs)))
+    events = []
+    while engine.busy() or engine._lanes.running:
+        events += engine.step()
+    assert [event.error for event in events if isinstance(event, Finished)] == [""]
+    told = b"".join(event.vectors for event in events if isinstance(event, Embedded))
+    return np.frombuffer(told, np.float32).reshape(len(inputs), -1)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_graph_of_one_length_is_filled_up_to_it(tmp_path: Path, plan_of: Any, rows: int) -> None:
+    texts = [2, 5, 3], [2, 6, 7, 3]
+    free = encoder(tmp_path / "free")
+    expected = embedded(load(plan_of(free), lambda _: None, None), *texts)
+    graph = onnx.load(str(free))
+    for port in [*graph.graph.input, *graph.graph.output]:
+        dims = port.type.tensor_type.shape.dim
+        dims[1].dim_value = 24
+        if rows:
+            dims[0].dim_value = rows
+    onnx.save(graph, str(fixed := encoder(tmp_path / "fixed")))
+    assert read_facts(str(fixed)).n_ctx_train == 24
+    np.testing.assert_allclose(embedded(load(plan_of(fixed), lambda _: None, None), *texts), expected, atol=1e-5)
+
+
+def test_a_decoder_may_embed_without_its_past(tmp_path: Path, plan_of: Any) -> None:
+    path = decoder(tmp_path / "embeds")
+    graph = onnx.load(str(path))
+    last = next(node for node in graph.graph.node if node.output[0] == "logits")
+    graph.graph.node.append(onnx.helper.make_node("Identity", [last.input[0]], ["last_hidden_state"]))
+    graph.graph.output[0].name = "last_hidden_state"
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 64
+    onnx.save(graph, str(path))
+    texts = [4, 5, 6], [7, 8, 9], [4, 5]
+    engine = load(plan_of(path, batching=Batching(4, (4,))), lambda _: None, None)
+    together = embedded(engine, *texts)
+    alone = [embedded(load(plan_of(path), lambda _: None, None), text)[0] for text in texts]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_decoder_that_gives_no_states_embeds_nothing(plan_of: Any, onnx_models: Any) -> None:
+    error = refused(plan_of, onnx_models["decoder"], task="embed", pooling="mean")
+    assert (error.code, "last_hidden_state" in str(error)) == ("unsupported", True)

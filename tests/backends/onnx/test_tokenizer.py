@@ -71,7 +71,9 @@ def test_pieces_are_held_back_until_they_are_text(onnx_models: Any) -> None:
     assert b"".join(piece(token) for token in tokens).decode() == "the river is quiet"
 
 
-@pytest.mark.parametrize("tokens", [[0x2C, 0x9F, 256, 257], [256, 0x2B, 0xF0, 0xFF, 257], [0x2B, 0xFF, 0xC3, 257, 0xC3, 257]])
+@pytest.mark.parametrize(
+    "tokens", [[0x2C, 0x9F, 256, 257], [256, 0x2B, 0xF0, 0xFF, 257], [0x2B, 0xFF, 0xC3, 257, 0xC3, 257]]
+)
 def test_bytes_that_are_no_text_end_nothing(tokens: list[int]) -> None:
     words = {f"<0x{i:02X}>": i for i in range(256)} | {"▁a": 256, "b": 257, "<unk>": 258}
     model = tokenizers.models.BPE(vocab=words, merges=[], byte_fallback=True, unk_token="<unk>")
