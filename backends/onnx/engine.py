@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT_BYTES = 63 * 2**20  # of one request: messages of the daemon have at most 64 MiB
 NAP_S = 0.0005  # while a request waits for company
+NO_MEMORY = "there is not enough memory for these inputs"
 SHORT_MS = 1.0  # a shorter call is not handed over to another thread
 
 
@@ -85,6 +86,8 @@ class OnnxEngine:
             run.arrays = to_arrays(order.inputs, data.view())
         except ValueError as error:
             return run.finish(self._events, str(error), "inputs")
+        except (MemoryError, OSError):
+            return run.finish(self._events, NO_MEMORY, "inputs")
         self._runs[run.name] = run
         n_rows, length = self._shape.n_rows(order.inputs), self._shape.length(order.inputs)
         return self._add(run, 0, n_rows, self._shape.kind(order), length)
@@ -153,14 +156,16 @@ class OnnxEngine:
         start_s = time.perf_counter()
         for item in items:
             item.owner.start(start_s, self._events)
-        feeds, names = self._feeds(items)
         session = self._wide if wide or self._narrow is None else self._narrow
+        try:
+            feeds, names = self._feeds(items)
+        except MemoryError:
+            return self._settle(Call(items, session, {}, [], wide, 0.0, refusal=NO_MEMORY))
         call = Call(items, session, feeds, names, wide, (time.perf_counter() - start_s) * 1e3)
         expected_ms = self._choice.costs(wide=wide).expected_ms(items[0].bucket, call.n_rows)
         if expected_ms is not None and expected_ms < SHORT_MS and not self._lanes.running:
-            self._settle(self._lanes.run(call))
-        else:
-            self._lanes.start(call)
+            return self._settle(self._lanes.run(call))
+        return self._lanes.start(call)
 
     def _settle(self, call: Call) -> None:
         """What several requests wait for in one call is told; where it failed each tries alone, as one is the cause."""
@@ -231,7 +236,7 @@ class OnnxEngine:
                 continue
             try:
                 tensors, blob = _packed(parts)
-            except (ValueError, OSError) as error:
+            except (ValueError, MemoryError, OSError) as error:
                 self._fail(run, str(error) if isinstance(error, ValueError) else "no memory for the outputs")
                 continue
             run.n_computed += run.n_tokens
@@ -256,8 +261,13 @@ class OnnxEngine:
 
 
 def _packed(outputs: dict[str, Array]) -> tuple[list[Tensor], Blob]:
-    """What crosses the wall. Raises ValueError for outputs that are too large or cannot be sent, and OSError."""
-    if (n_bytes := sum(array.nbytes for array in outputs.values())) > MAX_OUTPUT_BYTES:
-        raise ValueError(f"the outputs have {n_bytes:,} bytes, at most {MAX_OUTPUT_BYTES:,} are allowed")
+    """What crosses the wall. Raises ValueError for outputs that are too large or cannot be sent; MemoryError, OSError."""
+    _check_total(sum(array.nbytes for array in outputs.values()))
     packed = [from_array(name, array) for name, array in outputs.items()]
+    _check_total(sum(tensor.n_bytes for tensor, _ in packed))  # an array of strings does not tell how long they are
     return [tensor for tensor, _ in packed], Blob.of([data for _, data in packed])
+
+
+def _check_total(n_bytes: int) -> None:
+    if n_bytes > MAX_OUTPUT_BYTES:
+        raise ValueError(f"the outputs have {n_bytes:,} bytes, at most {MAX_OUTPUT_BYTES:,} are allowed")

@@ -24,9 +24,11 @@ from inferd.backends.messages import (
 from inferd.backends.onnx.arrays import from_array, to_arrays
 from inferd.backends.onnx.loading import load
 from inferd.backends.onnx.session import Session
+from inferd.tests.models.random_onnx import Builder, info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from inferd.backends.onnx.engine import OnnxEngine
 
@@ -299,3 +301,40 @@ def test_a_closed_engine_holds_no_files(engine_of: Any) -> None:
     assert blobs[0].fd is not None
     engine.close()
     assert blobs[0].fd is None
+
+
+def short_of_memory(*_: Any) -> Any:
+    raise MemoryError
+
+
+def errors(events: list[Any]) -> dict[str, str]:
+    return {event.job: event.error for event in events if isinstance(event, Finished)}
+
+
+@pytest.mark.parametrize("where", ["to_arrays", "from_array", "OnnxEngine._feeds"])
+def test_what_there_is_no_memory_for_is_refused_and_no_more(
+    engine_of: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    engine = engine_of("affine")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"inferd.backends.onnx.engine.{where}", short_of_memory)
+        ask(engine, "a", {"x": x(0)})
+        ask(engine, "b", {"x": x(0)})
+        found = errors(run(engine))
+    assert len(found) == 2
+    assert all("memory" in error for error in found.values())
+    ask(engine, "c", {"x": x(0)})
+    assert errors(run(engine)) == {"c": ""}
+
+
+def test_strings_count_as_long_as_they_are(tmp_path: Path, plan_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferd.backends.onnx.engine.MAX_OUTPUT_BYTES", 1000)
+    b = Builder()
+    b.op("Identity", "x", out="y")
+    path = b.save(tmp_path / "m.onnx", [info("x", 8, "n")], [info("y", 8, "n")])
+    engine = load(plan_of(path), lambda _: None, None)
+    ask(engine, "a", {"x": np.array(["a" * 2000], object)})
+    ask(engine, "b", {"x": np.array(["a" * 900], object)})
+    found = errors(run(engine))
+    assert "2,004 bytes" in found["a"]
+    assert found["b"] == ""
