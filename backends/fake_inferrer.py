@@ -63,8 +63,9 @@ class FakeInferrer:
             self.texts.cancel(job, attempt)
         for order in self.waiting:
             if (order.job, order.attempt) == (job, attempt):
+                if order is self.waiting[0]:
+                    self.due_s = None
                 self.waiting.remove(order)
-                self.due_s = None
                 self.events.append(Stopped(job, attempt, 0))
                 return
 

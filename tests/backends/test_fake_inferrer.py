@@ -39,7 +39,7 @@ def test_outputs_are_zeros_of_the_models_shapes(engine: Any) -> None:
     assert not engine.busy()
 
 
-def test_rows_cost_time(tmp_path: Path) -> None:
+def slow(tmp_path: Path) -> Any:
     plan = LoadPlan(
         backend="fake",
         path=str(affine(tmp_path / "m.onnx")),
@@ -50,7 +50,24 @@ def test_rows_cost_time(tmp_path: Path) -> None:
         task="infer",
         fake_prefill_tokens_per_s=100.0,
     )
-    engine: Any = fake.load(plan, lambda _: None)
+    return fake.load(plan, lambda _: None)
+
+
+def test_who_is_cancelled_while_it_waits_delays_nobody(tmp_path: Path) -> None:
+    engine = slow(tmp_path)
+    ask(engine, "a")
+    events = engine.step()
+    due_s = engine.due_s
+    ask(engine, "b")
+    engine.cancel("b", 1)
+    assert engine.due_s == due_s
+    while engine.busy():
+        events += engine.step()
+    assert [type(event) for event in events] == [Started, Stopped, Inferred, Finished]
+
+
+def test_rows_cost_time(tmp_path: Path) -> None:
+    engine = slow(tmp_path)
     ask(engine, "a", rows=3)
     events = []
     while engine.busy():
