@@ -39,7 +39,7 @@ class OnnxEngine:
 
     `wide`: a session with all threads; `narrow`: one with a single thread, of which several calls run side by side;
     None: they run one after another. `shape`: which axes of its tensors are free. `texts`: how the model reads texts;
-    None: it takes only tensors.
+    None: it takes only tensors. `loops`: values, not only sizes, may say how long a call takes.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class OnnxEngine:
         texts: Texts | None,
         shelf: Shelf | None,
         load_ms: float,
+        *,
+        loops: bool = False,
     ) -> None:
         self._plan, self._wide, self._narrow = plan, wide, narrow
         self._shape, self._texts, self._shelf = shape, texts, shelf
@@ -61,6 +63,7 @@ class OnnxEngine:
         self._events: list[Event] = []
         self._n_tokens = self._steps = 0
         self._step_ms = 0.0
+        self._short_bytes = -1 if loops else 0  # inputs of so many were computed in a short call; -1: that says nothing
         self.wake_fd = self._lanes.wake_fd
         device = wide.provider.removesuffix("ExecutionProvider")
         self.ready = Ready(plan.n_ctx, plan.n_slots, 0, 0, device=device, load_ms=load_ms, buffers={})
@@ -162,10 +165,14 @@ class OnnxEngine:
         except MemoryError:
             return self._settle(Call(items, session, {}, [], wide, 0.0, refusal=NO_MEMORY))
         call = Call(items, session, feeds, names, wide, (time.perf_counter() - start_s) * 1e3)
-        expected_ms = self._choice.costs(wide=wide).expected_ms(items[0].bucket, call.n_rows)
-        if expected_ms is not None and expected_ms < SHORT_MS and not self._lanes.running:
+        if self._is_short(call) and not self._lanes.running:
             return self._settle(self._lanes.run(call))
         return self._lanes.start(call)
+
+    def _is_short(self, call: Call) -> bool:
+        """Nobody is heard meanwhile, so that must be known of calls as large as this one."""
+        expected_ms = self._choice.costs(wide=call.wide).expected_ms(call.items[0].bucket, call.n_rows)
+        return expected_ms is not None and expected_ms < SHORT_MS and call.n_bytes <= self._short_bytes
 
     def _settle(self, call: Call) -> None:
         """What several requests wait for in one call is told; where it failed each tries alone, as one is the cause."""
@@ -182,6 +189,8 @@ class OnnxEngine:
                     self._window.add(item)
         else:
             self._choice.costs(wide=call.wide).note(items[0].bucket, call.n_rows, call.infer_ms)
+            if self._short_bytes >= 0 and call.infer_ms < SHORT_MS:
+                self._short_bytes = max(self._short_bytes, call.n_bytes)
             if isinstance(items[0].owner.order, Embed):
                 self._tell_texts(call)
             else:

@@ -48,6 +48,11 @@ class Call:
     def n_rows(self) -> int:
         return sum(item.n_rows for item in self.items)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of its inputs."""
+        return sum(array.nbytes for array in self.feeds.values())
+
     def compute(self) -> None:
         start_s = time.perf_counter()
         try:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 SLACK = 2  # times as much as a load is expected to take is still given; while it loads, weights are there twice
+LOOPS = {"Loop", "Scan"}
 SPARE_BYTES = 512 * 2**20
 
 
@@ -58,7 +59,7 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         raise LoadError("unsupported", f"{plan.onnx_provider} does not load here; the worker's log says why")
     progress(0.9)
     if plan.task == "generate":
-        decoder = _decoder(plan.path, session, facts.n_vocab)
+        decoder = Decoder(session, counts="GroupQueryAttention" in _ops(plan.path), n_vocab=facts.n_vocab)
         return _causal(plan, decoder, session.provider.removesuffix("ExecutionProvider"), start_s)
     texts = None
     if plan.pooling:
@@ -68,7 +69,9 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         _try(session, shape, texts, facts.dynamic_quantization)
     narrow = Session(plan.path, _providers(plan, facts), 1) if plan.n_lanes > 1 else None
     progress(1.0)
-    return OnnxEngine(plan, session, narrow, shape, texts, shelf, (time.perf_counter() - start_s) * 1e3)
+    loops = bool(LOOPS & _ops(plan.path))
+    load_ms = (time.perf_counter() - start_s) * 1e3
+    return OnnxEngine(plan, session, narrow, shape, texts, shelf, load_ms, loops=loops)
 
 
 def _try(session: Session, shape: Shape, texts: Texts | None, dynamic: bool) -> None:
@@ -105,15 +108,6 @@ def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, s
     return [(plan.onnx_provider, options), processor]
 
 
-def _decoder(path: str, session: Session, n_vocab: int) -> Decoder:
-    """Raises LoadError."""
-    try:
-        counts = ("com.microsoft", "GroupQueryAttention") in read(path).ops
-        return Decoder(session, counts=counts, n_vocab=n_vocab)
-    except (BadProto, OSError):
-        raise LoadError("corrupt", "the file is another one than it was a moment ago") from None
-
-
 def _causal(plan: LoadPlan, decoder: Writes, device: str, start_s: float) -> CausalEngine:
     """Raises LoadError."""
     try:
@@ -122,6 +116,14 @@ def _causal(plan: LoadPlan, decoder: Writes, device: str, start_s: float) -> Cau
         raise LoadError("corrupt", str(error)) from None
     load_ms = (time.perf_counter() - start_s) * 1e3
     return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), device, load_ms)
+
+
+def _ops(path: str) -> set[str]:
+    """What the graph computes with. Raises LoadError."""
+    try:
+        return {op for _, op in read(path).ops}
+    except (BadProto, OSError):
+        raise LoadError("corrupt", "the file is another one than it was a moment ago") from None
 
 
 def _eog_tokens(path: str) -> list[int]:

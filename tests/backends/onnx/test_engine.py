@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from inferd.backends.blob import Blob
 from inferd.backends.engine import Embedder, Inferrer
@@ -338,3 +339,31 @@ def test_strings_count_as_long_as_they_are(tmp_path: Path, plan_of: Any, monkeyp
     found = errors(run(engine))
     assert "2,004 bytes" in found["a"]
     assert found["b"] == ""
+
+
+def test_only_calls_that_are_known_to_be_short_are_waited_for(
+    engine_of: Any, onnx_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferd.backends.onnx.engine.SHORT_MS", 1e6)
+    engine = engine_of("echo")
+    for i, (n, beside) in enumerate(((10, True), (10, False), (9, False), (11, True), (11, False))):
+        ask(engine, f"j{i}", {"x": np.zeros(n, np.float32)})
+        engine.step()
+        assert bool(engine._lanes.running) is beside
+        run(engine)
+
+
+def test_a_loop_is_never_known_to_be_short(tmp_path: Path, plan_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferd.backends.onnx.engine.SHORT_MS", 1e6)
+    ports = info("i", 7), info("go", 9), info("y", 1), info("goes", 9), info("z", 1)
+    nodes = [helper.make_node("Identity", ["go"], ["goes"]), helper.make_node("Add", ["y", "y"], ["z"])]
+    b = Builder()
+    b.op("Loop", "n", "", "x", out="y", body=helper.make_graph(nodes, "b", list(ports[:3]), list(ports[3:])))
+    path = b.save(tmp_path / "m.onnx", [info("x", 1), info("n", 7)], [info("y", 1)])
+    engine: Any = load(plan_of(path), lambda _: None, None)
+    for i, n in enumerate((2, 2, 10**9)):
+        ask(engine, f"j{i}", {"x": np.array(1, np.float32), "n": np.array(n)})
+        engine.step()
+        assert engine._lanes.running
+        engine.cancel("j2", 1)
+        run(engine)
