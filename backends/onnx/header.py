@@ -93,7 +93,7 @@ class _Sheet:
             backend="onnx",
             path=self.path,
             file_bytes=self.file_bytes,
-            architecture=str(config.get("model_type") or graph.producer or "onnx")[:64],
+            architecture=_text(config.get("model_type") or graph.producer or "onnx")[:64],
             quantization=_quantization(graph),
             n_params=graph.n_params,
             n_layers=len(past) // 2 or _int(config, "num_hidden_layers", "n_layer", "n_layers"),
@@ -173,7 +173,7 @@ class _Sheet:
         named = self.config.get("id2label")
         if not isinstance(named, dict) or len(named) > MAX_LABELS:
             return ()
-        return tuple(str(named.get(str(i), f"LABEL_{i}"))[:256] for i in range(len(named)))
+        return tuple(_text(named.get(str(i), f"LABEL_{i}"))[:256] for i in range(len(named)))
 
     def _n_ctx(self) -> int:
         """The shortest of what the files say about the length of an input, in tokens."""
@@ -226,6 +226,11 @@ def _quantization(graph: Graph) -> str:
 
 def _size(path: str) -> int:
     return os.stat(path).st_size
+
+
+def _text(value: object) -> str:
+    """JSON can have half of a character in it, which no answer of ours could carry."""
+    return str(value).encode(errors="replace").decode()
 
 
 def _int(values: dict[str, Any], *names: str) -> int:

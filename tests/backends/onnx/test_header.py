@@ -210,3 +210,9 @@ def test_a_decoder_that_wants_more_is_given_tensors(tmp_path: Path) -> None:
     graph.graph.input.append(info("cache_position", TensorProto.INT64, "sequence_length"))
     onnx.save(graph, str(path))
     assert facts(path).task == "infer"
+
+
+def test_half_a_character_is_not_passed_on(tmp_path: Path) -> None:
+    path = classifier(tmp_path, ["calm", "\ud800"], SIZE)
+    change(tmp_path, "config.json", model_type="bert\udfff")
+    assert (facts(path).architecture, facts(path).labels) == ("bert?", ("calm", "?"))
