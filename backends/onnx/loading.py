@@ -63,7 +63,7 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
         return _causal(plan, decoder, session.provider.removesuffix("ExecutionProvider"), start_s)
     texts = None
     if plan.pooling:
-        texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path))
+        texts = Texts(plan.task, plan.pooling, session.inputs, session.outputs, _pad_token(plan.path, facts.n_vocab))
     shape = Shape(session.inputs, session.outputs, plan.batching.max_batch_size)
     if plan.batching.max_batch_size > 1:
         _try(session, shape, texts, facts.dynamic_quantization)
@@ -115,6 +115,7 @@ def _causal(plan: LoadPlan, decoder: Writes, device: str, start_s: float) -> Cau
     except CorruptModel as error:
         raise LoadError("corrupt", str(error)) from None
     load_ms = (time.perf_counter() - start_s) * 1e3
+    eog = [token for token in eog if 0 <= token < decoder.n_vocab]
     return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), device, load_ms)
 
 
@@ -135,6 +136,6 @@ def _eog_tokens(path: str) -> list[int]:
     return found
 
 
-def _pad_token(path: str) -> int:
+def _pad_token(path: str, n_vocab: int) -> int:
     value = folder.read_json(path, folder.CONFIG).get("pad_token_id")
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value < n_vocab else 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from onnx import TensorProto
 
 from inferd.backends.engine import LoadError
 from inferd.backends.facts import Batching
-from inferd.backends.messages import Embed, Embedded, Finished
+from inferd.backends.messages import Embed, Embedded, Finished, SamplingParams, Submit
 from inferd.backends.onnx.causal import CausalEngine
 from inferd.backends.onnx.engine import OnnxEngine
 from inferd.backends.onnx.header import read_facts
@@ -143,3 +144,18 @@ def test_a_decoder_may_embed_without_its_past(tmp_path: Path, plan_of: Any) -> N
 def test_a_decoder_that_gives_no_states_embeds_nothing(plan_of: Any, onnx_models: Any) -> None:
     error = refused(plan_of, onnx_models["decoder"], task="embed", pooling="mean")
     assert (error.code, "last_hidden_state" in str(error)) == ("unsupported", True)
+
+
+@pytest.mark.parametrize("token", [10**30, 5000, -1])
+def test_tokens_that_do_not_exist_end_and_fill_nothing(tmp_path: Path, plan_of: Any, token: int) -> None:
+    config = tmp_path / "reads" / "config.json"
+    path = encoder(config.parent)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token_id": token}))
+    embedded(load(plan_of(path, batching=Batching(4, (2,))), lambda _: None, None), [4, 5, 6], [7])
+    config = tmp_path / "writes" / "config.json"
+    path = decoder(config.parent)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": token}))
+    engine: Any = load(plan_of(path), lambda _: None, None)
+    engine.submit(Submit("a", 1, [4, 5], 2, SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True)))
+    while engine.busy():
+        engine.step()
