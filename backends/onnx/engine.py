@@ -270,7 +270,7 @@ class OnnxEngine:
 
 
 def _packed(outputs: dict[str, Array]) -> tuple[list[Tensor], Blob]:
-    """What crosses the wall. Raises ValueError for outputs that are too large or cannot be sent; MemoryError, OSError."""
+    """What crosses the wall. Raises ValueError for what is too large or cannot be sent, and MemoryError or OSError."""
     _check_total(sum(array.nbytes for array in outputs.values()))
     packed = [from_array(name, array) for name, array in outputs.items()]
     _check_total(sum(tensor.n_bytes for tensor, _ in packed))  # an array of strings does not tell how long they are

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 SLACK = 2  # times as much as a load is expected to take is still given; while it loads, weights are there twice
+ANY_TOKEN = 1 << 31  # where nothing says how many there are
 LOOPS = {"Loop", "Scan"}
 SPARE_BYTES = 512 * 2**20
 
@@ -115,7 +116,7 @@ def _causal(plan: LoadPlan, decoder: Writes, device: str, start_s: float) -> Cau
     except CorruptModel as error:
         raise LoadError("corrupt", str(error)) from None
     load_ms = (time.perf_counter() - start_s) * 1e3
-    eog = [token for token in eog if 0 <= token < decoder.n_vocab]
+    eog = [token for token in eog if 0 <= token < (decoder.n_vocab or ANY_TOKEN)]
     return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), device, load_ms)
 
 
@@ -138,4 +139,4 @@ def _eog_tokens(path: str) -> list[int]:
 
 def _pad_token(path: str, n_vocab: int) -> int:
     value = folder.read_json(path, folder.CONFIG).get("pad_token_id")
-    return value if isinstance(value, int) and 0 <= value < n_vocab else 0
+    return value if isinstance(value, int) and 0 <= value < (n_vocab or ANY_TOKEN) else 0

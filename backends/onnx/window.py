@@ -50,8 +50,9 @@ class Window:
         return len(self._items)
 
     def add(self, item: Item) -> None:
-        self._n_seen += 1
-        item.serial = self._n_seen
+        if not item.serial:  # one that comes again has its old place
+            self._n_seen += 1
+            item.serial = self._n_seen
         self._items.append(item)
 
     def remove(self, owner: object) -> list[Item]:

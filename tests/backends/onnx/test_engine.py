@@ -367,3 +367,14 @@ def test_a_loop_is_never_known_to_be_short(tmp_path: Path, plan_of: Any, monkeyp
         assert engine._lanes.running
         engine.cancel("j2", 1)
         run(engine)
+
+
+def test_who_tries_again_alone_keeps_its_place(engine_of: Any) -> None:
+    engine = engine_of("encoder", batching=Batching(8, (2,), 0, True))
+    bad = texts(1, 8)
+    bad["input_ids"] = bad["input_ids"] + 10_000
+    ask(engine, "bad", bad)
+    ask(engine, "good", texts(2, 8))
+    engine.step()
+    ask(engine, "later", texts(3, 8))
+    assert list(errors(run(engine))) == ["bad", "good", "later"]
