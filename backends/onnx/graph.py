@@ -6,11 +6,10 @@ Field numbers: onnx.proto3 of the ONNX specification, https://github.com/onnx/on
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from .proto import BadProto, Span, message, signed
 
@@ -90,17 +89,16 @@ class Graph:
 
 def read(path: str) -> Graph:
     """Raises OSError, and BadProto for what is no ONNX model."""
-    with open(path, "rb", opener=_opener) as file:
+    with open(path, "rb", buffering=0, opener=_opener) as file:
         if not os.fstat(file.fileno()).st_size:
             raise BadProto("the file is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping, memoryview(mapping) as data:
-            return parse(data)
+        return parse(file)
 
 
-def parse(data: memoryview) -> Graph:
+def parse(file: BinaryIO) -> Graph:
     """Raises BadProto."""
     reader = _Reader()
-    reader.model(message(data))
+    reader.model(message(file))
     return reader.graph
 
 

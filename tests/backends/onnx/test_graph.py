@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def model(nodes: list[Any], weights: list[Any] = [], **changes: Any) -> onnx.Mod
 
 
 def parsed(proto: onnx.ModelProto) -> Any:
-    return parse(memoryview(proto.SerializeToString()))
+    return parse(io.BytesIO(proto.SerializeToString()))
 
 
 IDENTITY = helper.make_node("Identity", ["x"], ["y"])
@@ -170,4 +171,4 @@ def test_a_damaged_file_is_read_or_refused(at: int, byte: int, end: int) -> None
     damaged[at] = byte
     for data in (bytes(damaged), WHOLE[:end]):
         with contextlib.suppress(BadProto):
-            parse(memoryview(data))
+            parse(io.BytesIO(data))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 
 import pytest
 from hypothesis import given
@@ -24,8 +25,8 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def read(data: bytes) -> list[tuple[int, int | bytes]]:
-    fields = message(memoryview(data)).fields()
-    return [(n, bytes(v.data[v.start : v.end]) if isinstance(v, Span) else v) for n, v in fields]
+    fields = message(io.BytesIO(data)).fields()
+    return [(n, v.walk.read(v.start, v.end) if isinstance(v, Span) else v) for n, v in fields]
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(0, 2**64 - 1) | st.binary(max_size=200))))
@@ -66,11 +67,34 @@ def test_a_walk_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         read(field(1, 1) * 4)
 
 
+def span(data: bytes) -> Span:
+    return Span(Walk(io.BytesIO(data)), 0, len(data))
+
+
 def test_texts_and_lists() -> None:
-    data = memoryview("grün".encode())
-    assert Span(data, 0, len(data), Walk()).text() == "grün"
+    assert span("grün".encode()).text() == "grün"
     with pytest.raises(BadProto, match="UTF-8"):
-        Span(data, 0, 3, Walk()).text()
-    packed = memoryview(varint(5) + varint(300))
-    assert list(Span(packed, 0, len(packed), Walk()).varints()) == [5, 300]
+        span("grün".encode()[:3]).text()
+    assert list(span(varint(5) + varint(300)).varints()) == [5, 300]
     assert [signed(5), signed(2**64 - 1)] == [5, -1]
+
+
+def test_a_file_is_read_a_window_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferd.backends.onnx.proto.WINDOW_BYTES", 40)
+    fields: list[tuple[int, int | bytes]] = [(i, b"x" * i if i % 2 else 2**60 + i) for i in range(1, 90)]
+    assert read(b"".join(field(*one) for one in fields)) == fields
+    numbers = [2**62 + i for i in range(50)]
+    assert list(span(b"".join(map(varint, numbers))).varints()) == numbers
+
+
+def test_a_file_that_is_cut_short_meanwhile_is_refused() -> None:
+    file = io.BytesIO(field(1, 7) + field(2, b"x" * 100_000) + field(3, b"y"))
+    fields = message(file).fields()
+    assert next(fields) == (1, 7)
+    file.truncate(50)
+    _, value = next(fields)
+    assert isinstance(value, Span)
+    with pytest.raises(BadProto, match="text"):
+        value.text()
+    with pytest.raises(BadProto, match="does not end"):
+        next(fields)
