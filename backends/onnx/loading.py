@@ -53,8 +53,8 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
     if shelf is not None and not plan.onnx_provider:
         _limit_memory(estimate(facts, plan).bytes_on[HOST])
     if plan.task == "generate" and genai_config.applies(plan.path):
-        decoder = genai.GenaiDecoder(plan.path, plan.n_ctx, plan.n_threads, plan.onnx_provider)
-        return _causal(plan, decoder, decoder.device, start_s)
+        text = genai.GenaiDecoder(plan.path, plan.n_ctx, plan.n_threads, plan.onnx_provider)
+        return _causal(plan, text, text.device, start_s)
     session = Session(plan.path, _providers(plan, facts), plan.n_threads)
     if plan.onnx_provider and session.provider != plan.onnx_provider:
         raise LoadError("unsupported", f"{plan.onnx_provider} does not load here; the worker's log says why")

@@ -272,12 +272,11 @@ def quantized(path: Path, to: Path) -> Path:
     return to
 
 
-def decoder_graph(path: Path, size: Size = Size(), *, seed: int = 0, positions: bool = True) -> Path:
-    """A language model with a past, laid out as Optimum exports one; without `positions` it counts them itself."""
+def decoder_graph(path: Path, size: Size = Size(), *, seed: int = 0) -> Path:
+    """A language model with a past, laid out as Optimum exports one."""
     b, head = Builder(seed), size.n_embd // size.n_heads
     words = b.weight(size.n_vocab, size.n_embd, scale=1.0)
-    places = "position_ids" if positions else _counted(b)
-    places = b.op("Gather", b.weight(size.n_positions, size.n_embd, scale=1.0), places)
+    places = b.op("Gather", b.weight(size.n_positions, size.n_embd, scale=1.0), "position_ids")
     x = b.op("Add", b.op("Gather", words, "input_ids"), places)
     bias = _causal_bias(b)
     for i in range(size.n_layers):
@@ -292,7 +291,7 @@ def decoder_graph(path: Path, size: Size = Size(), *, seed: int = 0, positions: 
     inputs = [
         info("input_ids", ints, "batch_size", "sequence_length"),
         info("attention_mask", ints, "batch_size", "total_sequence_length"),
-        *([info("position_ids", ints, "batch_size", "sequence_length")] if positions else []),
+        info("position_ids", ints, "batch_size", "sequence_length"),
     ]
     outputs = [info("logits", TensorProto.FLOAT, "batch_size", "sequence_length", size.n_vocab)]
     for i in range(size.n_layers):
@@ -304,13 +303,6 @@ def decoder_graph(path: Path, size: Size = Size(), *, seed: int = 0, positions: 
                 info(f"present.{i}.{kind}", TensorProto.FLOAT, "batch_size", size.n_heads, "total_length", head)
             )
     return b.save(path, inputs, outputs)
-
-
-def _counted(b: Builder) -> str:
-    """The places of new tokens, after those of the past."""
-    past = b.op("Gather", b.op("Shape", "past_key_values.0.key"), b.constant(np.int64(2)), axis=0)
-    n_new = b.op("Gather", b.op("Shape", "input_ids"), b.constant(np.int64(1)), axis=0)
-    return b.op("Unsqueeze", b.op("Range", past, b.op("Add", past, n_new), b.constant(np.int64(1))), b.ints(0))
 
 
 def _causal_bias(b: Builder) -> str:
@@ -326,8 +318,8 @@ def _causal_bias(b: Builder) -> str:
     return b.op("Where", both, b.constant(np.float32(0)), b.constant(np.float32(-1e9)))
 
 
-def decoder(folder: Path, size: Size = Size(), *, seed: int = 0, positions: bool = True) -> Path:
-    path = decoder_graph(folder / "model.onnx", size, seed=seed, positions=positions)
+def decoder(folder: Path, size: Size = Size(), *, seed: int = 0) -> Path:
+    path = decoder_graph(folder / "model.onnx", size, seed=seed)
     write_config(folder, size, "LlamaForCausalLM", model_type="llama", eos_token_id=3)
     write_tokenizer(folder, size)
     template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"

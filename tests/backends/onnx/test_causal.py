@@ -10,7 +10,7 @@ from inferd.backends.messages import Delta, Finished, FinishReason, SamplingPara
 from inferd.backends.onnx import causal
 from inferd.backends.onnx.loading import load
 from inferd.backends.onnx.session import Session
-from inferd.tests.models.merged_onnx import merged
+from inferd.tests.models.odd_decoders import counting, merged
 from inferd.tests.models.random_onnx import decoder
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ def both(engine: Any) -> dict[str, list[int]]:
 
 
 def test_where_the_graph_counts_places_itself_texts_stay_apart(tmp_path: Path, onnx_models: Any, plan_of: Any) -> None:
-    counting = load(plan_of(decoder(tmp_path / "counting", positions=False)), lambda _: None, None)
-    found = both(counting)
+    found = both(load(plan_of(counting(decoder(tmp_path / "counts"))), lambda _: None, None))
     for job, n in (("a", 40), ("b", 7)):
         assert found[job] == by_hand(onnx_models["decoder"], prompt(1, n), 12)
 

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 def test_its_logits_are_those_of_the_graph(path: Path) -> None:
     from inferd.backends.onnx.genai import GenaiDecoder
 
-    ours: Any = Decoder(Session(str(path), [("CPUExecutionProvider", {})], 1), alone=False)
+    ours: Any = Decoder(Session(str(path), [("CPUExecutionProvider", {})], 1), counts=False, n_vocab=0)
     theirs: Any = GenaiDecoder(str(path), 512, 1)
     assert (theirs.n_vocab, theirs.alone, theirs.device) == (200, True, "CPU")
     one, other = ours.begin(), theirs.begin()

@@ -1,4 +1,4 @@
-"""A decoder as older exports have it: two graphs in one file."""
+"""Decoders as other exports have them: they count places themselves, or are two graphs in one file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .random_onnx import info
+from .random_onnx import Builder, info
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def counting(path: Path) -> Path:
+    """It is not told the positions, and counts those of its past."""
+    model, b = onnx.load(str(path)), Builder()
+    b._n = 1_000_000  # names beyond those that are there
+    graph = model.graph
+    graph.input.remove(next(port for port in graph.input if port.name == "position_ids"))
+    past = b.op("Gather", b.op("Shape", "past_key_values.0.key"), b.constant(np.int64(2)), axis=0)
+    n_new = b.op("Gather", b.op("Shape", "input_ids"), b.constant(np.int64(1)), axis=0)
+    places = b.op("Range", past, b.op("Add", past, n_new), b.constant(np.int64(1)))
+    b.op("Unsqueeze", places, b.ints(0), out="position_ids")
+    for i, node in enumerate(b.nodes):
+        graph.node.insert(i, node)
+    graph.initializer.extend(b.weights)
+    onnx.save(model, str(path))
+    return path
 
 
 def merged(path: Path, to: Path) -> Path:
