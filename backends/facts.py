@@ -14,8 +14,9 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 BackendName = Literal["llama", "onnx", "fake"]
 # How a text becomes one vector, in llama.cpp's words; rank: one score, by a classifier head. "": it generates text.
 Pooling = Literal["", "mean", "cls", "last", "rank"]
-# What a model does: text goes on, or becomes a vector, a score, or logits of labels; or tensors become tensors.
-Task = Literal["generate", "embed", "rank", "classify", "infer"]
+# What a model does: text goes on, or becomes a vector, a score, or logits of labels, of the whole or (tag) of each
+# token; or tensors become tensors.
+Task = Literal["generate", "embed", "rank", "classify", "tag", "infer"]
 
 
 class CorruptModel(Exception):

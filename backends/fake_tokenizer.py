@@ -31,6 +31,10 @@ class FakeTokenizer:
         for document in documents:
             yield list(f"{query}\n{document}".encode(errors="replace")), 0
 
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        tokens = self.plain(text, add_special=True, parse_special=True)
+        return tokens, [place for i in range(len(tokens)) for place in (i, i + 1)]
+
     def compile(self, kind: FormatKind, text: str) -> str:
         raise GrammarError("the fake engine follows no grammar", "unsupported")
 

@@ -156,12 +156,14 @@ class PrepareInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepare_i
     id: str
     texts: list[str]
     query: str | None = None
+    offsets: bool = False  # where each token is in its text is wanted, too
 
 
 class PreparedInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepared_inputs"):
     id: str
     inputs: list[list[int]]
     seconds: list[int] = []  # where the second text of each pair begins, if the model wants to be told
+    offsets: list[list[int]] = []  # of each: first character and the one after the last, token by token; 0, 0: a mark
 
 
 class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):

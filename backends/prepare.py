@@ -60,6 +60,9 @@ class Tokenizer(Protocol):
         """What a model that ranks reads of the query and each document, and where the second part begins: 0 when the
         model is not told."""
 
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        """Tokens, and of each the first character in the text and the one after its last; only for models that tag."""
+
     def compile(self, kind: FormatKind, text: str) -> str:
         """What the worker understands of a form. Raises GrammarError."""
 
@@ -172,6 +175,9 @@ def prepare(tokenizer: Tokenizer, request: Prepare) -> Prepared | PrepareFailed:
 def prepare_inputs(tokenizer: Tokenizer, request: PrepareInputs) -> PreparedInputs | PrepareFailed:
     """Tokens of each text, or why there are none."""
     texts, query = request.texts, request.query
+    if request.offsets and len(texts) == 1 and len(texts[0]) <= PROMPT_BYTES // 4:
+        tokens, offsets = tokenizer.placed(texts[0])
+        return PreparedInputs(request.id, [tokens], [], [offsets])
     n_bytes = sum(len(text.encode(errors="replace")) for text in (*texts, query or ""))
     if n_bytes > PROMPT_BYTES:
         return PrepareFailed(

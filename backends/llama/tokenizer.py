@@ -88,6 +88,9 @@ class LlamaTokenizer:
         for document in documents:
             yield before + self.plain(document, add_special=False, parse_special=False) + end
 
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        raise AssertionError("models of llama.cpp do not tag")
+
     def compile(self, kind: FormatKind, text: str) -> str:
         return self._translate(kind, text)
 

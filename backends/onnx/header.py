@@ -132,6 +132,8 @@ class _Sheet:
             return "generate" if whole else "infer", "", True
         if LOGITS in names and any(name.endswith("ForSequenceClassification") for name in kinds):
             return ("rank", "rank", True) if self._n_labels() == 1 else ("classify", "rank", True)
+        if LOGITS in names and any(name.endswith("ForTokenClassification") for name in kinds):
+            return "tag", "rank", True
         if POOLED in names or names & set(HIDDEN):
             return self._embeds(pooled=POOLED in names)
         return "infer", "", True
@@ -157,11 +159,11 @@ class _Sheet:
 
     def _n_values(self, task: Task) -> int:
         """Of a vector, or of the logits of one input."""
-        wanted = (LOGITS,) if task in ("rank", "classify", "generate") else (POOLED, *HIDDEN)
+        wanted = (LOGITS,) if task in ("rank", "classify", "tag", "generate") else (POOLED, *HIDDEN)
         for tensor in self.outputs:
             if tensor.name in wanted and tensor.axes and isinstance(last := tensor.axes[-1], int):
                 return last
-        return self._n_labels() if task in ("rank", "classify") else _int(self.config, "hidden_size", "dim")
+        return self._n_labels() if task in ("rank", "classify", "tag") else _int(self.config, "hidden_size", "dim")
 
     def _n_labels(self) -> int:
         for tensor in self.outputs:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..facts import Pooling, Task
+    from ..vectors import Floats
     from .session import Port
 
     Array = npt.NDArray[Any]
@@ -32,7 +33,7 @@ class Texts:
         lengths = [port.axes[1] for port in inputs if port.name == IDS and len(port.axes) == 2]
         self._length = next((n for n in lengths if isinstance(n, int)), 0)  # the only one that the graph takes
         names = [port.name for port in outputs]
-        wanted = (LOGITS,) if task in ("rank", "classify") else (POOLED, *HIDDEN)
+        wanted = (LOGITS,) if task in ("rank", "classify", "tag") else (POOLED, *HIDDEN)
         self.output = next((name for name in wanted if name in names), "")
         if not self.output:
             raise LoadError("unsupported", f"it has none of the outputs {', '.join(wanted)}")
@@ -59,8 +60,13 @@ class Texts:
         feeds = {name: np.ascontiguousarray(every[name], dtype) for name, dtype in self._inputs.items()}
         return feeds | {port.name: _nothing(port, n_rows) for port in self._others}
 
-    def vectors(self, output: Array, lengths: Sequence[int]) -> npt.NDArray[np.float32]:
-        """One row for each text: pooled over its own tokens, or its logits."""
+    def vectors(self, output: Array, lengths: Sequence[int]) -> Floats | list[Floats]:
+        """One row for each text: pooled over its own tokens, or its logits; where tokens are tagged, one for each."""
+        if self._task == "tag":
+            return [np.ascontiguousarray(output[i, :n], np.float32) for i, n in enumerate(lengths)]
+        return self._rows(output, lengths)
+
+    def _rows(self, output: Array, lengths: Sequence[int]) -> Floats:
         if output.ndim == 1:
             output = output[:, None]
         if output.ndim == 2:
@@ -77,7 +83,7 @@ class Texts:
         """As the order wants it; scores and logits are left as they are."""
         if self._task == "rank":
             return vector[:1].tobytes()
-        if self._task == "classify":
+        if self._task in ("classify", "tag"):
             return vector.tobytes()
         return finish(vector[None], normalize=normalize, dimensions=dimensions)
 

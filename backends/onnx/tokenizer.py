@@ -47,6 +47,11 @@ class OnnxTokenizer:
             types = encoded.type_ids
             yield encoded.ids, types.index(1) if 1 in types else 0
 
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        self._tokenizer.encode_special_tokens = True
+        encoded = self._tokenizer.encode(_valid(text))
+        return encoded.ids, [place for pair in encoded.offsets for place in pair]
+
     def compile(self, kind: FormatKind, text: str) -> str:
         raise GrammarError("models of ONNX Runtime follow no form yet", "unsupported")
 

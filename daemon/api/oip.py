@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ...backends.blob import Blob
 from ...backends.messages import SamplingParams, Tensor
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NO_TEXT: dict[str, Any] = {"params": SamplingParams(max_tokens=0), "max_tokens": 0}
 LARGE_BYTES = 1 << 20  # from here on tensors are looked at beside the loop
-TEXT_OUTPUT, EMBEDDING, LOGITS = "text_output", "embedding", "logits"
+TEXT_OUTPUT, EMBEDDING, LOGITS, OFFSETS = "text_output", "embedding", "logits", "offsets"
+LABELS: dict[str, Literal["", "classify", "tag"]] = {"classify": "classify", "tag": "tag"}
 FINAL = "triton_final_response"
 EMPTY_FINAL = "triton_enable_empty_final_response"
 
@@ -56,7 +58,7 @@ async def stream_infer(
         answer = await _tensors(node, wire, tenant, model, given)
     else:
         _check_length(given, node.config.server.max_message_bytes)
-        if task not in ("embed", "classify"):
+        if task not in ("embed", "classify", "tag"):
             async with aclosing(_generate(node, wire, tenant, given, pieces=pieces)) as answers:
                 async for answer in answers:
                     yield answer
@@ -140,7 +142,11 @@ async def _read(outputs: Outputs) -> Parts:
 
 async def _all(node: Node, request: Request) -> list[words.StreamEvent]:
     """Every event of a request that is answered as a whole. Raises InferdError."""
-    stream = node.submit(request)
+    return await _events(node, node.submit(request))
+
+
+async def _events(node: Node, stream: words.Stream) -> list[words.StreamEvent]:
+    """All up to the end. Raises InferdError."""
     events: list[words.StreamEvent] = []
     try:
         while taken := await stream.take():
@@ -153,22 +159,29 @@ async def _all(node: Node, request: Request) -> list[words.StreamEvent]:
 async def _texts(
     node: Node, wire: oip.ModelInferRequest, tenant: str, model: Model, given: Parts
 ) -> oip.ModelInferResponse:
-    """A vector of each text, or the logits of its labels."""
-    classifies = model.plan.task == "classify"
-    name = LOGITS if classifies else EMBEDDING
-    check_outputs(wire, name)
+    """A vector of each text, or the logits of its labels; or those of each token, and where that is in the text."""
+    task = model.plan.task
+    name = EMBEDDING if task == "embed" else LOGITS
+    check_outputs(wire, name, *([OFFSETS] if task == "tag" else []))
     items: list[str | list[int]] = [
         text for tensor, data in given if tensor.name == TEXT for text in texts(tensor, data)
     ]
-    inputs = Inputs(items, classify=classifies)
+    if task == "tag" and len(items) != 1:
+        raise InferdError(Code.INVALID, f"{TEXT} must have one element, not {len(items)}", field=TEXT)
+    inputs = Inputs(items, labels=LABELS.get(task, ""))
     check_inputs(inputs)
     request = Request(**envelope(wire, tenant, node.jobs), **NO_TEXT, inputs=inputs)
-    vectors = next(event for event in await _all(node, request) if isinstance(event, words.Vectors))
-    shape = [vectors.n, len(vectors.data) // 4 // vectors.n]
-    answer = Tensor(name, "FP32", shape, len(vectors.data)), vectors.data
+    stream = node.submit(request)
+    vectors = next(event for event in await _events(node, stream) if isinstance(event, words.Vectors))
+    n_rows = len(stream.job.offsets) // 2 if task == "tag" else vectors.n
+    answer = Tensor(name, "FP32", [n_rows, len(vectors.data) // 4 // n_rows], len(vectors.data)), vectors.data
     if n_best := class_counts(wire).get(name, 0):
-        answer = classes(*answer, n_best, vectors.n, model.facts.labels)
-    return response(wire, VERSION, [answer])
+        answer = classes(*answer, n_best, n_rows, model.facts.labels)
+    if task != "tag":
+        return response(wire, VERSION, [answer])
+    places = array("q", stream.job.offsets).tobytes()
+    both = {name: answer, OFFSETS: (Tensor(OFFSETS, "INT64", [n_rows, 2], len(places)), places)}
+    return response(wire, VERSION, [both[one] for one in [output.name for output in wire.outputs] or both])
 
 
 async def _generate(

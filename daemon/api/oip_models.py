@@ -47,6 +47,7 @@ TYPES = {
 TEXT_PORTS: Mapping[str, tuple[tuple[str, str, list[int]], tuple[str, str, list[int]]]] = {
     "generate": (("text_input", "BYTES", [1]), ("text_output", "BYTES", [1])),
     "embed": (("text_input", "BYTES", [-1]), ("embedding", "FP32", [-1, -1])),
+    "tag": (("text_input", "BYTES", [1]), ("logits", "FP32", [-1, -1])),
     "classify": (("text_input", "BYTES", [-1]), ("logits", "FP32", [-1, -1])),
 }
 

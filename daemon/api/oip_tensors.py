@@ -116,12 +116,13 @@ def class_counts(wire: oip.ModelInferRequest) -> dict[str, int]:
     return counts
 
 
-def check_outputs(wire: oip.ModelInferRequest, name: str) -> None:
-    """Of a model that has one output. Raises InferdError for any other."""
+def check_outputs(wire: oip.ModelInferRequest, *names: str) -> None:
+    """Of a model that has just these. Raises InferdError for any other."""
     for i, output in enumerate(wire.outputs):
         _refuse_parameters(f"outputs[{i}]", output.parameters)
-        if output.name != name:
-            message = f"outputs[{i}]: there is no output {output.name[:64]!r}, only {name!r}"
+        if output.name not in names:
+            known = ", ".join(map(repr, names))
+            message = f"outputs[{i}]: there is no output {output.name[:64]!r}, only {known}"
             raise InferdError(Code.INVALID, message, field=f"outputs[{i}].name")
 
 
@@ -132,7 +133,10 @@ def classes(tensor: Tensor, data: bytes, n_best: int, n_rows: int, labels: Seque
         message = f"outputs: {tensor.name!r} is {tensor.datatype}, of which there are no classes"
         raise InferdError(Code.INVALID, message, field="outputs")
     values = array(code, data)
-    size = max(1, math.prod(tensor.shape) // max(1, n_rows))
+    rows = [n_rows]
+    if labels and tensor.shape[-1:] == [len(labels)]:  # one of each label, of whatever is before: rows, tokens
+        rows = tensor.shape[:-1]
+    size = max(1, math.prod(tensor.shape) // max(1, math.prod(rows)))
     n_best = min(n_best, size)
     said = []
     for start in range(0, len(values), size):
@@ -140,7 +144,7 @@ def classes(tensor: Tensor, data: bytes, n_best: int, n_rows: int, labels: Seque
             label = f":{labels[i]}" if i < len(labels) else ""
             said.append(f"{values[start + i]:f}:{i}{label}".encode())
     packed = packed_strings(said)
-    return Tensor(tensor.name, "BYTES", [len(said) // n_best, n_best], len(packed)), packed
+    return Tensor(tensor.name, "BYTES", [*rows, n_best], len(packed)), packed
 
 
 def response(

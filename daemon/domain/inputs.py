@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .errors import Code, InferdError
 
@@ -26,6 +26,7 @@ DOES: Mapping[Task, str] = {
     "embed": "embeds texts",
     "rank": "ranks documents",
     "classify": "classifies texts",
+    "tag": "labels the tokens of texts",
     "infer": "takes tensors",
 }
 CANNOT: Mapping[Task, str] = {
@@ -33,6 +34,7 @@ CANNOT: Mapping[Task, str] = {
     "embed": "embed",
     "rank": "rank",
     "classify": "classify",
+    "tag": "label tokens",
     "infer": "take tensors",
 }
 
@@ -47,11 +49,11 @@ class Inputs:
     normalize: bool | None = None  # None: as the model says
     dimensions: int | None = None  # None: as many as the model has
     top_n: int | None = None  # of the documents, the best; None: all
-    classify: bool = False
+    labels: Literal["", "classify", "tag"] = ""  # instead: logits of the labels of each as a whole, or of its tokens
 
     @property
     def task(self) -> Task:
-        return "classify" if self.classify else "embed" if self.query is None else "rank"
+        return self.labels or ("embed" if self.query is None else "rank")
 
     @property
     def field(self) -> str:

@@ -130,6 +130,7 @@ class Job:
     generated: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)  # of each input, in tokens; `prompt` is all of them
     seconds: list[int] = field(default_factory=list)  # where the second text of each begins; empty: they are no pairs
+    offsets: list[int] = field(default_factory=list)  # of the tokens of the one text that is tagged
     vectors: list[bytes] = field(default_factory=list)  # of the first `n_embedded` inputs
     n_embedded: int = 0
     answer: Outputs | None = None  # tensors, complete but for the end of their request

@@ -88,7 +88,8 @@ class Prompter:
     async def inputs(self, texts: list[str], inputs: Inputs) -> PreparedInputs:
         """Token ids of each text, or of the query and each. Raises InferdError."""
         query = inputs.query
-        prepared: PreparedInputs = await self._ask(lambda ticket: PrepareInputs(ticket, texts, query), inputs.field)
+        asked = texts, query, inputs.labels == "tag"
+        prepared: PreparedInputs = await self._ask(lambda ticket: PrepareInputs(ticket, *asked), inputs.field)
         return prepared
 
     async def compile(self, form: Form) -> str:

@@ -87,6 +87,7 @@ class Reader:
         if not texts:
             return [item for item in inputs.items if not isinstance(item, str)], []
         prepared = await self._read(job, partial(prompter.inputs, texts, inputs))
+        job.offsets = prepared.offsets[0] if prepared.offsets else []
         read = iter(prepared.inputs)
         return [next(read) if isinstance(item, str) else item for item in inputs.items], prepared.seconds
 

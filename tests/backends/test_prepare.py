@@ -74,6 +74,9 @@ class Templated:
                 raise MemoryError
             yield self.plain(f"{query} {document}", add_special=True, parse_special=True), len(query.split())
 
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        return self.plain(text, add_special=True, parse_special=True), [0, len(text)]
+
     def compile(self, kind: FormatKind, text: str) -> str:
         if text == "huge":
             raise MemoryError
@@ -109,6 +112,11 @@ def test_texts_become_tokens_each_by_itself() -> None:
 def test_documents_become_pairs_with_the_query() -> None:
     asked = PrepareInputs("id", ["a", "bb"], query="four")
     assert prepare_inputs(Templated(None), asked) == PreparedInputs("id", [[4, 1], [4, 2]], [1, 1])
+
+
+def test_tokens_are_placed_where_that_is_wanted() -> None:
+    asked = PrepareInputs("id", ["four"], offsets=True)
+    assert prepare_inputs(Templated(None), asked) == PreparedInputs("id", [[4]], [], [[0, 4]])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def daemon(launcher: Launcher) -> Daemon:
     echo(models / "echo.onnx")
     quantized(encoder(models / "minilm", SIZE), models / "minilm" / "onnx" / "model_int8.onnx")
     classifier(models / "moods", ["calm", "glad", "sad"], SIZE)
+    classifier(models / "names", ["O", "NAME"], SIZE, per_token=True)
     write_random_gguf(models / "tiny.gguf", SHAPES["tiny"])
     return launcher.start(CONFIG, name="oip")
 
@@ -89,6 +90,21 @@ def test_texts_are_embedded_and_classified(client: Any, daemon: Daemon) -> None:
     best = client.infer("moods", [tensor("text_input", texts)], outputs=[wanted]).as_numpy("logits")
     assert best.shape == (2, 2)
     assert best[0][0].decode().split(":")[2] in ("calm", "glad", "sad")
+
+
+def test_tokens_get_labels_and_places(client: Any) -> None:
+    text = "the river garden"
+    wanted = [triton.InferRequestedOutput("logits", class_count=1), triton.InferRequestedOutput("offsets")]
+    given = [tensor("text_input", np.array([text], object))]
+    answer = client.infer("names", given, outputs=wanted)
+    offsets = answer.as_numpy("offsets")
+    assert [text[start:end] for start, end in offsets] == ["", "the", "river", "garden", ""]
+    labels = [best[0].decode().split(":")[2] for best in answer.as_numpy("logits")]
+    assert len(labels) == 5
+    raw = client.infer("names", given).as_numpy("logits")
+    assert [["O", "NAME"][i] for i in raw.argmax(axis=1)] == labels
+    with pytest.raises(triton.InferenceServerException, match="one element"):
+        client.infer("names", [tensor("text_input", np.array([text, text], object))])
 
 
 def test_a_text_model_streams(client: Any) -> None:

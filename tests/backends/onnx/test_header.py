@@ -96,7 +96,7 @@ def test_heads_say_what_a_model_is_for(tmp_path: Path) -> None:
     ranks = facts(classifier(tmp_path / "r", ["LABEL_0"], SIZE))
     assert (ranks.task, ranks.pooling) == ("rank", "rank")
     tags = facts(classifier(tmp_path / "t", ["O", "NAME"], SIZE, per_token=True))
-    assert (tags.task, tags.labels) == ("infer", ("O", "NAME"))
+    assert (tags.task, tags.labels, tags.n_embd_out) == ("tag", ("O", "NAME"), 2)
 
 
 def test_a_decoder_with_a_past_writes_text(tmp_path: Path) -> None:

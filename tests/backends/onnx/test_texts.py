@@ -17,7 +17,7 @@ LOGITS = Port("logits", "FP32", ("b", 3))
 
 def texts(
     task: Any = "embed", pooling: Any = "mean", inputs: Any = (IDS, MASK, KINDS, PLACES), outputs: Any = (HIDDEN,)
-) -> Texts:
+) -> Any:
     return Texts(task, pooling, inputs, outputs, pad=9)
 
 
@@ -68,3 +68,10 @@ def test_scores_and_logits_are_left_as_they_are() -> None:
         4,
         12,
     ]
+
+
+def test_of_tokens_each_has_its_own_row() -> None:
+    tagger = texts("tag", "rank", outputs=(Port("logits", "FP32", ("b", "s", 2)),))
+    first, second = tagger.vectors(np.arange(12, dtype=np.float32).reshape(2, 3, 2), [3, 1])
+    assert values(tagger.finish(first, normalize=True, dimensions=1)) == [0, 1, 2, 3, 4, 5]
+    assert values(tagger.finish(second, normalize=True, dimensions=1)) == [6, 7]

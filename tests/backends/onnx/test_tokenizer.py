@@ -84,3 +84,11 @@ def test_bytes_that_are_no_text_end_nothing(tokens: list[int]) -> None:
     said = b"".join(piece(token) for token in tokens).decode()
     assert "\ufffd" in said
     assert [c for c in said if c in "ab"] == [c for c in tokenizer.decode(tokens) if c in "ab"]
+
+
+def test_tokens_know_their_place_in_the_text(encoder: Any) -> None:
+    text = "the quiet river"
+    tokens, offsets = encoder.placed(text)
+    assert tokens == encoder.plain(text, add_special=True, parse_special=True)
+    said = [text[start:end] for start, end in zip(offsets[::2], offsets[1::2], strict=True)]
+    assert said == ["", "the", "quiet", "river", ""]

@@ -123,6 +123,13 @@ def test_more_classes_than_there_are_is_all_of_them() -> None:
     assert [value.partition(":")[2] for value in strings(packed)] == ["1", "0"]
 
 
+def test_labels_are_those_of_the_last_axis() -> None:
+    data = struct.pack("<8f", *range(8))
+    tensor, packed = classes(Tensor("y", "FP32", [1, 4, 2], 32), data, 1, 1, ["O", "NAME"])
+    assert tensor.shape == [1, 4, 1]
+    assert {value.split(":")[2] for value in strings(packed)} == {"NAME"}
+
+
 def test_what_has_no_order_has_no_classes() -> None:
     assert refusal(classes, Tensor("y", "BYTES", [1], 4), bytes(4), 1, 1, []).field == "outputs"
 
