@@ -40,7 +40,7 @@ class Writes(Protocol):
 class CausalEngine:
     """One graph, one thread; keeps the promise of `Engine` in ../engine.py.
 
-    `pieces` makes what turns one answer's tokens into bytes; `eog`: tokens that end an answer.
+    `pieces` makes what turns one answer's tokens into bytes, `name_of` does it for any token by itself; `eog`: tokens that end an answer.
     """
 
     wake_fd = -1
@@ -51,10 +51,11 @@ class CausalEngine:
         decoder: Writes,
         eog: Iterable[int],
         pieces: Callable[[], Callable[[int], bytes]],
+        name_of: Callable[[int], bytes],
         device: str,
         load_ms: float,
     ) -> None:
-        self._plan, self._decoder, self._pieces = plan, decoder, pieces
+        self._plan, self._decoder, self._pieces, self._name_of = plan, decoder, pieces, name_of
         self._eog = frozenset(eog)
         self._waiting: list[Submit] = []
         self._reading: list[Reply] = []  # their prompts are not computed yet; the first one's is
@@ -124,7 +125,8 @@ class CausalEngine:
                 self._reading.append(reply)
 
     def _reply(self, submit: Submit) -> Reply:
-        return Reply(submit, Sampler(submit.params, self._eog, (), self._decoder.n_vocab), self._pieces())
+        sampler = Sampler(submit.params, self._eog, (), self._decoder.n_vocab)
+        return Reply(submit, sampler, self._pieces(), self._name_of)
 
     def _remove(self, reply: Reply) -> None:
         if reply in self._reading:

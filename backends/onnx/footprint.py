@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
     from ..facts import LoadPlan, ModelFacts
 
-PROCESS_ANON_BYTES = 40 * 2**20
-PROCESS_FILE_BYTES = 60 * 2**20  # pages of the libraries
-PACKED = 1.15  # weights in memory by those in the file
+PROCESS_ANON_BYTES = 38 * 2**20
+PROCESS_FILE_BYTES = 42 * 2**20  # pages of the libraries
+PACKED = 1.05  # weights in memory by those in the file
 FLOAT_BYTES = 4
-WIDEST = 4  # of a layer's tensors, in hidden sizes
-LIVE = 4  # tensors of a layer at a time
-IO_BYTES = 64 * 2**20  # tensors of one request that come and go
 CHUNK = 256  # tokens of a prompt that are computed between two tokens of the answers beside it
+SCORES = 1.5  # times what all heads of a layer make of the tokens of a call, at the most of a layer
+STATES = 5  # hidden states beside them
+WIDE = 10  # hidden states where a layer is widest, and keeps no scores
+LOGITS = 2.5  # times those of a piece of a prompt: every token has them
+PASTS = 3.5  # times the past: the one made from it, one that others join, and what is left of shorter ones
+IO_BYTES = 64 * 2**20  # tensors of one request that come and go
 CUDA_BYTES = 400 * 2**20  # of a context and the kernels
 
 
@@ -49,25 +52,25 @@ def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
 
 
 def kv_bytes(facts: ModelFacts, plan: LoadPlan) -> int:
-    """Keys and values of all slots, of a model that generates; twice, as each step's are made from those before."""
+    """Keys and values of all slots, of a model that generates."""
     if plan.task != "generate":
         return 0
     row = facts.n_layers * facts.n_kv_heads * (facts.k_head_dim + facts.v_head_dim) * FLOAT_BYTES
-    return 2 * row * plan.kv_cells
+    return int(PASTS * row * plan.kv_cells)
 
 
 def _activations(facts: ModelFacts, plan: LoadPlan) -> int:
     """Of the largest call: texts as long as they may be; of other tensors nothing is known before the first."""
     if plan.task == "infer" or not facts.n_embd:
         return IO_BYTES
-    n_tokens = plan.n_ubatch if plan.task == "generate" else max(plan.n_ctx, CALL_TOKENS)
-    n_piece = min(n_tokens, CHUNK)
-    if plan.task == "generate" and any(tensor.name == USE_CACHE for tensor in facts.inputs):
-        n_tokens = n_piece = plan.n_ctx  # its prompts are computed as a whole
-    hidden = n_tokens * facts.n_embd * WIDEST * LIVE * FLOAT_BYTES
-    scores = facts.n_heads * n_tokens * min(n_tokens, plan.n_ctx) * FLOAT_BYTES
-    logits = n_piece * facts.n_vocab * FLOAT_BYTES if plan.task == "generate" else 0
-    return hidden + scores + logits
+    generates = plan.task == "generate"
+    n_tokens = CHUNK if generates else max(plan.n_ctx, CALL_TOKENS)
+    if generates and any(tensor.name == USE_CACHE for tensor in facts.inputs):
+        n_tokens = plan.n_ctx  # its prompts are computed as a whole
+    hidden = n_tokens * facts.n_embd * FLOAT_BYTES
+    scores = facts.n_heads * n_tokens * plan.n_ctx * FLOAT_BYTES
+    logits = LOGITS * n_tokens * facts.n_vocab * FLOAT_BYTES if generates else 0
+    return int(max(SCORES * scores + STATES * hidden, WIDE * hidden) + logits)
 
 
 def largest_context(facts: ModelFacts, plan: LoadPlan, room_bytes_on: Mapping[str, int]) -> int | None:

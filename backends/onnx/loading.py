@@ -7,7 +7,7 @@ import resource
 import time
 from typing import TYPE_CHECKING
 
-from ..blob import keep_freed_memory
+from ..blob import give_back_freed_memory, keep_freed_memory
 from ..engine import LoadError
 from ..facts import HOST, CorruptModel
 from . import folder, genai, genai_config
@@ -21,7 +21,7 @@ from .proto import BadProto
 from .session import Session
 from .shape import Shape
 from .texts import Texts
-from .tokenizer import open_tokenizer, stream_pieces
+from .tokenizer import name_of, open_tokenizer, stream_pieces
 from .trial import LENGTHS, pads_safely, reads_apart, shares_safely
 
 if TYPE_CHECKING:
@@ -43,14 +43,22 @@ def load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None 
     """Raises LoadError."""
     start_s = time.perf_counter()
     progress(0.0)
+    # Only a worker, which has a shelf, is a process of its own.
+    if shelf is not None:
+        keep_freed_memory()
+    engine = _load(plan, progress, shelf, start_s)
+    if shelf is not None:
+        give_back_freed_memory()  # a graph's weights are read, packed for the kernels, and freed again
+    return engine
+
+
+def _load(plan: LoadPlan, progress: Callable[[float], None], shelf: Shelf | None, start_s: float) -> Engine:
+    """Raises LoadError."""
     try:
         facts = read_facts(plan.path)  # the file may be another one than the daemon saw
     except CorruptModel as error:
         raise LoadError("corrupt", str(error)) from None
-    # Only a worker, which has a shelf, is a process of its own; and a device's driver maps more than anybody uses.
-    if shelf is not None:
-        keep_freed_memory()
-    if shelf is not None and not plan.onnx_provider:
+    if shelf is not None and not plan.onnx_provider:  # a device's driver maps more than anybody uses
         _limit_memory(estimate(facts, plan).bytes_on[HOST])
     if plan.task == "generate" and genai_config.applies(plan.path):
         text = genai.GenaiDecoder(plan.path, plan.n_ctx, plan.n_threads, plan.onnx_provider)
@@ -117,7 +125,8 @@ def _causal(plan: LoadPlan, decoder: Writes, device: str, start_s: float) -> Cau
         raise LoadError("corrupt", str(error)) from None
     load_ms = (time.perf_counter() - start_s) * 1e3
     eog = [token for token in eog if 0 <= token < (decoder.n_vocab or ANY_TOKEN)]
-    return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), device, load_ms)
+    names = name_of(tokenizer)
+    return CausalEngine(plan, decoder, eog, lambda: stream_pieces(tokenizer), names, device, load_ms)
 
 
 def _ops(path: str) -> set[str]:

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """`piece`: what one more token adds to its text, as bytes; it is asked for each token once, in order."""
+    """`piece`: what one more token adds to its text, as bytes; it is asked for each token once, in order. `name_of`: what
+    any token is by itself."""
 
     submit: Submit
     sampler: Sampler
     piece: Callable[[int], bytes]
+    name_of: Callable[[int], bytes]
     tokens: list[int] = field(init=False)
     text: TextStream = field(init=False)
     unsent: str = ""  # text of a replay that the daemon has not seen
@@ -62,7 +64,7 @@ class Reply:
         raw = None if params.logprobs is None else row.copy()
         try:
             token = self.sampler.sample(row, self.tokens, index)
-            said = None if raw is None else [logprob(raw, token, params.logprobs or 0, _nameless)]
+            said = None if raw is None else [logprob(raw, token, params.logprobs or 0, self.name_of)]
         except InvalidLogits:
             return FinishReason.ERROR, "the model produced invalid numbers"
         if self.first_s is None:
@@ -94,7 +96,3 @@ class Reply:
     def stop(self, events: list[Event], *, parked: bool = False) -> None:
         n_tokens = len(self.tokens) - self.submit.n_prompt
         events.append(Stopped(*self.name, n_tokens, parked, self.n_computed))
-
-
-def _nameless(token: int) -> bytes:
-    return b""

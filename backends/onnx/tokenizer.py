@@ -95,6 +95,16 @@ def stream_pieces(tokenizer: Any) -> Callable[[int], bytes]:
     return piece
 
 
+def name_of(tokenizer: Any) -> Callable[[int], bytes]:
+    """What a token is by itself, special ones by their names."""
+
+    def name(token: int) -> bytes:
+        text: str = tokenizer.decode([token], skip_special_tokens=False)
+        return text.encode(errors="replace")
+
+    return name
+
+
 def load(plan: LoadPlan) -> OnnxTokenizer:
     """Raises LoadError."""
     try:

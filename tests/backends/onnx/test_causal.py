@@ -147,6 +147,7 @@ def test_logprobs_are_the_models_own(engine_of: Any) -> None:
         assert delta.logprobs is not None
         assert delta.logprobs[0].token == delta.tokens[0]
         assert len(delta.logprobs[0].top) == 3
+        assert all(text for _, _, text in delta.logprobs[0].top)
 
 
 def test_statistics_count_what_is_kept(engine_of: Any) -> None:

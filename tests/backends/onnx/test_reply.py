@@ -13,7 +13,7 @@ from inferd.backends.sampling import Sampler
 def reply(tokens: list[int], n_prompt: int, sent_bytes: int = 0, **params: Any) -> Reply:
     sampling = SamplingParams(**({"max_tokens": 5, "temperature": 0.0} | params))
     submit = Submit("j", 1, tokens, n_prompt, sampling, sent_bytes=sent_bytes)
-    return Reply(submit, Sampler(sampling, (9,), (), 10), lambda token: b"%d" % token)
+    return Reply(submit, Sampler(sampling, (9,), (), 10), lambda token: b"%d" % token, lambda token: b"<%d>" % token)
 
 
 def row(best: int) -> Any:

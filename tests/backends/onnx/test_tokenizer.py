@@ -8,7 +8,7 @@ import tokenizers
 from inferd.backends.engine import GrammarError, LoadError
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import ChatMessage
-from inferd.backends.onnx.tokenizer import load, open_tokenizer, stream_pieces
+from inferd.backends.onnx.tokenizer import load, name_of, open_tokenizer, stream_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,3 +92,8 @@ def test_tokens_know_their_place_in_the_text(encoder: Any) -> None:
     assert tokens == encoder.plain(text, add_special=True, parse_special=True)
     said = [text[start:end] for start, end in zip(offsets[::2], offsets[1::2], strict=True)]
     assert said == ["", "the", "quiet", "river", ""]
+
+
+def test_a_token_by_itself_has_its_name(onnx_models: Any) -> None:
+    tokenizer = open_tokenizer(str(onnx_models["decoder"]))
+    assert [name_of(tokenizer)(token) for token in (2, tokenizer.token_to_id("river"))] == [b"[CLS]", b"river"]
