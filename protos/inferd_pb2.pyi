@@ -1237,6 +1237,7 @@ class ModelInfo(google.protobuf.message.Message):
     POOLING_FIELD_NUMBER: builtins.int
     DIMENSIONS_FIELD_NUMBER: builtins.int
     ADAPTERS_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     """cold, loading, ready, draining, failed"""
@@ -1255,9 +1256,11 @@ class ModelInfo(google.protobuf.message.Message):
     error: builtins.str
     """why the file cannot be served"""
     pooling: builtins.str
-    """mean, cls, last: it embeds; rank: it ranks; empty: it generates text"""
+    """mean, cls, last: of vectors; rank: of a classifier's head; else empty"""
     dimensions: builtins.int
     """of its vectors"""
+    task: builtins.str
+    """generate, embed, rank, classify, or infer: it takes tensors alone"""
     @property
     def adapters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """LoRA, by the names that the config gives them"""
@@ -1281,8 +1284,9 @@ class ModelInfo(google.protobuf.message.Message):
         pooling: builtins.str = ...,
         dimensions: builtins.int = ...,
         adapters: collections.abc.Iterable[builtins.str] | None = ...,
+        task: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "vocabulary", b"vocabulary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "task", b"task", "vocabulary", b"vocabulary"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

@@ -40,7 +40,8 @@ class Writes(Protocol):
 class CausalEngine:
     """One graph, one thread; keeps the promise of `Engine` in ../engine.py.
 
-    `pieces` makes what turns one answer's tokens into bytes, `name_of` does it for any token by itself; `eog`: tokens that end an answer.
+    `pieces` makes what turns one answer's tokens into bytes, `name_of` does it for any token by itself; `eog`: tokens
+    that end an answer.
     """
 
     wake_fd = -1

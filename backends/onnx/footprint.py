@@ -22,7 +22,9 @@ PROCESS_FILE_BYTES = 42 * 2**20  # pages of the libraries
 PACKED = 1.05  # weights in memory by those in the file
 FLOAT_BYTES = 4
 CHUNK = 256  # tokens of a prompt that are computed between two tokens of the answers beside it
-SCORES = 1.5  # times what all heads of a layer make of the tokens of a call, at the most of a layer
+# Times what all heads of a layer make of the tokens of a call: 1.5 when the largest call comes first, and up to 3 when
+# shorter ones have left pieces in the arena that are too small for it.
+SCORES = 2
 STATES = 5  # hidden states beside them
 WIDE = 10  # hidden states where a layer is widest, and keeps no scores
 LOGITS = 2.5  # times those of a piece of a prompt: every token has them

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """`piece`: what one more token adds to its text, as bytes; it is asked for each token once, in order. `name_of`: what
-    any token is by itself."""
+    """`piece`: what one more token adds to its text, as bytes; it is asked for each token once, in order.
+
+    `name_of`: what any token is by itself.
+    """
 
     submit: Submit
     sampler: Sampler

@@ -265,6 +265,7 @@ def to_model_info(entry: Entry, model: Model | None, adapters: Iterable[str] = (
         info.vocabulary = facts.n_vocab
         info.chat = facts.has_chat_template
         info.pooling = facts.pooling
+        info.task = facts.task if model is None else model.plan.task
         info.dimensions = facts.n_embd_out if facts.pooling not in ("", "rank") else 0
     if model is not None and model.error:
         info.error = model.error

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from ...protos import inferd_pb2 as pb
 
 
+TASKS = {
+    "generate": "no chat template",
+    "embed": "embeds texts",
+    "rank": "ranks documents",
+    "classify": "classifies texts",
+    "infer": "takes tensors",
+}
+
+
 @guarded
 def models(address: Address = None, as_json: AsJson = False) -> None:
     """Show the models that can be served."""
@@ -37,7 +46,7 @@ def models(address: Address = None, as_json: AsJson = False) -> None:
         print_json({"models": [all_fields(model) for model in catalog]})
         return
     if not catalog:
-        print("no models; put GGUF files in a folder and start the daemon with --models DIR")
+        print("no models; put GGUF or ONNX files in a folder and start the daemon with --models DIR")
         return
     columns = ("model", "state", "architecture", "quantization", ">parameters", ">size", ">context", "note")
     print_table(columns, [_row(model) for model in catalog])
@@ -83,7 +92,7 @@ def _row(model: "pb.ModelInfo") -> tuple[object, ...]:
         count(model.parameters),
         size(model.file_bytes),
         count(model.context_tokens) if model.context_tokens >= 1_000_000 else model.context_tokens or "-",
-        model.error or ("" if model.chat else "no chat template"),
+        model.error or ("" if model.chat else TASKS.get(model.task, "")),
     )
 
 

@@ -104,8 +104,9 @@ def check_task(request: Request, model: Model) -> None:
         return
     does = DOES[can]
     cannot = CANNOT[wants]
-    hint = ' (to have it embed, set pooling = "mean" or "last" for it in the config)' if wants == "embed" else ""
-    message = f"{model.name} {does}, it does not {cannot}{hint if can == 'generate' else ''}"
+    message = f"{model.name} {does}, it does not {cannot}"
+    if wants == "embed" and can == "generate" and model.facts.backend != "onnx":  # a graph's outputs are what they are
+        message += ' (to have it embed, set pooling = "mean" or "last" for it in the config)'
     raise InferdError(Code.UNSUPPORTED, message, field="model")
 
 

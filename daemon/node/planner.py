@@ -152,6 +152,9 @@ def _smaller(resident: Resident, room: Mapping[str, int], known: Corrections) ->
     if plan.cache_bytes:
         yield "cache_bytes = 0", replace(plan, cache_bytes=0)
         plan = replace(plan, cache_bytes=0)
+    if plan.n_lanes > 1:
+        yield "instances = 1", replace(plan, n_lanes=1)
+        plan = replace(plan, n_lanes=1)
     if plan.draft is not None:
         yield 'spec_type = "ngram-simple"', replace(plan, draft=None)
     for n_cells in _halves(plan.kv_cells, plan.n_ctx):

@@ -157,9 +157,11 @@ def make_plan(
 
 
 def _pooling(facts: ModelFacts, options: ModelOptions) -> Pooling:
-    """Only a file with a classifier head ranks, whatever the operator says."""
+    """Only a file with a classifier head ranks, and a graph does what it was made for, whatever the operator says."""
     if options.pooling is None or facts.pooling == "rank" or facts.task == "infer":
         return facts.pooling
+    if facts.backend == "onnx" and (facts.task == "generate" or options.pooling == "none"):
+        return facts.pooling  # a graph either gives hidden states or logits
     return "" if options.pooling == "none" else options.pooling
 
 

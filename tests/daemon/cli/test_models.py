@@ -22,6 +22,15 @@ def test_models_as_a_table(inferd: Any, daemon: Any) -> None:
     assert "\x1b" not in shown
 
 
+def test_what_a_model_is_for_is_said_unless_it_chats(inferd: Any, daemon: Any) -> None:
+    told = {"embed": "embeds texts", "infer": "takes tensors", "generate": "no chat template"}
+    for task in told:
+        daemon.catalog = [pb.ModelInfo(name="m", state="cold", task=task)]
+        assert told[task] in inferd("models").stdout
+    daemon.catalog = [pb.ModelInfo(name="m", state="cold", task="generate", chat=True)]
+    assert "no chat template" not in inferd("models").stdout
+
+
 def test_models_as_json(inferd: Any) -> None:
     (model,) = json.loads(inferd("models", "--json").stdout)["models"]
     assert (model["name"], model["state"], model["parameters"]) == ("demo", "cold", 5_000_000)

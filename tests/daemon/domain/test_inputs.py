@@ -93,6 +93,14 @@ def test_a_model_does_one_thing(wants: str, can: str) -> None:
     assert ("in the config" in error.value.message) == (wants == "embed" and can == "generate")
 
 
+def test_a_graph_that_generates_cannot_be_made_to_embed() -> None:
+    graph = model("")
+    graph.facts = msgspec.structs.replace(graph.facts, backend="onnx")
+    request = Request("r", "m", SamplingParams(max_tokens=0), Priority.NORMAL, "t", inputs=TASKS["embed"][1])
+    with pytest.raises(InferdError, match=r"it does not embed$"):
+        check_task(request, graph)
+
+
 def test_nothing_is_cut_off() -> None:
     check_lengths(Inputs(["a", "b"]), [256, 1], model())
     with pytest.raises(InferdError, match="takes at most 256") as error:

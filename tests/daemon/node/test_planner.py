@@ -92,6 +92,14 @@ async def test_the_smallest_change_comes_first(open_house: Open) -> None:
     ]
 
 
+async def test_fewer_calls_side_by_side_are_cheaper_than_less_context(open_house: Open) -> None:
+    resident = open_house().resident()
+    plan = LoadPlan(backend="onnx", path="", n_ctx=512, n_slots=4, kv_cells=512, n_threads=2, n_lanes=2)
+    resident.model.plan = plan
+    change, smaller = next(iter(_smaller(resident, {"host": 0}, Corrections())))
+    assert (change, smaller.n_lanes) == ("instances = 1", 1)
+
+
 async def test_without_the_model_that_guesses_is_cheaper_than_with_fewer_cells(open_house: Open) -> None:
     resident = open_house().resident()
     facts = resident.model.facts

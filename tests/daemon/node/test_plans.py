@@ -30,7 +30,7 @@ from inferd.daemon.node.plans import (
 )
 
 if TYPE_CHECKING:
-    from inferd.backends.facts import Pooling
+    from inferd.backends.facts import Pooling, Task
 
 GIB = 1 << 30
 FACTS = ModelFacts(
@@ -101,6 +101,17 @@ def test_the_operator_may_say_how_a_model_pools_but_only_a_head_ranks() -> None:
     assert [pooling("rank", said) for said in (None, "none", "mean")] == ["rank"] * 3
     with pytest.raises(msgspec.ValidationError):
         pooling("", "rank")
+
+
+def test_a_graph_does_what_it_was_made_for() -> None:
+    def plan(task: Task, of_file: Pooling, said: str) -> tuple[str, str]:
+        facts = msgspec.structs.replace(FACTS, backend="onnx", task=task, pooling=of_file)
+        made = make_plan("m", facts, config(msgspec.convert({"pooling": said}, ModelOptions)), 1)
+        return made.task, made.pooling
+
+    assert plan("generate", "", "mean") == ("generate", "")
+    assert plan("embed", "mean", "none") == ("embed", "mean")
+    assert plan("embed", "mean", "cls") == ("embed", "cls")
 
 
 def test_a_short_model_gets_no_more_context_than_it_was_trained_for() -> None:
