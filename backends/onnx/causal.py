@@ -176,12 +176,13 @@ class CausalEngine:
 
     def _join(self, reply: Reply, past: Past) -> None:
         reply.past = None
-        if self._writing and not self._decoder.alone:
-            self._pasts[0].join(past)
-            self._writing[0].append(reply)
-        else:
-            self._writing.append([reply])
-            self._pasts.append(past)
+        for group, theirs in zip(self._writing, self._pasts, strict=True):
+            if not self._decoder.alone and theirs.suits(past):
+                theirs.join(past)
+                group.append(reply)
+                return
+        self._writing.append([reply])
+        self._pasts.append(past)
 
     def _write(self, group: list[Reply], past: Past) -> None:
         """The token that is due to each."""

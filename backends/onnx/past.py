@@ -45,6 +45,11 @@ class Past:
         self.values = list(values)
         self.lengths = [length + n_new for length in self.lengths]
 
+    def suits(self, other: Past) -> bool:
+        """At most a third would be masked of the two together: masked positions are copied in each step as well."""
+        lengths = self.lengths + other.lengths
+        return 2 * len(lengths) * max(lengths) <= 3 * sum(lengths)
+
     def join(self, other: Past) -> None:
         """Its rows after ours; the shorter ones are moved to the right."""
         n = max(self.n_positions, other.n_positions)

@@ -89,14 +89,19 @@ def test_texts_beside_each_other_are_those_of_each_alone(engine_of: Any, onnx_mo
         assert found[job] == by_hand(onnx_models["decoder"], tokens, lengths[job]), job
 
 
-def test_one_that_begins_later_joins_the_others(engine_of: Any, onnx_models: Any) -> None:
+@pytest.mark.parametrize(("n_tokens", "n_calls"), [(60, 1), (4, 2)])
+def test_one_that_begins_later_joins_those_of_about_its_length(
+    engine_of: Any, onnx_models: Any, n_tokens: int, n_calls: int
+) -> None:
     engine = engine_of()
     engine.submit(submit("a", prompt(0, 90), max_tokens=30))
     events = [event for _ in range(10) for event in engine.step()]
-    engine.submit(submit("b", prompt(1, 4), max_tokens=30))
+    engine.submit(submit("b", prompt(1, n_tokens), max_tokens=30))
+    events += [event for _ in range(3) for event in engine.step()]
+    assert len(engine._pasts) == n_calls
     found = tokens_of(events + run(engine))
     assert found["a"] == by_hand(onnx_models["decoder"], prompt(0, 90), 30)
-    assert found["b"] == by_hand(onnx_models["decoder"], prompt(1, 4), 30)
+    assert found["b"] == by_hand(onnx_models["decoder"], prompt(1, n_tokens), 30)
 
 
 def test_a_replay_goes_on_where_it_was(engine_of: Any) -> None:

@@ -75,3 +75,10 @@ def test_a_call_makes_every_row_longer() -> None:
     ours = past([1, 2], [3, 4])
     ours.grown(past([1, 2, 5], [3, 4, 6]).values, 1)
     assert (ours.lengths, ours.n_positions) == ([3, 3], 3)
+
+
+def test_what_would_be_masked_for_the_most_part_does_not_join() -> None:
+    long = past([1.0] * 90)
+    assert long.suits(past([1.0] * 30))
+    assert not long.suits(past([1.0] * 29))
+    assert past([1.0] * 30, [1.0] * 30).suits(past([1.0] * 60))
