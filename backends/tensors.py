@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MANY_ROWS = 1024  # more of them are the values of something long, such as a sound
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
@@ -25,6 +32,11 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
     datatype: str
     shape: list[int]
     n_bytes: int
+
+
+def cost_tokens(n_rows: int, tensors: Sequence[Tensor]) -> int:
+    """What a request without texts counts for in turns and shares: its rows, of very many small ones the KiB."""
+    return max(1, min(n_rows, max(MANY_ROWS, sum(tensor.n_bytes for tensor in tensors) >> 10)))
 
 
 class Infer(msgspec.Struct, frozen=True, array_like=True, tag="infer"):

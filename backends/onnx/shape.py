@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..tensors import cost_tokens
 from .roles import IDS, roles_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Shape:
         for tensor in tensors:
             if self._has_texts and tensor.name == IDS:
                 return int(np.prod(tensor.shape))
-        return self.n_rows(tensors)
+        return cost_tokens(self.n_rows(tensors), tensors)
 
     def kind(self, order: Infer) -> Hashable:
         """Equals may share a call. One without rows, or whose tensors do not go together, is computed alone."""

@@ -53,7 +53,8 @@ async def stream_infer(
     given: Parts = list(zip(*await _beside(wire.ByteSize(), to_tensors, wire), strict=True))
     names = {tensor.name for tensor, _ in given}
     task = model.plan.task
-    own = task == "infer" or TEXT in {port.name for port in model.facts.inputs}
+    # A ranker reads pairs of texts, for which there is no name here: it is asked for with its own tensors, or `Rerank`.
+    own = task in ("infer", "rank") or TEXT in {port.name for port in model.facts.inputs}
     if own or TEXT not in names or not names <= TEXT_INPUTS:
         answer = await _tensors(node, wire, tenant, model, given)
     else:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...backends.tensors import cost_tokens
 from .errors import Code, InferdError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Tensors:
     def n_tokens(self) -> int:
         """What the request counts for in turns and shares: tokens of texts, else rows."""
         ids = next((math.prod(t.shape) for t in self.inputs if t.name == "input_ids"), 0)
-        return max(1, ids or self.n_rows)
+        return ids or cost_tokens(self.n_rows, self.inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..domain.request import Job
 
 
+MAX_SIZES = 1024  # of calls that are told apart; rows of one value each come in any number
+
+
 @dataclass(slots=True)
 class Duration:
     """So many, which took so long together."""
@@ -68,7 +71,8 @@ class Statistics:
             model.compute.add(*times)
         if call.counts:
             model.execution_count += 1
-            model.by_rows.setdefault(call.n_rows, Compute()).add(*times)
+            if call.n_rows in model.by_rows or len(model.by_rows) < MAX_SIZES:
+                model.by_rows.setdefault(call.n_rows, Compute()).add(*times)
 
     def on_over(self, job: Job) -> None:
         """A request has ended, one way or the other."""

@@ -162,6 +162,17 @@ def test_files_of_requests_do_not_stay_open(daemon: Daemon, client: Any) -> None
     until(lambda: all(now <= then for now, then in zip(n_open(), before, strict=True)))
 
 
+def test_large_tensors_wait_for_each_other(daemon: Daemon) -> None:
+    x = np.ones(8 << 20, np.float32)
+
+    def ask(client: Any) -> None:
+        np.testing.assert_array_equal(client.infer("echo", [tensor("x", x)]).as_numpy("y"), x)
+
+    crowd = Crowd(daemon, [ask] * 4)
+    until(crowd.answered())
+    assert crowd.end() == []
+
+
 def test_an_embedding_is_what_the_bare_session_makes(daemon: Daemon, launcher: Launcher) -> None:
     path = str(launcher.models / "real" / "onnx" / "model.onnx")
     session = Session(path, [("CPUExecutionProvider", {})], 1)
@@ -316,6 +327,8 @@ def test_hostile_files_are_refused_and_the_daemon_goes_on(daemon: Daemon, client
         assert str(path.parent.parent) not in refused.value.message()
         assert refused.value.status() in ("StatusCode.FAILED_PRECONDITION", "StatusCode.UNIMPLEMENTED"), name
         asks_affine(client)
+    with pytest.raises(triton.InferenceServerException, match="its inputs are 'input_ids'"):
+        client.infer("ranker", [tensor("text_input", np.array(["x"], object))])
     listed = {model.name: model for model in daemon.client.models()}
     assert all(listed[name].error for name in ("empty", "text", "cut", "outside", "strange"))
 

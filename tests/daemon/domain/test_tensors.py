@@ -58,6 +58,11 @@ def test_a_request_counts_for_its_tokens_or_its_rows() -> None:
     assert tensors(("input_ids", "INT64", [2, 9]), ("attention_mask", "INT64", [2, 9])).n_tokens == 18
     assert tensors(("x", "FP32", [])).n_tokens == 1
     assert tensors(("x", "FP32", [0, 4])).n_tokens == 1
+
+
+def test_something_long_is_no_queue_of_rows() -> None:
+    sound = Tensors([Tensor("x", "FP32", [4 << 20], 16 << 20)], Blob(0, data=b""))
+    assert sound.n_tokens == 16 << 10
     assert tensors(("x", "FP32", [3, 4])).n_rows == 3
 
 

@@ -8,7 +8,7 @@ from inferd.backends.messages import Call, SamplingParams, Tensor
 from inferd.daemon.domain.inputs import Inputs
 from inferd.daemon.domain.request import Job, Phase, Priority, Request
 from inferd.daemon.domain.tensors import Tensors
-from inferd.daemon.node.figures import Duration, Statistics, n_rows
+from inferd.daemon.node.figures import MAX_SIZES, Duration, Statistics, n_rows
 
 
 def job(phase: Phase = Phase.DONE, **fields: Any) -> Job:
@@ -47,6 +47,14 @@ def test_a_call_counts_also_when_who_counts_it_has_left() -> None:
     model = statistics.of("m")
     assert (model.execution_count, model.compute.infer.count) == (1, 1)
     assert {rows: compute.infer.count for rows, compute in model.by_rows.items()} == {2: 1}
+
+
+def test_sizes_of_calls_are_told_apart_up_to_a_number() -> None:
+    statistics = Statistics()
+    for n in range(2 * MAX_SIZES):
+        statistics.on_call("m", Call(n, True, 1.0, 1.0, 1.0))
+    assert len(statistics.of("m").by_rows) == MAX_SIZES
+    assert statistics.of("m").execution_count == 2 * MAX_SIZES
 
 
 def test_what_ends_is_counted_with_its_rows() -> None:
