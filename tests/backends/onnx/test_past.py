@@ -78,7 +78,7 @@ def test_a_call_makes_every_row_longer() -> None:
 
 
 def test_what_would_be_masked_for_the_most_part_does_not_join() -> None:
-    long = past([1.0] * 90)
-    assert long.suits(past([1.0] * 30))
-    assert not long.suits(past([1.0] * 29))
-    assert past([1.0] * 30, [1.0] * 30).suits(past([1.0] * 60))
+    long = past([1] * 90)
+    assert long.suits(past([1] * 30))
+    assert not long.suits(past([1] * 29))
+    assert past([1] * 30, [1] * 30).suits(past([1] * 60))
