@@ -106,12 +106,15 @@ class Resident:
         key = corrections.key(model.facts, model.plan)
         # What is kept is booked apart: it fills as it likes. Whole states are the worker's own, and in no file.
         cache_bytes = held_bytes or (model.stats.cache_bytes if model.stats else 0)
-        full = self.widest_prompt >= model.plan.n_ubatch
+        # A graph's largest call is one of many requests, in every lane: a quiet one does not teach that less is needed.
+        graph = model.plan.backend == "onnx"
+        full = self.widest_prompt >= model.plan.n_ubatch and not graph
+        cells_used = model.plan.kv_cells if graph else self.widest_prompt
         for pool, n_bytes in observed_on.items():
             if pool == HOST:
                 n_bytes -= cache_bytes
             if pool == HOST and self.footprint.host_anon_bytes:
-                n_bytes = corrections.host_bytes(self.footprint, model.plan, n_bytes, self.widest_prompt)
+                n_bytes = corrections.host_bytes(self.footprint, model.plan, n_bytes, cells_used)
             elif pool == HOST:
                 continue  # nobody has said what should be seen
             if pool in expected:

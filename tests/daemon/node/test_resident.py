@@ -14,6 +14,7 @@ from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node.plans import make_plan
 from inferd.daemon.node.resident import BACK_OFF_S, Resident
+from inferd.daemon.policy.corrections import Corrections
 from inferd.daemon.policy.ledger import Ledger, Shortfall
 from inferd.daemon.system.catalog import Catalog
 from inferd.tests.daemon.node.house import GIB, build
@@ -117,3 +118,19 @@ async def test_a_refusal_never_says_to_come_back_at_once(resident: Resident) -> 
     resident.reaped(FAILED, 100.0)
     assert resident.refusal(500.0).retry_after_ms == 1
     resident.model.move(ModelState.COLD)
+
+
+def test_a_quiet_graph_teaches_nothing_and_a_busy_one_that_more_is_needed(folder: Path, ledger: Ledger) -> None:
+    entry = Catalog([folder]).scan()["alpha"]
+    assert entry.facts is not None
+    facts = msgspec.structs.replace(entry.facts, backend="onnx", task="embed", pooling="mean", weights_bytes=1 << 20)
+    plan = make_plan("alpha", facts, build(folder).node.config, 1)
+    it = Resident("alpha", "alpha", facts, msgspec.structs.replace(plan, backend="onnx"), 60.0, ledger)
+    it.widest_prompt = plan.n_ubatch  # one long text, in a call of its own
+    known, price = Corrections(), it.footprint
+    it.observe({"host": price.host_anon_bytes // 2}, 0, known)
+    it.price(known)
+    assert it.bytes_on["host"] == price.bytes_on["host"]
+    it.observe({"host": price.host_anon_bytes + 1000}, 0, known)
+    it.price(known)
+    assert it.bytes_on["host"] == price.bytes_on["host"] + 1000
