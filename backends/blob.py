@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Part = bytes | memoryview
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 KEPT_BYTES = 256 * 2**20
 INLINE_BYTES = 64 * 2**10  # up to here a copy is cheaper than a file
 
@@ -79,6 +79,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_ARENA_MAX, 1)  # the end of every other arena would be kept for good, 64 MB a thread
 
 
 def give_back_freed_memory() -> None:

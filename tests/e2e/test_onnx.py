@@ -162,15 +162,16 @@ def test_files_of_requests_do_not_stay_open(daemon: Daemon, client: Any) -> None
     until(lambda: all(now <= then for now, then in zip(n_open(), before, strict=True)))
 
 
-def test_large_tensors_wait_for_each_other(daemon: Daemon) -> None:
+def test_large_tensors_come_at_once_and_leave_nothing(daemon: Daemon) -> None:
     x = np.ones(8 << 20, np.float32)
 
     def ask(client: Any) -> None:
         np.testing.assert_array_equal(client.infer("echo", [tensor("x", x)]).as_numpy("y"), x)
 
     crowd = Crowd(daemon, [ask] * 4)
-    until(crowd.answered())
+    until(crowd.answered(2))
     assert crowd.end() == []
+    until(lambda: daemon.rss_bytes() < 150 * MIB)
 
 
 def test_an_embedding_is_what_the_bare_session_makes(daemon: Daemon, launcher: Launcher) -> None:
