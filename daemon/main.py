@@ -48,7 +48,7 @@ log = logging.getLogger("inferd")
 
 OK, FAILED, BUSY, BAD_CONFIG = 0, 5, 75, 78
 SOCKET_MODE = 0o660
-GIVE_BACK_S = 15.0
+GIVE_BACK_S = 3.0
 HANG_UP_S = 1.0  # for streams that outlive the drain
 CORRECTIONS = "corrections"  # what loads have taken, kept in the state folder
 

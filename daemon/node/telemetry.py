@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ...backends.blob import give_back_freed_memory
 from ..domain.device import DeviceState
 from ..system.processes import memory_bytes
 from . import view
@@ -36,7 +35,6 @@ class Telemetry:
     version: str
     started_s: float = field(default_factory=time.monotonic)
     _sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    _n_tidied: int = 0  # requests that were over when freed memory was last given back
 
     async def run(self) -> None:
         """For ever. Sensors are read in a thread of their own, so a driver that hangs stops only its own figures."""
@@ -47,7 +45,6 @@ class Telemetry:
             now_s = time.monotonic()
             self.node.carry_out(self.node.scheduler.on_pressure(self.machine.memory.psi_some_avg10, now_s))
             self.node.tick(now_s)
-            await self._tidy()
             await asyncio.sleep(PERIOD_S)
 
     def snapshot(self) -> Snapshot:
@@ -58,14 +55,6 @@ class Telemetry:
         return view.snapshot(
             self.node, self.machine, sequence=sequence, version=self.version, uptime_s=uptime_s, now_s=now_s
         )
-
-    async def _tidy(self) -> None:
-        """What large tensors have left is kept for the next ones only while there are requests."""
-        total = self.node.meter.total
-        n_over = total.requests_finished + total.requests_failed + total.requests_cancelled
-        if n_over != self._n_tidied and not len(self.node.jobs):
-            self._n_tidied = n_over
-            await asyncio.to_thread(give_back_freed_memory)
 
     def _memory_bytes(self, owner: str, pid: int) -> tuple[int, int] | None:
         """(resident, of that private or held for it): files with computed prompts are no process's own."""

@@ -117,15 +117,3 @@ async def test_a_device_that_is_lost_by_its_reading_is_given_up_and_one_that_fai
     running = asyncio.create_task(it.run())
     await ticks(house, 1, lambda: list(house.node.fleet.gpus) == ["gpu1"])
     running.cancel()
-
-
-async def test_freed_memory_is_given_back_once_nobody_asks(house: House, monkeypatch: Any) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(telemetries, "give_back_freed_memory", lambda: calls.append(1))
-    it = pulse(house, Sensors())
-    await it._tidy()
-    assert not calls
-    house.node.meter.total.requests_finished += 1
-    await it._tidy()
-    await it._tidy()
-    assert len(calls) == 1
