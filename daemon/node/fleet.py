@@ -21,7 +21,7 @@ from .disk import Disk
 from .plans import Gpu, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
 from .resident import Resident
-from .sharing import share_cores
+from .sharing import Sharing
 from .tiers import Tiers
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Fleet:
         self.corrections = Corrections()
         self.tiers = Tiers(Disk(), Digests())
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
+        self.sharing = Sharing()
         self.closed = False  # nothing is started any more
 
     def __iter__(self) -> Iterator[Resident]:
@@ -104,6 +105,7 @@ class Fleet:
             pinned=bool(options.pinned),
             helper_bytes=PROCESS_BYTES,
             replicas=options.replicas or 1,
+            grows=plans[0].task == "generate",
         )
         for plan in plans:
             self._settle_in(deployment, place_name(name, plan, len(plans)), plan)
@@ -260,7 +262,7 @@ class Fleet:
                 prompter.close()
 
     def share_cores(self) -> None:
-        share_cores(self.residents.values(), self.node.scheduler.places, self.n_threads)
+        self.sharing.share(self.residents.values(), self.node.scheduler.places, self.n_threads)
 
     # what workers say
 

@@ -36,6 +36,7 @@ class Lane:
     pinned: bool = False
     helper_bytes: int = 0  # of host memory, for the process that reads its prompts
     replicas: int = 1
+    grows: bool = True  # its requests get tokens while they run
     places: list[Place] = field(default_factory=list)  # the one that is preferred first
     leases: dict[str, float] = field(default_factory=dict)  # id -> since when
     asked_s: float | None = None  # somebody wants it loaded, without a request

@@ -59,14 +59,15 @@ class Scheduler:
         pinned: bool = False,
         helper_bytes: int = 0,
         replicas: int = 1,
+        grows: bool = True,
     ) -> None:
         """A model that was not known, or whose file is another one now; nothing waits for it or runs."""
-        known = self.lanes.get(name)
-        assert known is None or not known.line
-        for place in list(known.places) if known else ():
-            self.remove_place(place.name)
+        if (known := self.lanes.get(name)) is not None:
+            assert not known.line
+            for place in list(known.places):
+                self.remove_place(place.name)
         line = Line(self.slots.counters, fifo=self.fifo)
-        self.lanes[name] = Lane(name, keep_alive_s, line, slots, context_tokens, pinned, helper_bytes, replicas)
+        self.lanes[name] = Lane(name, keep_alive_s, line, slots, context_tokens, pinned, helper_bytes, replicas, grows)
 
     def add_place(self, model: str, name: str, bytes_on: Mapping[str, int]) -> None:
         """A place where the model may be loaded, less preferred than those that it has."""
@@ -77,8 +78,7 @@ class Scheduler:
     def remove_place(self, name: str) -> None:
         """Nothing is loaded there, and never will be."""
         place = self.places.pop(name)
-        assert not place.running, "somebody runs there"
-        assert not place.up, "it is loaded, or about to be"
+        assert not any((place.running, place.up)), "somebody runs there, or it is loaded, or about to be"
         place.lane.places.remove(place)
 
     # what happens to requests

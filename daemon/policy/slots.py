@@ -92,6 +92,8 @@ class Slots:
 
     def charge(self, lane: Lane) -> None:
         """Charge tenants for what their running requests have got since the last look."""
+        if not lane.grows:
+            return
         for job, ticket in lane.running.items():
             if (n := len(job.generated) - ticket.charged_tokens) > 0:
                 ticket.charged_tokens += n
@@ -142,6 +144,8 @@ class Slots:
 
     def _is_owed(self, lane: Lane, priority: Priority, now_s: float) -> bool:
         """Its floor share has added up to what its next request takes, or it has waited too long for any slot."""
+        if not lane.line.totals[priority].n:
+            return False
         owed_tokens, started_s = lane.owed_tokens.get(priority, 0.0), lane.started_s.get(priority)
         if owed_tokens <= 0 and started_s is not None and now_s < started_s + self.classes[priority].max_wait_s:
             return False
