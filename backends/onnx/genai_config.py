@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..facts import CorruptModel
 from . import folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIBRARY = "onnxruntime_genai"
 CONFIG = "genai_config.json"
@@ -27,6 +30,20 @@ def read_config(path: str) -> dict[str, Any]:
         raise CorruptModel(f"{CONFIG} has no decoder")
     if decoder.get("filename") != os.path.basename(path):
         raise CorruptModel(f"{CONFIG} is about another file")
+    if any(os.path.basename(name) != name for name in _filenames(model)):
+        raise CorruptModel(f"{CONFIG} names a file outside of its folder")
     if "custom_op" in json.dumps(model):
         raise CorruptModel(f"{CONFIG} asks for a library of custom operators")
     return {**decoder, "context_length": model.get("context_length"), "vocab_size": model.get("vocab_size")}
+
+
+def _filenames(value: Any) -> Iterator[str]:
+    """Of every part of the model."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "filename":
+                yield str(inner)
+            yield from _filenames(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _filenames(inner)

@@ -8,6 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ SIZES = (384, 768)  # of a hidden state: MiniLM's and DistilBERT's
 LENGTHS = (16, 64, 128)
 BATCHES = (1, 2, 4, 8, 16, 32)
 CLIENTS = 32
+FLOOR_S = 3.0
 SHARE, LOOP_SHARE = 0.9, 0.9
 ADDED_MS = 1.5
 LARGE_BYTES, LARGE_MB_S = 16 * 10**6, 400.0
@@ -50,6 +52,7 @@ def measure(*, quick: bool) -> Outcome:
             _throughput(outcome, one.address, encoder, rounds, seconds)
             if n_embd == SIZES[-1]:
                 _added(outcome, one.address, encoder.parent / "affine.onnx", 200 if quick else 1000)
+                _floor(outcome)
                 _large(outcome, one.address, 10 if quick else 40)
     return outcome
 
@@ -119,7 +122,7 @@ async def _load(address: str, model: str, length: int, seconds: float) -> float:
     asked = [request(model, text(length, 1, seed), OUTPUT) for seed in range(CLIENTS)]
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         stub = oip_grpc.GRPCInferenceServiceStub(channel)
-        await stub.ModelInfer(asked[0])
+        await stub.ModelInfer(asked[0], wait_for_ready=True)
         end_s = time.perf_counter() + seconds
 
         async def client(wire: oip.ModelInferRequest) -> None:
@@ -131,6 +134,47 @@ async def _load(address: str, model: str, length: int, seconds: float) -> float:
         start_s = time.perf_counter()
         await asyncio.gather(*map(client, asked))
         return n_done / (time.perf_counter() - start_s)
+
+
+def _floor(outcome: Outcome) -> None:
+    """The same clients with a server that does nothing: what is left of the cores for computing."""
+    with tempfile.TemporaryDirectory(prefix="inferd-bench-") as folder:
+        address = f"unix:{folder}/s"
+        server = subprocess.Popen([sys.executable, "-m", "tests.bench.tensors", "nothing", address])
+        try:
+            asyncio.run(_load(address, "nothing", LENGTHS[0], 1.0))
+            before_s = _cpu_s(server.pid), sum(os.times()[:2])
+            per_s = asyncio.run(_load(address, "nothing", LENGTHS[0], FLOOR_S))
+            after_s = _cpu_s(server.pid), sum(os.times()[:2])
+        finally:
+            server.kill()
+            server.wait()
+    theirs, ours = ((b - a) / (per_s * FLOOR_S) * 1e3 for a, b in zip(before_s, after_s, strict=True))
+    outcome.lines.append(
+        f"gRPC alone, by a server that does nothing: {per_s:.0f} requests/s; server and clients take {theirs:.2f} + "
+        f"{ours:.2f} ms of a core for each, on the cores that compute."
+    )
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def do_nothing(address: str) -> None:
+    """Answer every request with as many bytes as a small vector has."""
+
+    class Nothing(oip_grpc.GRPCInferenceServiceServicer):
+        async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
+            answer = oip.ModelInferResponse(model_name=request.model_name, raw_output_contents=[bytes(1536)])
+            answer.outputs.add(name=OUTPUT, datatype="FP32", shape=[1, 384])
+            return answer
+
+    server = grpc.aio.server(options=[("grpc.http2.bdp_probe", 0)])
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(Nothing(), server)  # type: ignore[abstract]
+    server.add_insecure_port(address)
+    await server.start()
+    await server.wait_for_termination()
 
 
 # one request
@@ -213,6 +257,8 @@ def _session(path: Path, n_threads: int) -> Any:
 
 def main(arguments: Sequence[str]) -> None:
     """In a process of its own: prints what was asked for as JSON."""
+    if arguments[0] == "nothing":
+        return asyncio.run(do_nothing(arguments[1]))
     if arguments[0] == "large":
         return print(json.dumps(large_ms(arguments[1], int(arguments[2]))))
     path, length, seconds = Path(arguments[0]), int(arguments[1]), float(arguments[2])

@@ -44,6 +44,7 @@ def test_the_model_is_what_its_configuration_says(path: Path) -> None:
     ("values", "why"),
     [
         ({"filename": "../other.onnx"}, "another file"),
+        ({"pipeline": [{"embedding": {"filename": "../other.onnx"}}]}, "outside of its folder"),
         ({"session_options": {"custom_ops_library": "evil.so"}}, "custom operators"),
     ],
 )
