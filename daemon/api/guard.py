@@ -71,7 +71,7 @@ def refuse_unread(request: object) -> None:
         raise InferdError(Code.INVALID, UNREADABLE)
     if isinstance(request, TooLarge):
         message = f"the message has {request.n:,} {request.what}, at most {request.most:,} are allowed"
-        raise InferdError(Code.INVALID, message, highest=request.most)
+        raise InferdError(Code.TOO_LARGE, message, highest=request.most)
 
 
 def has_more_fields(raw: bytes, most: int) -> bool:

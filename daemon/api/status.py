@@ -15,6 +15,7 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Code.PROMPT_TOO_LONG: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself says it
     Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
     Code.TEMPLATE_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.MODEL_CORRUPT: grpc.StatusCode.FAILED_PRECONDITION,

@@ -11,6 +11,7 @@ class Code(Enum):
     INVALID = "invalid"  # the caller's field is wrong; `field` names it
     NOT_FOUND = "not_found"
     PROMPT_TOO_LONG = "prompt_too_long"
+    TOO_LARGE = "too_large"  # the message as a whole
     UNSUPPORTED = "unsupported"  # known to the contract, not to this version or this model
     TEMPLATE_FAILED = "template_failed"  # the model's chat template does not render
     MODEL_CORRUPT = "model_corrupt"

@@ -143,6 +143,7 @@ def test_a_message_over_the_limit(daemon: Daemon) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         list(daemon.inference.Generate(ask("x" * 5 * 2**20), timeout=WAIT_S))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "at most 4,194,304 are allowed" in (caught.value.details() or "")
 
 
 def test_metadata_over_the_limit(daemon: Daemon) -> None:

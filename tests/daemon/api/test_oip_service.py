@@ -175,7 +175,7 @@ async def test_many_empty_inputs_are_counted_before_they_are_made(house: House) 
     channel: Any = house.channel
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     error = await refused(call(b"\x2a\x00" * (1 << 20)))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "at most 4,096 are allowed" in (error.details() or "")
 
 
