@@ -267,7 +267,8 @@ def test_what_is_booked_is_what_a_busy_worker_takes(daemon: Daemon, name: str) -
     assert resting < 0.75 * booked_bytes
     for text in ("the quiet river " * 165, "the quiet river " * 55):
         daemon.client.embed(name, [text] * 32)
-    assert 0.7 < booked_bytes / resident_bytes(daemon.worker_pid(name)) < 1.4
+    # How much it takes in the end depends on who shared a call with whom; what is booked is for the largest ones.
+    assert 0.7 < booked_bytes / resident_bytes(daemon.worker_pid(name)) < 2.5
 
 
 def resident_bytes(pid: int) -> int:
