@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .blob import Blob
 from .kinds import read_facts
 from .messages import Call, Finished, FinishReason, Inferred, Ready, Started, Stopped, Tensor, WorkerStats
+from .tensors import ELEMENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from .shelf import Shelf
 
 NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
-ONE, TWO, EIGHT = ("BOOL", "INT8", "UINT8"), ("INT16", "UINT16", "FP16"), ("INT64", "UINT64", "FP64")
-ELEMENT_BYTES = dict.fromkeys(ONE, 1) | dict.fromkeys(TWO, 2) | dict.fromkeys(EIGHT, 8)  # of others 4
 
 
 class FakeInferrer:
@@ -120,4 +119,4 @@ def _zeros(port: TensorFacts, sizes: list[int]) -> Tensor:
     for size in shape:
         n *= size
     # An empty string is its length, which is zero.
-    return Tensor(port.name, port.datatype, shape, n * ELEMENT_BYTES.get(port.datatype, 4))
+    return Tensor(port.name, port.datatype, shape, n * (ELEMENT_BYTES[port.datatype] or 4))

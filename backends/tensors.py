@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+# The Open Inference Protocol's names, with the bytes of an element; strings have none of their own.
+ELEMENT_BYTES: Mapping[str, int] = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "INT8": 1,
+    "UINT16": 2,
+    "INT16": 2,
+    "FP16": 2,
+    "UINT32": 4,
+    "INT32": 4,
+    "FP32": 4,
+    "UINT64": 8,
+    "INT64": 8,
+    "FP64": 8,
+    "BYTES": 0,
+}
+_LENGTH = struct.Struct("<I")
+
+
+def pack_strings(values: Iterable[bytes]) -> bytes:
+    """The elements of a tensor of BYTES: each with its length before it."""
+    return b"".join(_LENGTH.pack(len(value)) + value for value in values)
+
+
+def unpack_strings(data: bytes | memoryview) -> Iterator[str]:
+    """The elements that were packed. Raises ValueError naming the first that is cut short or no UTF-8."""
+    at = n = 0
+    while at < len(data):
+        first = at + _LENGTH.size
+        end = first + int.from_bytes(data[at:first], "little")
+        if end > len(data):
+            raise ValueError(f"element {n} is longer than the tensor")
+        try:
+            yield str(data[first:end], "utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"element {n} is not valid UTF-8") from None
+        at, n = end, n + 1
+
 
 MANY_ROWS = 1024  # more of them are the values of something long, such as a sound
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..messages import Tensor
+from ..tensors import pack_strings, unpack_strings
 from .session import DTYPE_NAMES, dtype_of
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
-
-_LENGTH = struct.Struct("<I")
 
 
 def to_arrays(tensors: Sequence[Tensor], data: bytes | memoryview) -> dict[str, Array]:
@@ -40,7 +38,7 @@ def from_array(name: str, array: Array) -> tuple[Tensor, bytes | memoryview]:
     if datatype is None:
         raise ValueError(f"{array.dtype} has no name")
     if datatype == "BYTES":
-        data: bytes | memoryview = b"".join(_with_length(element) for element in array.flat)
+        data: bytes | memoryview = pack_strings(map(_raw, array.flat))
     else:
         whole = np.ascontiguousarray(array)
         data = whole.reshape(-1).view(np.uint8).data if whole.size else b""
@@ -48,14 +46,7 @@ def from_array(name: str, array: Array) -> tuple[Tensor, bytes | memoryview]:
 
 
 def _strings(data: memoryview, shape: Sequence[int]) -> Array:
-    elements, at = [], 0
-    while at < len(data):
-        (n_bytes,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        if at + n_bytes > len(data):
-            raise ValueError("an element is longer than its tensor")
-        elements.append(str(data[at : at + n_bytes], "utf-8"))
-        at += n_bytes
+    elements = list(unpack_strings(data))
     if len(elements) != math.prod(shape):
         raise ValueError("the elements are not as many as the shape says")
     array = np.empty(len(elements), object)
@@ -63,6 +54,5 @@ def _strings(data: memoryview, shape: Sequence[int]) -> Array:
     return array.reshape(shape)
 
 
-def _with_length(element: object) -> bytes:
-    raw = element if isinstance(element, bytes) else str(element).encode()
-    return _LENGTH.pack(len(raw)) + raw
+def _raw(element: object) -> bytes:
+    return element if isinstance(element, bytes) else str(element).encode()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ...backends.blob import Blob
 from ...backends.messages import SamplingParams, Tensor
+from ...backends.tensors import pack_strings
 from ..domain.errors import Code, InferdError
 from ..domain.inputs import Inputs, check_inputs
 from ..domain.request import Request
@@ -17,7 +18,7 @@ from ..node import stream as words
 from . import wire as inferd_wire
 from .oip_envelope import STREAM, TEXT, TEXT_INPUTS, envelope, flag, texts, to_generate, value_of
 from .oip_models import VERSION, check_version
-from .oip_tensors import check_outputs, class_counts, classes, packed_strings, response, to_tensors
+from .oip_tensors import check_outputs, class_counts, classes, response, to_tensors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -209,7 +210,7 @@ async def _generate(
 
 
 def _text(text: str) -> tuple[Tensor, bytes]:
-    data = packed_strings([text.encode()])
+    data = pack_strings([text.encode()])
     return Tensor(TEXT_OUTPUT, "BYTES", [1], len(data)), data
 
 

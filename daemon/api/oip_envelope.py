@@ -7,11 +7,11 @@ import math
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from ...backends.tensors import unpack_strings
 from ...protos import inferd_pb2 as pb
 from ..domain.errors import Code, InferdError
 from ..domain.inputs import MAX_INPUTS
 from ..domain.request import MAX_ID_CHARS, RANGES, Priority
-from .oip_tensors import strings
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -98,7 +98,7 @@ def texts(tensor: Tensor, data: bytes, most: int = MAX_INPUTS) -> list[str]:
     if not 1 <= n <= most:
         wanted = "one element" if most == 1 else f"1 to {most:,} elements"
         raise InferdError(Code.INVALID, f"{name} must have {wanted}, not {n:,}", field=name, highest=most)
-    return strings(data)
+    return list(unpack_strings(data))
 
 
 def flag(inputs: Sequence[tuple[Tensor, bytes]], name: str) -> bool | None:

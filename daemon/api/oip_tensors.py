@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import math
-import struct
 from array import array
 from typing import TYPE_CHECKING, Any
 
 from ...backends.messages import Tensor
+from ...backends.tensors import pack_strings
 from ...protos import oip_pb2 as oip
 from ..domain.errors import Code, InferdError
 from ..domain.tensors import check_n_bytes, check_n_tensors, check_shape, check_total
@@ -33,7 +33,6 @@ _CONTENTS = {
     "BYTES": ("bytes_contents", ""),
 }
 CHUNK = 1 << 16  # values that are packed at a time
-_LENGTH = struct.Struct("<I")
 
 
 def to_tensors(wire: oip.ModelInferRequest) -> tuple[list[Tensor], list[bytes]]:
@@ -76,7 +75,7 @@ def _packed(field: str, datatype: str, contents: oip.InferTensorContents) -> byt
         raise InferdError(Code.INVALID, f"{field}: the values of {datatype} go into {name}", field=f"{field}.contents")
     values = getattr(contents, name)
     if datatype == "BYTES":
-        return packed_strings(values)
+        return pack_strings(values)
     packed = array(code)
     try:
         for at in range(0, len(values), CHUNK):  # whoever waits for this thread gets a turn between two of them
@@ -84,21 +83,6 @@ def _packed(field: str, datatype: str, contents: oip.InferTensorContents) -> byt
         return packed.tobytes()
     except OverflowError:
         raise InferdError(Code.INVALID, f"{field}: a value is beyond {datatype}", field=f"{field}.contents") from None
-
-
-def packed_strings(values: Sequence[bytes]) -> bytes:
-    """Each with its length before it."""
-    return b"".join(_LENGTH.pack(len(value)) + value for value in values)
-
-
-def strings(data: bytes) -> list[str]:
-    """Of a tensor of BYTES that was checked."""
-    found, at = [], 0
-    while at < len(data):
-        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
-        found.append(data[at + 4 : end].decode())
-        at = end
-    return found
 
 
 def class_counts(wire: oip.ModelInferRequest) -> dict[str, int]:
@@ -143,7 +127,7 @@ def classes(tensor: Tensor, data: bytes, n_best: int, n_rows: int, labels: Seque
         for i in heapq.nlargest(n_best, range(size), key=values[start : start + size].__getitem__):
             label = f":{labels[i]}" if i < len(labels) else ""
             said.append(f"{values[start + i]:f}:{i}{label}".encode())
-    packed = packed_strings(said)
+    packed = pack_strings(said)
     return Tensor(tensor.name, "BYTES", [*rows, n_best], len(packed)), packed
 
 

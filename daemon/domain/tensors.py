@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...backends.tensors import cost_tokens
+from ...backends.tensors import ELEMENT_BYTES, cost_tokens, unpack_strings
 from .errors import Code, InferdError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from ...backends.blob import Blob
     from ...backends.facts import ModelFacts, TensorFacts
@@ -20,22 +20,6 @@ MAX_TENSORS = 1024  # of a request
 MAX_DIMS = 16
 MAX_NAME_CHARS = 256
 MAX_BYTES = 63 * 2**20  # of all inputs: messages have at most 64 MiB
-# The Open Inference Protocol's names, with the bytes of an element; strings have none of their own.
-ELEMENT_BYTES: Mapping[str, int] = {
-    "BOOL": 1,
-    "UINT8": 1,
-    "INT8": 1,
-    "UINT16": 2,
-    "INT16": 2,
-    "FP16": 2,
-    "UINT32": 4,
-    "INT32": 4,
-    "FP32": 4,
-    "UINT64": 8,
-    "INT64": 8,
-    "FP64": 8,
-    "BYTES": 0,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +91,10 @@ def check_n_bytes(field: str, tensor: Tensor, data: bytes) -> None:
 
 def _check_strings(field: str, data: bytes, wanted: int) -> None:
     """Each element is its length, in four bytes, and so many bytes of UTF-8."""
-    at = n = 0
-    while at < len(data):
-        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
-        if end > len(data):
-            raise InferdError(Code.INVALID, f"{field}: element {n} is longer than the tensor", field=field)
-        try:
-            data[at + 4 : end].decode()
-        except UnicodeDecodeError:
-            raise InferdError(Code.INVALID, f"{field}: element {n} is not valid UTF-8", field=field) from None
-        at, n = end, n + 1
+    try:
+        n = sum(1 for _ in unpack_strings(data))
+    except ValueError as error:
+        raise InferdError(Code.INVALID, f"{field}: {error}", field=field) from None
     if n != wanted:
         raise InferdError(Code.INVALID, f"{field} has {n:,} elements, but its shape says {wanted:,}", field=field)
 

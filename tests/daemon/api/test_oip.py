@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.backends.blob import Blob
+from inferd.backends.tensors import unpack_strings
 from inferd.daemon.api import oip as door
-from inferd.daemon.api.oip_tensors import strings
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.protos import oip_pb2 as oip
 from inferd.tests.daemon.node.house import House, build
@@ -81,13 +81,13 @@ async def test_texts_get_labels(house: House) -> None:
     request = wire("moods", text("a"), outputs=[{"name": "logits"}])
     request.outputs[0].parameters["classification"].int64_param = 1
     answer = await door.infer(house.node, request, "t")
-    (best,) = strings(answer.raw_output_contents[0])
+    (best,) = unpack_strings(answer.raw_output_contents[0])
     assert best.split(":")[1:] == ["0", "calm"]
 
 
 async def test_a_text_is_written(house: House) -> None:
     answer = await door.infer(house.node, wire("writer", text("fake:tokens=3")), "t")
-    (said,) = strings(answer.raw_output_contents[0])
+    (said,) = unpack_strings(answer.raw_output_contents[0])
     assert len(said.split()) == 3
     assert answer.parameters["completion_tokens"].int64_param == 3
 
@@ -211,5 +211,5 @@ async def test_a_stream_may_ask_for_the_whole_text(house: House) -> None:
     whole = {"name": "stream", "datatype": "BOOL", "shape": [1], "contents": {"bool_contents": [False]}}
     request = wire("writer", text("fake:tokens=3"), whole)
     (answer,) = [answer async for answer in door.stream_infer(house.node, request, "t")]
-    assert len(strings(answer.raw_output_contents[0])[0].split()) == 3
+    assert len(next(unpack_strings(answer.raw_output_contents[0])).split()) == 3
     assert answer.parameters["triton_final_response"].bool_param

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from inferd.backends.messages import Tensor
+from inferd.backends.tensors import pack_strings
 from inferd.daemon.api.oip_envelope import envelope, flag, session_id, texts, to_generate, value_of
-from inferd.daemon.api.oip_tensors import packed_strings
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Priority
 from inferd.protos import oip_pb2 as oip
@@ -80,7 +80,7 @@ def test_a_parameter_may_be_empty() -> None:
 
 
 def text(*values: str, name: str = "text_input") -> tuple[Tensor, bytes]:
-    data = packed_strings([value.encode() for value in values])
+    data = pack_strings([value.encode() for value in values])
     return Tensor(name, "BYTES", [len(values)], len(data)), data
 
 
