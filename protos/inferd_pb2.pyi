@@ -818,6 +818,40 @@ class CancelResponse(google.protobuf.message.Message):
 Global___CancelResponse: typing_extensions.TypeAlias = CancelResponse
 
 @typing.final
+class SetPriorityRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    priority: Global___Priority.ValueType
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["priority", b"priority", "request_id", b"request_id"]) -> None: ...
+
+Global___SetPriorityRequest: typing_extensions.TypeAlias = SetPriorityRequest
+
+@typing.final
+class SetPriorityResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: builtins.int
+    changed: builtins.bool
+    """false: no such request is live"""
+    def __init__(
+        self,
+        *,
+        changed: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changed", b"changed"]) -> None: ...
+
+Global___SetPriorityResponse: typing_extensions.TypeAlias = SetPriorityResponse
+
+@typing.final
 class EmbedInput(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1037,6 +1071,42 @@ class RerankResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["model", b"model", "request_id", b"request_id", "results", b"results", "timings", b"timings", "usage", b"usage"]) -> None: ...
 
 Global___RerankResponse: typing_extensions.TypeAlias = RerankResponse
+
+@typing.final
+class PinRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    PINNED_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    pinned: builtins.bool
+    """default: true"""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        pinned: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_pinned", b"_pinned", "pinned", b"pinned"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_pinned", b"_pinned", "model", b"model", "pinned", b"pinned"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_pinned", b"_pinned"]) -> typing.Literal["pinned"] | None: ...
+
+Global___PinRequest: typing_extensions.TypeAlias = PinRequest
+
+@typing.final
+class PinResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WAS_PINNED_FIELD_NUMBER: builtins.int
+    was_pinned: builtins.bool
+    def __init__(
+        self,
+        *,
+        was_pinned: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["was_pinned", b"was_pinned"]) -> None: ...
+
+Global___PinResponse: typing_extensions.TypeAlias = PinResponse
 
 @typing.final
 class PlanLoadRequest(google.protobuf.message.Message):
@@ -1365,6 +1435,108 @@ class UnloadModelResponse(google.protobuf.message.Message):
 Global___UnloadModelResponse: typing_extensions.TypeAlias = UnloadModelResponse
 
 @typing.final
+class WatchEventsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: builtins.int
+    SEVERITY_FIELD_NUMBER: builtins.int
+    FOLLOW_FIELD_NUMBER: builtins.int
+    after: builtins.int
+    """the sequence of an event: only later ones; default: all that are kept"""
+    severity: builtins.str
+    """the least: info, warning, error; empty: info"""
+    follow: builtins.bool
+    """false: ends with what is kept; default: true"""
+    def __init__(
+        self,
+        *,
+        after: builtins.int | None = ...,
+        severity: builtins.str = ...,
+        follow: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_after", b"_after", "_follow", b"_follow", "after", b"after", "follow", b"follow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_after", b"_after", "_follow", b"_follow", "after", b"after", "follow", b"follow", "severity", b"severity"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_after", b"_after"]) -> typing.Literal["after"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_follow", b"_follow"]) -> typing.Literal["follow"] | None: ...
+
+Global___WatchEventsRequest: typing_extensions.TypeAlias = WatchEventsRequest
+
+@typing.final
+class Event(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    UNIX_S_FIELD_NUMBER: builtins.int
+    SEVERITY_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """grows with every event, also over restarts of the daemon"""
+    unix_s: builtins.float
+    severity: builtins.str
+    """info, warning, error"""
+    kind: builtins.str
+    """such as model_ready, worker_crashed, preempted, refused, slow_consumer, device_lost, draining"""
+    message: builtins.str
+    """one sentence"""
+    model: builtins.str
+    """what it is about, where it is about such"""
+    request_id: builtins.str
+    tenant: builtins.str
+    device: builtins.str
+    def __init__(
+        self,
+        *,
+        sequence: builtins.int = ...,
+        unix_s: builtins.float = ...,
+        severity: builtins.str = ...,
+        kind: builtins.str = ...,
+        message: builtins.str = ...,
+        model: builtins.str = ...,
+        request_id: builtins.str = ...,
+        tenant: builtins.str = ...,
+        device: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "kind", b"kind", "message", b"message", "model", b"model", "request_id", b"request_id", "sequence", b"sequence", "severity", b"severity", "tenant", b"tenant", "unix_s", b"unix_s"]) -> None: ...
+
+Global___Event: typing_extensions.TypeAlias = Event
+
+@typing.final
+class WhoAmIRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___WhoAmIRequest: typing_extensions.TypeAlias = WhoAmIRequest
+
+@typing.final
+class WhoAmIResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    role: builtins.str
+    """viewer, user, operator, admin: each may do what those before it may"""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        role: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["role", b"role", "tenant", b"tenant"]) -> None: ...
+
+Global___WhoAmIResponse: typing_extensions.TypeAlias = WhoAmIResponse
+
+@typing.final
 class ExplainRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1477,10 +1649,14 @@ class Snapshot(google.protobuf.message.Message):
     WARNINGS_FIELD_NUMBER: builtins.int
     HOST_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    TENANTS_FIELD_NUMBER: builtins.int
     version: builtins.str
     uptime_s: builtins.float
     sequence: builtins.int
     """grows with every snapshot"""
+    state: builtins.str
+    """serving, draining"""
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelState]: ...
     @property
@@ -1495,6 +1671,10 @@ class Snapshot(google.protobuf.message.Message):
     def warnings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
     @property
     def host(self) -> Global___HostState: ...
+    @property
+    def tenants(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TenantState]:
+        """those with live requests, and of the others those that came last"""
+
     def __init__(
         self,
         *,
@@ -1507,9 +1687,11 @@ class Snapshot(google.protobuf.message.Message):
         warnings: collections.abc.Iterable[Global___Warning] | None = ...,
         host: Global___HostState | None = ...,
         sequence: builtins.int = ...,
+        state: builtins.str = ...,
+        tenants: collections.abc.Iterable[Global___TenantState] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["host", b"host", "rates", b"rates"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["devices", b"devices", "host", b"host", "models", b"models", "rates", b"rates", "requests", b"requests", "sequence", b"sequence", "uptime_s", b"uptime_s", "version", b"version", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["devices", b"devices", "host", b"host", "models", b"models", "rates", b"rates", "requests", b"requests", "sequence", b"sequence", "state", b"state", "tenants", b"tenants", "uptime_s", b"uptime_s", "version", b"version", "warnings", b"warnings"]) -> None: ...
 
 Global___Snapshot: typing_extensions.TypeAlias = Snapshot
 
@@ -1538,6 +1720,11 @@ class ModelState(google.protobuf.message.Message):
     ESTIMATE_ERROR_FIELD_NUMBER: builtins.int
     KV_CELLS_KEPT_FIELD_NUMBER: builtins.int
     CACHE_BYTES_FIELD_NUMBER: builtins.int
+    WEIGHTS_BYTES_FIELD_NUMBER: builtins.int
+    KV_BYTES_FIELD_NUMBER: builtins.int
+    UNLOAD_IN_S_FIELD_NUMBER: builtins.int
+    LEASES_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     backend: builtins.str
@@ -1563,6 +1750,14 @@ class ModelState(google.protobuf.message.Message):
     """of ended requests, for those that begin alike"""
     cache_bytes: builtins.int
     """of host RAM, with computed prompts whose cells are gone"""
+    weights_bytes: builtins.int
+    """of `bytes`, as estimated; what is neither is for computing"""
+    kv_bytes: builtins.int
+    unload_in_s: builtins.float
+    """when it stays idle; absent: it is in use, pinned, or kept for good"""
+    leases: builtins.int
+    task: builtins.str
+    """as in ModelInfo"""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1589,9 +1784,14 @@ class ModelState(google.protobuf.message.Message):
         estimate_error: builtins.float | None = ...,
         kv_cells_kept: builtins.int = ...,
         cache_bytes: builtins.int = ...,
+        weights_bytes: builtins.int = ...,
+        kv_bytes: builtins.int = ...,
+        unload_in_s: builtins.float | None = ...,
+        leases: builtins.int = ...,
+        task: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "pid", b"pid", "rss_bytes", b"rss_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "backend", b"backend", "bytes", b"bytes", "cache_bytes", b"cache_bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_cells", b"kv_cells", "kv_cells_kept", b"kv_cells_kept", "kv_cells_used", b"kv_cells_used", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "tokens_per_s", b"tokens_per_s", "waiting", b"waiting"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "_unload_in_s", b"_unload_in_s", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "pid", b"pid", "rss_bytes", b"rss_bytes", "unload_in_s", b"unload_in_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_estimate_error", b"_estimate_error", "_idle_s", b"_idle_s", "_pid", b"_pid", "_rss_bytes", b"_rss_bytes", "_unload_in_s", b"_unload_in_s", "backend", b"backend", "bytes", b"bytes", "cache_bytes", b"cache_bytes", "context_tokens", b"context_tokens", "devices", b"devices", "error", b"error", "estimate_error", b"estimate_error", "idle_s", b"idle_s", "kv_bytes", b"kv_bytes", "kv_cells", b"kv_cells", "kv_cells_kept", b"kv_cells_kept", "kv_cells_used", b"kv_cells_used", "leases", b"leases", "load_progress", b"load_progress", "name", b"name", "pid", b"pid", "pinned", b"pinned", "rss_bytes", b"rss_bytes", "running", b"running", "slots", b"slots", "state", b"state", "task", b"task", "tokens_per_s", b"tokens_per_s", "unload_in_s", b"unload_in_s", "waiting", b"waiting", "weights_bytes", b"weights_bytes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_estimate_error", b"_estimate_error"]) -> typing.Literal["estimate_error"] | None: ...
     @typing.overload
@@ -1600,6 +1800,8 @@ class ModelState(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_pid", b"_pid"]) -> typing.Literal["pid"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_rss_bytes", b"_rss_bytes"]) -> typing.Literal["rss_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_unload_in_s", b"_unload_in_s"]) -> typing.Literal["unload_in_s"] | None: ...
 
 Global___ModelState: typing_extensions.TypeAlias = ModelState
 
@@ -1618,6 +1820,17 @@ class RequestState(google.protobuf.message.Message):
     TOKENS_PER_S_FIELD_NUMBER: builtins.int
     AGE_MS_FIELD_NUMBER: builtins.int
     TTFT_MS_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    ETA_LOW_MS_FIELD_NUMBER: builtins.int
+    ETA_HIGH_MS_FIELD_NUMBER: builtins.int
+    WHY_TEXT_FIELD_NUMBER: builtins.int
+    MAX_TOKENS_FIELD_NUMBER: builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: builtins.int
+    DEVICES_FIELD_NUMBER: builtins.int
+    MOVES_FIELD_NUMBER: builtins.int
+    DEADLINE_IN_MS_FIELD_NUMBER: builtins.int
+    STALLED_MS_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
     id: builtins.str
     model: builtins.str
     priority: builtins.str
@@ -1633,6 +1846,27 @@ class RequestState(google.protobuf.message.Message):
     tokens_per_s: builtins.float
     age_ms: builtins.float
     ttft_ms: builtins.float
+    position: builtins.int
+    """of one that waits: requests before it for the same model"""
+    eta_low_ms: builtins.float
+    """When the first token of one that waits is expected, from now; absent while nothing is known."""
+    eta_high_ms: builtins.float
+    why_text: builtins.str
+    """why it waits, in a sentence with the figures; empty when it runs"""
+    max_tokens: builtins.int
+    """0 until its prompt is read"""
+    cached_tokens: builtins.int
+    moves: builtins.int
+    """how often it lost a slot that it had"""
+    deadline_in_ms: builtins.float
+    stalled_ms: builtins.float
+    """how long its client has taken nothing of what waits for it"""
+    task: builtins.str
+    """generate, embed, rank, classify, tag, infer"""
+    @property
+    def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """where it runs"""
+
     def __init__(
         self,
         *,
@@ -1647,15 +1881,92 @@ class RequestState(google.protobuf.message.Message):
         tokens_per_s: builtins.float = ...,
         age_ms: builtins.float = ...,
         ttft_ms: builtins.float | None = ...,
+        position: builtins.int | None = ...,
+        eta_low_ms: builtins.float | None = ...,
+        eta_high_ms: builtins.float | None = ...,
+        why_text: builtins.str = ...,
+        max_tokens: builtins.int = ...,
+        cached_tokens: builtins.int = ...,
+        devices: collections.abc.Iterable[builtins.str] | None = ...,
+        moves: builtins.int = ...,
+        deadline_in_ms: builtins.float | None = ...,
+        stalled_ms: builtins.float = ...,
+        task: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_prompt_tokens", b"_prompt_tokens", "_ttft_ms", b"_ttft_ms", "prompt_tokens", b"prompt_tokens", "ttft_ms", b"ttft_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_prompt_tokens", b"_prompt_tokens", "_ttft_ms", b"_ttft_ms", "age_ms", b"age_ms", "id", b"id", "model", b"model", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "state", b"state", "tenant", b"tenant", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "ttft_ms", b"ttft_ms", "why", b"why"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_deadline_in_ms", b"_deadline_in_ms", "_eta_high_ms", b"_eta_high_ms", "_eta_low_ms", b"_eta_low_ms", "_position", b"_position", "_prompt_tokens", b"_prompt_tokens", "_ttft_ms", b"_ttft_ms", "deadline_in_ms", b"deadline_in_ms", "eta_high_ms", b"eta_high_ms", "eta_low_ms", b"eta_low_ms", "position", b"position", "prompt_tokens", b"prompt_tokens", "ttft_ms", b"ttft_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_deadline_in_ms", b"_deadline_in_ms", "_eta_high_ms", b"_eta_high_ms", "_eta_low_ms", b"_eta_low_ms", "_position", b"_position", "_prompt_tokens", b"_prompt_tokens", "_ttft_ms", b"_ttft_ms", "age_ms", b"age_ms", "cached_tokens", b"cached_tokens", "deadline_in_ms", b"deadline_in_ms", "devices", b"devices", "eta_high_ms", b"eta_high_ms", "eta_low_ms", b"eta_low_ms", "id", b"id", "max_tokens", b"max_tokens", "model", b"model", "moves", b"moves", "position", b"position", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "stalled_ms", b"stalled_ms", "state", b"state", "task", b"task", "tenant", b"tenant", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "ttft_ms", b"ttft_ms", "why", b"why", "why_text", b"why_text"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_deadline_in_ms", b"_deadline_in_ms"]) -> typing.Literal["deadline_in_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eta_high_ms", b"_eta_high_ms"]) -> typing.Literal["eta_high_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eta_low_ms", b"_eta_low_ms"]) -> typing.Literal["eta_low_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_position", b"_position"]) -> typing.Literal["position"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_prompt_tokens", b"_prompt_tokens"]) -> typing.Literal["prompt_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ttft_ms", b"_ttft_ms"]) -> typing.Literal["ttft_ms"] | None: ...
 
 Global___RequestState: typing_extensions.TypeAlias = RequestState
+
+@typing.final
+class TenantState(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: builtins.int
+    RUNNING_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_PER_S_FIELD_NUMBER: builtins.int
+    GENERATION_TOKENS_PER_S_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
+    GENERATION_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
+    REQUESTS_FINISHED_TOTAL_FIELD_NUMBER: builtins.int
+    REQUESTS_FAILED_TOTAL_FIELD_NUMBER: builtins.int
+    REQUESTS_CANCELLED_TOTAL_FIELD_NUMBER: builtins.int
+    REQUESTS_REFUSED_TOTAL_FIELD_NUMBER: builtins.int
+    STALLED_FIELD_NUMBER: builtins.int
+    STALLS_TOTAL_FIELD_NUMBER: builtins.int
+    IDLE_S_FIELD_NUMBER: builtins.int
+    tenant: builtins.str
+    running: builtins.int
+    waiting: builtins.int
+    prompt_tokens_per_s: builtins.float
+    """means over the last seconds"""
+    generation_tokens_per_s: builtins.float
+    prompt_tokens_total: builtins.int
+    generation_tokens_total: builtins.int
+    requests_finished_total: builtins.int
+    requests_failed_total: builtins.int
+    requests_cancelled_total: builtins.int
+    requests_refused_total: builtins.int
+    stalled: builtins.int
+    """streams whose client takes nothing now"""
+    stalls_total: builtins.int
+    """streams that were cut for that"""
+    idle_s: builtins.float
+    """since it last asked for something"""
+    def __init__(
+        self,
+        *,
+        tenant: builtins.str = ...,
+        running: builtins.int = ...,
+        waiting: builtins.int = ...,
+        prompt_tokens_per_s: builtins.float = ...,
+        generation_tokens_per_s: builtins.float = ...,
+        prompt_tokens_total: builtins.int = ...,
+        generation_tokens_total: builtins.int = ...,
+        requests_finished_total: builtins.int = ...,
+        requests_failed_total: builtins.int = ...,
+        requests_cancelled_total: builtins.int = ...,
+        requests_refused_total: builtins.int = ...,
+        stalled: builtins.int = ...,
+        stalls_total: builtins.int = ...,
+        idle_s: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "idle_s", b"idle_s", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "requests_refused_total", b"requests_refused_total", "running", b"running", "stalled", b"stalled", "stalls_total", b"stalls_total", "tenant", b"tenant", "waiting", b"waiting"]) -> None: ...
+
+Global___TenantState: typing_extensions.TypeAlias = TenantState
 
 @typing.final
 class DeviceState(google.protobuf.message.Message):
@@ -1671,6 +1982,18 @@ class DeviceState(google.protobuf.message.Message):
     TEMPERATURE_CELSIUS_FIELD_NUMBER: builtins.int
     POWER_WATTS_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    OWN_BYTES_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
+    POWER_LIMIT_WATTS_FIELD_NUMBER: builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: builtins.int
+    CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    CLOCK_MAX_MHZ_FIELD_NUMBER: builtins.int
+    MEMORY_CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    THROTTLED_BY_FIELD_NUMBER: builtins.int
+    NUMA_NODE_FIELD_NUMBER: builtins.int
+    ARCHITECTURE_FIELD_NUMBER: builtins.int
+    DRIVER_VERSION_FIELD_NUMBER: builtins.int
     id: builtins.str
     kind: builtins.str
     """cpu, gpu, igpu, npu"""
@@ -1683,7 +2006,26 @@ class DeviceState(google.protobuf.message.Message):
     temperature_celsius: builtins.float
     power_watts: builtins.float
     state: builtins.str
-    """ok, lost, unknown"""
+    """ok, no_driver, no_library, mismatch, lost, reset_required, failed"""
+    detail: builtins.str
+    """why it is not ok"""
+    own_bytes: builtins.int
+    """of what is used, by our workers"""
+    power_limit_watts: builtins.float
+    energy_joules: builtins.float
+    """a counter"""
+    clock_mhz: builtins.int
+    clock_max_mhz: builtins.int
+    memory_clock_mhz: builtins.int
+    numa_node: builtins.int
+    architecture: builtins.str
+    driver_version: builtins.str
+    @property
+    def processes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ProcessState]:
+        """that hold memory of it"""
+
+    @property
+    def throttled_by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1697,13 +2039,37 @@ class DeviceState(google.protobuf.message.Message):
         temperature_celsius: builtins.float | None = ...,
         power_watts: builtins.float | None = ...,
         state: builtins.str = ...,
+        detail: builtins.str = ...,
+        own_bytes: builtins.int = ...,
+        processes: collections.abc.Iterable[Global___ProcessState] | None = ...,
+        power_limit_watts: builtins.float | None = ...,
+        energy_joules: builtins.float | None = ...,
+        clock_mhz: builtins.int | None = ...,
+        clock_max_mhz: builtins.int | None = ...,
+        memory_clock_mhz: builtins.int | None = ...,
+        throttled_by: collections.abc.Iterable[builtins.str] | None = ...,
+        numa_node: builtins.int | None = ...,
+        architecture: builtins.str = ...,
+        driver_version: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_memory_total_bytes", b"_memory_total_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization", b"_utilization", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization", b"utilization"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_memory_total_bytes", b"_memory_total_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization", b"_utilization", "booked_bytes", b"booked_bytes", "id", b"id", "kind", b"kind", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "power_watts", b"power_watts", "state", b"state", "temperature_celsius", b"temperature_celsius", "utilization", b"utilization"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_clock_max_mhz", b"_clock_max_mhz", "_clock_mhz", b"_clock_mhz", "_energy_joules", b"_energy_joules", "_memory_clock_mhz", b"_memory_clock_mhz", "_memory_total_bytes", b"_memory_total_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_numa_node", b"_numa_node", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization", b"_utilization", "clock_max_mhz", b"clock_max_mhz", "clock_mhz", b"clock_mhz", "energy_joules", b"energy_joules", "memory_clock_mhz", b"memory_clock_mhz", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "numa_node", b"numa_node", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization", b"utilization"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_clock_max_mhz", b"_clock_max_mhz", "_clock_mhz", b"_clock_mhz", "_energy_joules", b"_energy_joules", "_memory_clock_mhz", b"_memory_clock_mhz", "_memory_total_bytes", b"_memory_total_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_numa_node", b"_numa_node", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization", b"_utilization", "architecture", b"architecture", "booked_bytes", b"booked_bytes", "clock_max_mhz", b"clock_max_mhz", "clock_mhz", b"clock_mhz", "detail", b"detail", "driver_version", b"driver_version", "energy_joules", b"energy_joules", "id", b"id", "kind", b"kind", "memory_clock_mhz", b"memory_clock_mhz", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "numa_node", b"numa_node", "own_bytes", b"own_bytes", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "processes", b"processes", "state", b"state", "temperature_celsius", b"temperature_celsius", "throttled_by", b"throttled_by", "utilization", b"utilization"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clock_max_mhz", b"_clock_max_mhz"]) -> typing.Literal["clock_max_mhz"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clock_mhz", b"_clock_mhz"]) -> typing.Literal["clock_mhz"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_energy_joules", b"_energy_joules"]) -> typing.Literal["energy_joules"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz"]) -> typing.Literal["memory_clock_mhz"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_memory_total_bytes", b"_memory_total_bytes"]) -> typing.Literal["memory_total_bytes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]) -> typing.Literal["memory_used_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_numa_node", b"_numa_node"]) -> typing.Literal["numa_node"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_power_limit_watts", b"_power_limit_watts"]) -> typing.Literal["power_limit_watts"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_power_watts", b"_power_watts"]) -> typing.Literal["power_watts"] | None: ...
     @typing.overload
@@ -1714,6 +2080,30 @@ class DeviceState(google.protobuf.message.Message):
 Global___DeviceState: typing_extensions.TypeAlias = DeviceState
 
 @typing.final
+class ProcessState(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PID_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    pid: builtins.int
+    bytes: builtins.int
+    model: builtins.str
+    """that it serves; empty: it is not ours"""
+    def __init__(
+        self,
+        *,
+        pid: builtins.int = ...,
+        bytes: builtins.int | None = ...,
+        model: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_bytes", b"_bytes", "bytes", b"bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_bytes", b"_bytes", "bytes", b"bytes", "model", b"model", "pid", b"pid"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_bytes", b"_bytes"]) -> typing.Literal["bytes"] | None: ...
+
+Global___ProcessState: typing_extensions.TypeAlias = ProcessState
+
+@typing.final
 class HostState(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1722,12 +2112,38 @@ class HostState(google.protobuf.message.Message):
     BOOKED_BYTES_FIELD_NUMBER: builtins.int
     MARGIN_BYTES_FIELD_NUMBER: builtins.int
     PSI_MEMORY_SOME_AVG10_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    PSI_MEMORY_FULL_AVG10_FIELD_NUMBER: builtins.int
+    PSI_CPU_SOME_AVG10_FIELD_NUMBER: builtins.int
+    PSI_IO_SOME_AVG10_FIELD_NUMBER: builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    SWAP_TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    SWAP_FREE_BYTES_FIELD_NUMBER: builtins.int
+    PRESSURE_FIELD_NUMBER: builtins.int
+    CORES_FIELD_NUMBER: builtins.int
+    NUMA_NODES_FIELD_NUMBER: builtins.int
     memory_total_bytes: builtins.int
     memory_available_bytes: builtins.int
     """as this process may use it"""
     booked_bytes: builtins.int
     margin_bytes: builtins.int
     psi_memory_some_avg10: builtins.float
+    """per cent of the last 10 s in which some task stood still for it"""
+    name: builtins.str
+    """of the machine"""
+    psi_memory_full_avg10: builtins.float
+    psi_cpu_some_avg10: builtins.float
+    psi_io_some_avg10: builtins.float
+    memory_limit_bytes: builtins.int
+    """of the control group, where that is less than the machine's"""
+    swap_total_bytes: builtins.int
+    swap_free_bytes: builtins.int
+    pressure: builtins.str
+    """what the scheduler makes of it: normal, no_prefetch, no_loads, shed_batch, refuse"""
+    cores: builtins.int
+    """that this process may use"""
+    @property
+    def numa_nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NumaState]: ...
     def __init__(
         self,
         *,
@@ -1736,12 +2152,64 @@ class HostState(google.protobuf.message.Message):
         booked_bytes: builtins.int = ...,
         margin_bytes: builtins.int = ...,
         psi_memory_some_avg10: builtins.float | None = ...,
+        name: builtins.str = ...,
+        psi_memory_full_avg10: builtins.float | None = ...,
+        psi_cpu_some_avg10: builtins.float | None = ...,
+        psi_io_some_avg10: builtins.float | None = ...,
+        memory_limit_bytes: builtins.int | None = ...,
+        swap_total_bytes: builtins.int | None = ...,
+        swap_free_bytes: builtins.int | None = ...,
+        pressure: builtins.str = ...,
+        cores: builtins.int = ...,
+        numa_nodes: collections.abc.Iterable[Global___NumaState] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_psi_memory_some_avg10", b"_psi_memory_some_avg10", "psi_memory_some_avg10", b"psi_memory_some_avg10"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_psi_memory_some_avg10", b"_psi_memory_some_avg10", "booked_bytes", b"booked_bytes", "margin_bytes", b"margin_bytes", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "psi_memory_some_avg10", b"psi_memory_some_avg10"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_memory_limit_bytes", b"_memory_limit_bytes", "_psi_cpu_some_avg10", b"_psi_cpu_some_avg10", "_psi_io_some_avg10", b"_psi_io_some_avg10", "_psi_memory_full_avg10", b"_psi_memory_full_avg10", "_psi_memory_some_avg10", b"_psi_memory_some_avg10", "_swap_free_bytes", b"_swap_free_bytes", "_swap_total_bytes", b"_swap_total_bytes", "memory_limit_bytes", b"memory_limit_bytes", "psi_cpu_some_avg10", b"psi_cpu_some_avg10", "psi_io_some_avg10", b"psi_io_some_avg10", "psi_memory_full_avg10", b"psi_memory_full_avg10", "psi_memory_some_avg10", b"psi_memory_some_avg10", "swap_free_bytes", b"swap_free_bytes", "swap_total_bytes", b"swap_total_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_memory_limit_bytes", b"_memory_limit_bytes", "_psi_cpu_some_avg10", b"_psi_cpu_some_avg10", "_psi_io_some_avg10", b"_psi_io_some_avg10", "_psi_memory_full_avg10", b"_psi_memory_full_avg10", "_psi_memory_some_avg10", b"_psi_memory_some_avg10", "_swap_free_bytes", b"_swap_free_bytes", "_swap_total_bytes", b"_swap_total_bytes", "booked_bytes", b"booked_bytes", "cores", b"cores", "margin_bytes", b"margin_bytes", "memory_available_bytes", b"memory_available_bytes", "memory_limit_bytes", b"memory_limit_bytes", "memory_total_bytes", b"memory_total_bytes", "name", b"name", "numa_nodes", b"numa_nodes", "pressure", b"pressure", "psi_cpu_some_avg10", b"psi_cpu_some_avg10", "psi_io_some_avg10", b"psi_io_some_avg10", "psi_memory_full_avg10", b"psi_memory_full_avg10", "psi_memory_some_avg10", b"psi_memory_some_avg10", "swap_free_bytes", b"swap_free_bytes", "swap_total_bytes", b"swap_total_bytes"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_limit_bytes", b"_memory_limit_bytes"]) -> typing.Literal["memory_limit_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_psi_cpu_some_avg10", b"_psi_cpu_some_avg10"]) -> typing.Literal["psi_cpu_some_avg10"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_psi_io_some_avg10", b"_psi_io_some_avg10"]) -> typing.Literal["psi_io_some_avg10"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_psi_memory_full_avg10", b"_psi_memory_full_avg10"]) -> typing.Literal["psi_memory_full_avg10"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_psi_memory_some_avg10", b"_psi_memory_some_avg10"]) -> typing.Literal["psi_memory_some_avg10"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_swap_free_bytes", b"_swap_free_bytes"]) -> typing.Literal["swap_free_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_swap_total_bytes", b"_swap_total_bytes"]) -> typing.Literal["swap_total_bytes"] | None: ...
 
 Global___HostState: typing_extensions.TypeAlias = HostState
+
+@typing.final
+class NumaState(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    CORES_FIELD_NUMBER: builtins.int
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    MEMORY_FREE_BYTES_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    cores: builtins.int
+    memory_total_bytes: builtins.int
+    memory_free_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        cores: builtins.int = ...,
+        memory_total_bytes: builtins.int | None = ...,
+        memory_free_bytes: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_memory_free_bytes", b"_memory_free_bytes", "_memory_total_bytes", b"_memory_total_bytes", "memory_free_bytes", b"memory_free_bytes", "memory_total_bytes", b"memory_total_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_memory_free_bytes", b"_memory_free_bytes", "_memory_total_bytes", b"_memory_total_bytes", "cores", b"cores", "id", b"id", "memory_free_bytes", b"memory_free_bytes", "memory_total_bytes", b"memory_total_bytes"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_free_bytes", b"_memory_free_bytes"]) -> typing.Literal["memory_free_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_total_bytes", b"_memory_total_bytes"]) -> typing.Literal["memory_total_bytes"] | None: ...
+
+Global___NumaState: typing_extensions.TypeAlias = NumaState
 
 @typing.final
 class Rates(google.protobuf.message.Message):
@@ -1780,6 +2248,12 @@ class Rates(google.protobuf.message.Message):
     DELIVERED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
     WASTED_TOKENS_TOTAL_FIELD_NUMBER: builtins.int
     PROMPT_TOKENS_CACHED_TOTAL_FIELD_NUMBER: builtins.int
+    TTFT_P99_MS_FIELD_NUMBER: builtins.int
+    QUEUE_P50_MS_FIELD_NUMBER: builtins.int
+    QUEUE_P95_MS_FIELD_NUMBER: builtins.int
+    TPOT_P50_MS_FIELD_NUMBER: builtins.int
+    TPOT_P95_MS_FIELD_NUMBER: builtins.int
+    REQUESTS_REFUSED_TOTAL_FIELD_NUMBER: builtins.int
     prompt_tokens_per_s: builtins.float
     generation_tokens_per_s: builtins.float
     num_requests_running: builtins.int
@@ -1800,6 +2274,14 @@ class Rates(google.protobuf.message.Message):
     """of those, what answers were made of"""
     prompt_tokens_cached_total: builtins.int
     """of the prompts' tokens, those that had been computed before"""
+    ttft_p99_ms: builtins.float
+    queue_p50_ms: builtins.float
+    """from arrival to the first slot"""
+    queue_p95_ms: builtins.float
+    tpot_p50_ms: builtins.float
+    """a request's mean time per output token"""
+    tpot_p95_ms: builtins.float
+    requests_refused_total: builtins.int
     @property
     def wasted_tokens_total(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """And the rest, by why: preempted, evicted, kv_full, draft (guessed wrong), or the code of the error that ended the request. Of an attempt that
@@ -1826,13 +2308,29 @@ class Rates(google.protobuf.message.Message):
         delivered_tokens_total: builtins.int = ...,
         wasted_tokens_total: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         prompt_tokens_cached_total: builtins.int = ...,
+        ttft_p99_ms: builtins.float | None = ...,
+        queue_p50_ms: builtins.float | None = ...,
+        queue_p95_ms: builtins.float | None = ...,
+        tpot_p50_ms: builtins.float | None = ...,
+        tpot_p95_ms: builtins.float | None = ...,
+        requests_refused_total: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "computed_tokens_total", b"computed_tokens_total", "delivered_tokens_total", b"delivered_tokens_total", "evictions_total", b"evictions_total", "generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "num_requests_running", b"num_requests_running", "num_requests_waiting", b"num_requests_waiting", "preemptions_total", b"preemptions_total", "prompt_tokens_cached_total", b"prompt_tokens_cached_total", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms", "wasted_tokens_total", b"wasted_tokens_total"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_queue_p50_ms", b"_queue_p50_ms", "_queue_p95_ms", b"_queue_p95_ms", "_tpot_p50_ms", b"_tpot_p50_ms", "_tpot_p95_ms", b"_tpot_p95_ms", "_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "_ttft_p99_ms", b"_ttft_p99_ms", "queue_p50_ms", b"queue_p50_ms", "queue_p95_ms", b"queue_p95_ms", "tpot_p50_ms", b"tpot_p50_ms", "tpot_p95_ms", b"tpot_p95_ms", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms", "ttft_p99_ms", b"ttft_p99_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_queue_p50_ms", b"_queue_p50_ms", "_queue_p95_ms", b"_queue_p95_ms", "_tpot_p50_ms", b"_tpot_p50_ms", "_tpot_p95_ms", b"_tpot_p95_ms", "_ttft_p50_ms", b"_ttft_p50_ms", "_ttft_p95_ms", b"_ttft_p95_ms", "_ttft_p99_ms", b"_ttft_p99_ms", "computed_tokens_total", b"computed_tokens_total", "delivered_tokens_total", b"delivered_tokens_total", "evictions_total", b"evictions_total", "generation_tokens_per_s", b"generation_tokens_per_s", "generation_tokens_total", b"generation_tokens_total", "num_requests_running", b"num_requests_running", "num_requests_waiting", b"num_requests_waiting", "preemptions_total", b"preemptions_total", "prompt_tokens_cached_total", b"prompt_tokens_cached_total", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "queue_p50_ms", b"queue_p50_ms", "queue_p95_ms", b"queue_p95_ms", "requests_cancelled_total", b"requests_cancelled_total", "requests_failed_total", b"requests_failed_total", "requests_finished_total", b"requests_finished_total", "requests_refused_total", b"requests_refused_total", "tpot_p50_ms", b"tpot_p50_ms", "tpot_p95_ms", b"tpot_p95_ms", "ttft_p50_ms", b"ttft_p50_ms", "ttft_p95_ms", b"ttft_p95_ms", "ttft_p99_ms", b"ttft_p99_ms", "wasted_tokens_total", b"wasted_tokens_total"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_queue_p50_ms", b"_queue_p50_ms"]) -> typing.Literal["queue_p50_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_queue_p95_ms", b"_queue_p95_ms"]) -> typing.Literal["queue_p95_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tpot_p50_ms", b"_tpot_p50_ms"]) -> typing.Literal["tpot_p50_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tpot_p95_ms", b"_tpot_p95_ms"]) -> typing.Literal["tpot_p95_ms"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ttft_p50_ms", b"_ttft_p50_ms"]) -> typing.Literal["ttft_p50_ms"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ttft_p95_ms", b"_ttft_p95_ms"]) -> typing.Literal["ttft_p95_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ttft_p99_ms", b"_ttft_p99_ms"]) -> typing.Literal["ttft_p99_ms"] | None: ...
 
 Global___Rates: typing_extensions.TypeAlias = Rates
 
@@ -1860,3 +2358,36 @@ class Warning(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["code", b"code", "message", b"message", "remedy", b"remedy", "severity", b"severity"]) -> None: ...
 
 Global___Warning: typing_extensions.TypeAlias = Warning
+
+@typing.final
+class DrainRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DRAINING_FIELD_NUMBER: builtins.int
+    draining: builtins.bool
+    """default: true"""
+    def __init__(
+        self,
+        *,
+        draining: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_draining", b"_draining", "draining", b"draining"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_draining", b"_draining", "draining", b"draining"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_draining", b"_draining"]) -> typing.Literal["draining"] | None: ...
+
+Global___DrainRequest: typing_extensions.TypeAlias = DrainRequest
+
+@typing.final
+class DrainResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WAS_DRAINING_FIELD_NUMBER: builtins.int
+    was_draining: builtins.bool
+    def __init__(
+        self,
+        *,
+        was_draining: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["was_draining", b"was_draining"]) -> None: ...
+
+Global___DrainResponse: typing_extensions.TypeAlias = DrainResponse

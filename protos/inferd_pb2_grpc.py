@@ -49,6 +49,11 @@ class InferenceStub(object):
                 request_serializer=inferd__pb2.CancelRequest.SerializeToString,
                 response_deserializer=inferd__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.SetPriority = channel.unary_unary(
+                '/inferd.v1.Inference/SetPriority',
+                request_serializer=inferd__pb2.SetPriorityRequest.SerializeToString,
+                response_deserializer=inferd__pb2.SetPriorityResponse.FromString,
+                _registered_method=True)
         self.Embed = channel.unary_unary(
                 '/inferd.v1.Inference/Embed',
                 request_serializer=inferd__pb2.EmbedRequest.SerializeToString,
@@ -80,6 +85,14 @@ class InferenceServicer(object):
 
     def Cancel(self, request, context):
         """Cancels a request by its id, whoever's connection it came on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPriority(self, request, context):
+        """Moves a live request to another class. One that waits is at once where it had been had it come in that class; one
+        that runs goes on, and what it has had stays on the account of its old class.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +130,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=inferd__pb2.CancelRequest.FromString,
                     response_serializer=inferd__pb2.CancelResponse.SerializeToString,
+            ),
+            'SetPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPriority,
+                    request_deserializer=inferd__pb2.SetPriorityRequest.FromString,
+                    response_serializer=inferd__pb2.SetPriorityResponse.SerializeToString,
             ),
             'Embed': grpc.unary_unary_rpc_method_handler(
                     servicer.Embed,
@@ -221,6 +239,33 @@ class Inference(object):
             _registered_method=True)
 
     @staticmethod
+    def SetPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Inference/SetPriority',
+            inferd__pb2.SetPriorityRequest.SerializeToString,
+            inferd__pb2.SetPriorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Embed(request,
             target,
             options=(),
@@ -309,6 +354,11 @@ class ModelsStub(object):
                 request_serializer=inferd__pb2.LeaseRequest.SerializeToString,
                 response_deserializer=inferd__pb2.LeaseState.FromString,
                 _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/inferd.v1.Models/Pin',
+                request_serializer=inferd__pb2.PinRequest.SerializeToString,
+                response_deserializer=inferd__pb2.PinResponse.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer(object):
@@ -349,6 +399,13 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pin(self, request, context):
+        """A pinned model stays once it is loaded: it makes way for no other, and is not unloaded when idle. Loads nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -376,6 +433,11 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.Lease,
                     request_deserializer=inferd__pb2.LeaseRequest.FromString,
                     response_serializer=inferd__pb2.LeaseState.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=inferd__pb2.PinRequest.FromString,
+                    response_serializer=inferd__pb2.PinResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -523,6 +585,33 @@ class Models(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Models/Pin',
+            inferd__pb2.PinRequest.SerializeToString,
+            inferd__pb2.PinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class MonitorStub(object):
     """Missing associated documentation comment in .proto file."""
@@ -547,6 +636,16 @@ class MonitorStub(object):
                 '/inferd.v1.Monitor/Explain',
                 request_serializer=inferd__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=inferd__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/inferd.v1.Monitor/WatchEvents',
+                request_serializer=inferd__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=inferd__pb2.Event.FromString,
+                _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/inferd.v1.Monitor/WhoAmI',
+                request_serializer=inferd__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=inferd__pb2.WhoAmIResponse.FromString,
                 _registered_method=True)
 
 
@@ -574,6 +673,20 @@ class MonitorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEvents(self, request, context):
+        """What happened, of what is kept (the last 4,096 events), and then what happens. A slow reader misses the oldest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoAmI(self, request, context):
+        """How this daemon sees the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -591,6 +704,16 @@ def add_MonitorServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=inferd__pb2.ExplainRequest.FromString,
                     response_serializer=inferd__pb2.ExplainResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=inferd__pb2.WatchEventsRequest.FromString,
+                    response_serializer=inferd__pb2.Event.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=inferd__pb2.WhoAmIRequest.FromString,
+                    response_serializer=inferd__pb2.WhoAmIResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -674,6 +797,133 @@ class Monitor(object):
             '/inferd.v1.Monitor/Explain',
             inferd__pb2.ExplainRequest.SerializeToString,
             inferd__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inferd.v1.Monitor/WatchEvents',
+            inferd__pb2.WatchEventsRequest.SerializeToString,
+            inferd__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Monitor/WhoAmI',
+            inferd__pb2.WhoAmIRequest.SerializeToString,
+            inferd__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AdminStub(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Drain = channel.unary_unary(
+                '/inferd.v1.Admin/Drain',
+                request_serializer=inferd__pb2.DrainRequest.SerializeToString,
+                response_deserializer=inferd__pb2.DrainResponse.FromString,
+                _registered_method=True)
+
+
+class AdminServicer(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def Drain(self, request, context):
+        """No new request is taken in, and what is here goes on, until it is called with `draining` false. Ends nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AdminServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=inferd__pb2.DrainRequest.FromString,
+                    response_serializer=inferd__pb2.DrainResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'inferd.v1.Admin', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('inferd.v1.Admin', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Admin(object):
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Admin/Drain',
+            inferd__pb2.DrainRequest.SerializeToString,
+            inferd__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

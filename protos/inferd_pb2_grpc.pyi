@@ -73,6 +73,22 @@ _InferenceCancelType = typing_extensions.TypeVar(
     ],
 )
 
+_InferenceSetPriorityType = typing_extensions.TypeVar(
+    '_InferenceSetPriorityType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.SetPriorityRequest,
+        inferd_pb2.SetPriorityResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.SetPriorityRequest,
+        inferd_pb2.SetPriorityResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.SetPriorityRequest,
+        inferd_pb2.SetPriorityResponse,
+    ],
+)
+
 _InferenceEmbedType = typing_extensions.TypeVar(
     '_InferenceEmbedType',
     grpc.UnaryUnaryMultiCallable[
@@ -105,7 +121,7 @@ _InferenceRerankType = typing_extensions.TypeVar(
     ],
 )
 
-class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeType, _InferenceCancelType, _InferenceEmbedType, _InferenceRerankType]):
+class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeType, _InferenceCancelType, _InferenceSetPriorityType, _InferenceEmbedType, _InferenceRerankType]):
     @typing.overload
     def __init__(self: InferenceStub[
         grpc.UnaryStreamMultiCallable[
@@ -119,6 +135,10 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.CancelRequest,
             inferd_pb2.CancelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.SetPriorityRequest,
+            inferd_pb2.SetPriorityResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.EmbedRequest,
@@ -145,6 +165,10 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
             inferd_pb2.CancelResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.SetPriorityRequest,
+            inferd_pb2.SetPriorityResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             inferd_pb2.EmbedRequest,
             inferd_pb2.EmbedResponse,
         ],
@@ -162,6 +186,11 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
 
     Cancel: _InferenceCancelType
     """Cancels a request by its id, whoever's connection it came on."""
+
+    SetPriority: _InferenceSetPriorityType
+    """Moves a live request to another class. One that waits is at once where it had been had it come in that class; one
+    that runs goes on, and what it has had stays on the account of its old class.
+    """
 
     Embed: _InferenceEmbedType
     """A vector of each input, pooled as the model's file says. Cancelling the call frees its place, as with Generate. An
@@ -183,6 +212,10 @@ InferenceAsyncStub: typing_extensions.TypeAlias = InferenceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.CancelRequest,
         inferd_pb2.CancelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.SetPriorityRequest,
+        inferd_pb2.SetPriorityResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.EmbedRequest,
@@ -218,6 +251,16 @@ class InferenceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.CancelResponse, collections.abc.Awaitable[inferd_pb2.CancelResponse]]:
         """Cancels a request by its id, whoever's connection it came on."""
+
+    @abc.abstractmethod
+    def SetPriority(
+        self,
+        request: inferd_pb2.SetPriorityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.SetPriorityResponse, collections.abc.Awaitable[inferd_pb2.SetPriorityResponse]]:
+        """Moves a live request to another class. One that waits is at once where it had been had it come in that class; one
+        that runs goes on, and what it has had stays on the account of its old class.
+        """
 
     @abc.abstractmethod
     def Embed(
@@ -319,7 +362,23 @@ _ModelsLeaseType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _ModelsUnloadModelType, _ModelsPlanLoadType, _ModelsLeaseType]):
+_ModelsPinType = typing_extensions.TypeVar(
+    '_ModelsPinType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.PinRequest,
+        inferd_pb2.PinResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.PinRequest,
+        inferd_pb2.PinResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.PinRequest,
+        inferd_pb2.PinResponse,
+    ],
+)
+
+class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _ModelsUnloadModelType, _ModelsPlanLoadType, _ModelsLeaseType, _ModelsPinType]):
     @typing.overload
     def __init__(self: ModelsStub[
         grpc.UnaryUnaryMultiCallable[
@@ -341,6 +400,10 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
         grpc.UnaryStreamMultiCallable[
             inferd_pb2.LeaseRequest,
             inferd_pb2.LeaseState,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.PinRequest,
+            inferd_pb2.PinResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -366,6 +429,10 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
             inferd_pb2.LeaseRequest,
             inferd_pb2.LeaseState,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.PinRequest,
+            inferd_pb2.PinResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListModels: _ModelsListModelsType
@@ -384,6 +451,9 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
     """Has the model loaded and keeps it so while the call is open: no other model takes its place. One message when the
     lease is held, and one whenever the model had to be loaded again.
     """
+
+    Pin: _ModelsPinType
+    """A pinned model stays once it is loaded: it makes way for no other, and is not unloaded when idle. Loads nothing."""
 
 ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -405,6 +475,10 @@ ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryStreamMultiCallable[
         inferd_pb2.LeaseRequest,
         inferd_pb2.LeaseState,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.PinRequest,
+        inferd_pb2.PinResponse,
     ],
 ]
 
@@ -450,6 +524,14 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         """Has the model loaded and keeps it so while the call is open: no other model takes its place. One message when the
         lease is held, and one whenever the model had to be loaded again.
         """
+
+    @abc.abstractmethod
+    def Pin(
+        self,
+        request: inferd_pb2.PinRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.PinResponse, collections.abc.Awaitable[inferd_pb2.PinResponse]]:
+        """A pinned model stays once it is loaded: it makes way for no other, and is not unloaded when idle. Loads nothing."""
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
@@ -501,7 +583,39 @@ _MonitorExplainType = typing_extensions.TypeVar(
     ],
 )
 
-class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _MonitorExplainType]):
+_MonitorWatchEventsType = typing_extensions.TypeVar(
+    '_MonitorWatchEventsType',
+    grpc.UnaryStreamMultiCallable[
+        inferd_pb2.WatchEventsRequest,
+        inferd_pb2.Event,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.WatchEventsRequest,
+        inferd_pb2.Event,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        inferd_pb2.WatchEventsRequest,
+        inferd_pb2.Event,
+    ],
+)
+
+_MonitorWhoAmIType = typing_extensions.TypeVar(
+    '_MonitorWhoAmIType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.WhoAmIRequest,
+        inferd_pb2.WhoAmIResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.WhoAmIRequest,
+        inferd_pb2.WhoAmIResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.WhoAmIRequest,
+        inferd_pb2.WhoAmIResponse,
+    ],
+)
+
+class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _MonitorExplainType, _MonitorWatchEventsType, _MonitorWhoAmIType]):
     @typing.overload
     def __init__(self: MonitorStub[
         grpc.UnaryUnaryMultiCallable[
@@ -515,6 +629,14 @@ class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _Mo
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.ExplainRequest,
             inferd_pb2.ExplainResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            inferd_pb2.WatchEventsRequest,
+            inferd_pb2.Event,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.WhoAmIRequest,
+            inferd_pb2.WhoAmIResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -532,6 +654,14 @@ class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _Mo
             inferd_pb2.ExplainRequest,
             inferd_pb2.ExplainResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            inferd_pb2.WatchEventsRequest,
+            inferd_pb2.Event,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.WhoAmIRequest,
+            inferd_pb2.WhoAmIResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetSnapshot: _MonitorGetSnapshotType
@@ -543,6 +673,12 @@ class MonitorStub(typing.Generic[_MonitorGetSnapshotType, _MonitorWatchType, _Mo
     """Why a request waited, moved or was refused: the decisions about it, oldest first; of many the first 64 and the last
     448.
     """
+
+    WatchEvents: _MonitorWatchEventsType
+    """What happened, of what is kept (the last 4,096 events), and then what happens. A slow reader misses the oldest."""
+
+    WhoAmI: _MonitorWhoAmIType
+    """How this daemon sees the caller."""
 
 MonitorAsyncStub: typing_extensions.TypeAlias = MonitorStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -556,6 +692,14 @@ MonitorAsyncStub: typing_extensions.TypeAlias = MonitorStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.ExplainRequest,
         inferd_pb2.ExplainResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.WatchEventsRequest,
+        inferd_pb2.Event,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.WhoAmIRequest,
+        inferd_pb2.WhoAmIResponse,
     ],
 ]
 
@@ -585,4 +729,74 @@ class MonitorServicer(metaclass=abc.ABCMeta):
         448.
         """
 
+    @abc.abstractmethod
+    def WatchEvents(
+        self,
+        request: inferd_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[inferd_pb2.Event], collections.abc.AsyncIterator[inferd_pb2.Event]]:
+        """What happened, of what is kept (the last 4,096 events), and then what happens. A slow reader misses the oldest."""
+
+    @abc.abstractmethod
+    def WhoAmI(
+        self,
+        request: inferd_pb2.WhoAmIRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.WhoAmIResponse, collections.abc.Awaitable[inferd_pb2.WhoAmIResponse]]:
+        """How this daemon sees the caller."""
+
 def add_MonitorServicer_to_server(servicer: MonitorServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+_AdminDrainType = typing_extensions.TypeVar(
+    '_AdminDrainType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.DrainRequest,
+        inferd_pb2.DrainResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.DrainRequest,
+        inferd_pb2.DrainResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.DrainRequest,
+        inferd_pb2.DrainResponse,
+    ],
+)
+
+class AdminStub(typing.Generic[_AdminDrainType]):
+    @typing.overload
+    def __init__(self: AdminStub[
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.DrainRequest,
+            inferd_pb2.DrainResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: AdminStub[
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.DrainRequest,
+            inferd_pb2.DrainResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    Drain: _AdminDrainType
+    """No new request is taken in, and what is here goes on, until it is called with `draining` false. Ends nothing."""
+
+AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.DrainRequest,
+        inferd_pb2.DrainResponse,
+    ],
+]
+
+class AdminServicer(metaclass=abc.ABCMeta):
+    @abc.abstractmethod
+    def Drain(
+        self,
+        request: inferd_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.DrainResponse, collections.abc.Awaitable[inferd_pb2.DrainResponse]]:
+        """No new request is taken in, and what is here goes on, until it is called with `draining` false. Ends nothing."""
+
+def add_AdminServicer_to_server(servicer: AdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
