@@ -23,12 +23,13 @@ bench: .venv/ready
 CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_ARGS
 
-.venv/ready: requirements-build.lock requirements.lock pyproject.toml packaging/check-tools.sh
+.venv/ready: requirements-build.lock requirements.lock pyproject.toml packaging/check-tools.sh packaging/amx-flags.sh
 	@sh packaging/check-tools.sh $(PYTHON)
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --require-hashes -r requirements-build.lock
 	@echo "Building .venv; compiling llama.cpp takes a few minutes the first time."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --require-hashes --no-build-isolation -r requirements.lock
+	@amx=$$(sh packaging/amx-flags.sh); PATH="$(CURDIR)/$(BIN):$$PATH" CFLAGS="$$CFLAGS $$amx" CXXFLAGS="$$CXXFLAGS $$amx" \
+	    $(BIN)/pip install -q --require-hashes --no-build-isolation -r requirements.lock
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p build/types && ln -sfn ../.. build/types/inferd
 	@touch $@

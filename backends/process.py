@@ -68,6 +68,8 @@ class Exit:
     @property
     def reason(self) -> str:
         """Fit for a client: "signal SIGABRT", "exit status 1"."""
+        if self.code == -signal.SIGILL:
+            return "signal SIGILL: the engine was built for another processor"
         if self.code < 0:
             with contextlib.suppress(ValueError):
                 return f"signal {signal.Signals(-self.code).name}"

@@ -32,6 +32,7 @@ BUILD_OPTIONS = (
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_UI=OFF",
 )
+AMX_FLAGS = Path(__file__).parents[2] / "packaging" / "amx-flags.sh"
 START_LIMIT_S = 60.0
 
 
@@ -191,7 +192,10 @@ def _build(source: Path, folder: Path) -> None:
     if cmake is None or ninja is None:
         raise RuntimeError(f"cmake and ninja are needed to build llama-server; or set {READY_MADE}")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    subprocess.run([cmake, "-S", str(source), "-B", str(folder), *generator, *BUILD_OPTIONS], check=True)
+    flags = subprocess.run(["sh", str(AMX_FLAGS)], capture_output=True, text=True, check=True).stdout.strip()
+    environment = {**os.environ, "CFLAGS": flags, "CXXFLAGS": flags}  # as the library was built
+    command = [cmake, "-S", str(source), "-B", str(folder), *generator, *BUILD_OPTIONS]
+    subprocess.run(command, check=True, env=environment)
     subprocess.run([cmake, "--build", str(folder), "--target", "llama-server"], check=True)
 
 
