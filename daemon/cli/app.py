@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, embed, explain, models, plan, ps, run, serve
+from . import bench, config, doctor, embed, explain, models, plan, ps, run, serve, top
 
 app = typer.Typer(
     name="inferd",
@@ -23,6 +23,9 @@ app.command()(embed.embed)
 app.command()(embed.rerank)
 app.command()(ps.ps)
 app.command()(ps.cancel)
+app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)(top.top)
 app.command("models")(models.models)
 app.command()(models.load)
 app.command()(models.unload)

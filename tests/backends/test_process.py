@@ -97,6 +97,7 @@ def test_every_state_but_the_last_can_end() -> None:
     ("code", "reason"),
     [
         (-6, "signal SIGABRT"),
+        (-4, "signal SIGILL: the engine was built for another processor"),
         (-9, "signal SIGKILL"),
         (0, "exit status 0"),
         (1, "exit status 1"),

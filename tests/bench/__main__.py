@@ -18,6 +18,7 @@ from . import (
     footprint,
     gpu,
     machine,
+    monitor,
     overhead,
     prefix,
     replay,
@@ -53,6 +54,7 @@ PROBES = {
     "replay": replay.measure,
     "footprint": footprint.measure,
     "tensors": tensors.measure,
+    "monitor": monitor.measure,
     "gpu": gpu.measure,
 }
 DEFAULT = [name for name in PROBES if name != "gpu"]

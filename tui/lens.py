@@ -1,0 +1,64 @@
+"""Which rows of a table are seen, and in which order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .columns import Sheet
+    from .symbols import Symbols
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """`pattern`: a regular expression over all columns of a row, in any case; `!` before it turns it round."""
+
+    sorted_by: str = ""  # a column's key; empty: the sheet's own order
+    reverse: bool = False
+    pattern: str = ""
+
+    def look(self, rows: Iterable[T], sheet: Sheet[T], symbols: Symbols) -> list[T]:
+        """The rows that pass, sorted; a pattern that is none lets everything pass."""
+        seen = list(rows)
+        if self.pattern and (match := compiled(self.pattern)) is not None:
+            keep, expression = match
+            seen = [row for row in seen if bool(expression.search(sheet.text(row, symbols))) is keep]
+        seen.sort(key=sheet.order)
+        if (column := sheet.column(self.sorted_by)) is not None:
+            seen.sort(key=column.sort, reverse=self.reverse)
+        return seen
+
+    def sort_next(self, sheet: Sheet[T], shown: Iterable[str]) -> Lens:
+        """By the next of the columns that are shown; after the last one in the sheet's own order again."""
+        keys = ["", *shown]
+        at = keys.index(self.sorted_by) if self.sorted_by in keys else 0
+        return replace(self, sorted_by=keys[(at + 1) % len(keys)], reverse=False)
+
+    def sort_by(self, key: str) -> Lens:
+        """Once more by the same column turns the direction."""
+        return replace(self, sorted_by=key, reverse=not self.reverse if key == self.sorted_by else False)
+
+
+def compiled(pattern: str) -> tuple[bool, re.Pattern[str]] | None:
+    """(matches are kept, the expression); None when it is none, or not yet while it is typed."""
+    keep = not pattern.startswith("!")
+    text = pattern if keep else pattern[1:]
+    try:
+        return (keep, re.compile(text, re.IGNORECASE)) if text else None
+    except re.error:
+        return None
+
+
+def fault(pattern: str) -> str:
+    """What is wrong with a pattern, in a few words; empty when nothing is."""
+    try:
+        re.compile(pattern.removeprefix("!"), re.IGNORECASE)
+    except re.error as error:
+        return str(error)
+    return ""

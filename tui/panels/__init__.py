@@ -1,0 +1,1 @@
+"""What each part of a screen says: pure functions from the state to lines, shared with `--once`."""

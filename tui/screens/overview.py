@@ -1,0 +1,82 @@
+"""Everything at a glance: how fast, on what, for whom, and which models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Container
+
+from .. import bindings
+from ..panels import devices, events, models, requests, summary, throughput
+from ..widgets.canvas import Lines
+from ..widgets.rows import Rows
+from .asking import RequestsPage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.binding import BindingType
+    from textual.widget import Widget
+
+    from ...protos import inferd_pb2 as pb
+    from ..cells import Line
+    from ..columns import Sheet
+    from ..state import State
+
+
+class Overview(RequestsPage):
+    number = 0
+    what = "Requests"
+    empty = "no request is live; try: inferd run demo"
+    AUTO_FOCUS = "#table"
+    BINDINGS: ClassVar[list[BindingType]] = [bindings.GRAPHS]
+
+    def sheet(self) -> Sheet[pb.RequestState]:
+        return requests.LIVE
+
+    def rows_of(self, state: State) -> Sequence[pb.RequestState]:
+        return requests.live(state)
+
+    def body(self) -> Iterable[Widget]:
+        with Container(id="charts"):
+            yield Lines(id="throughput", classes="framed")
+            yield Lines(id="devices", classes="framed")
+        with Container(id="requests"):
+            yield from self.main_table()
+        with Container(id="lower"):
+            yield Rows(
+                models.BRIEF, self.monitor.symbols, empty="no model is loaded; the first request loads one", id="models"
+            )
+            yield Lines(id="recent", classes="framed")
+
+    def top_lines(self, state: State, width: int) -> list[Line]:
+        if not (self.is_large and not self.has_class("-plain")):
+            return summary.small(state, width, self.monitor.symbols)
+        snapshot = state.snapshot
+        return [] if snapshot is None else summary.warnings(snapshot, width, self.monitor.symbols, 2)
+
+    def show_body(self, state: State) -> None:
+        super().show_body(state)
+        symbols = self.monitor.symbols
+        self.query_one("#models", Rows).show(sorted(models.in_use(state), key=models.BRIEF.order))
+        if not self.is_large:
+            return
+        if not self.has_class("-plain"):
+            graph, boxes = self.query_one("#throughput", Lines), self.query_one("#devices", Lines)
+            graph.border_title, boxes.border_title = throughput.heading(state), "Devices"
+            graph.show(throughput.panel(state, graph.size.width, graph.size.height, symbols))
+            boxes.show(devices.panel(state, boxes.size.width, boxes.size.height, symbols))
+        recent = self.query_one("#recent", Lines)
+        recent.border_title = "Events"
+        recent.show(events.last_lines(state.events, recent.size.width, recent.size.height, symbols))
+        self.query_one("#models", Rows).border_title = "Models"
+
+    def show_heading(self, n_shown: int, n_all: int) -> None:
+        super().show_heading(n_shown, n_all)
+        if self.is_large:
+            heading = self.query_one("#heading", Lines).lines[0]
+            self.query_one("#requests", Container).border_title = "".join(text for text, _ in heading).strip()
+
+    def action_graphs(self) -> None:
+        self.toggle_class("-plain")
+        self.call_after_refresh(self.show)

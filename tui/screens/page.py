@@ -1,0 +1,207 @@
+"""What all screens are: title, numbers of the others, their own body, keys; and a card when there is no room."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from textual.containers import Container
+from textual.widgets import Static
+
+from .. import bindings
+from ..lens import Lens, fault
+from ..widgets.canvas import Lines
+from ..widgets.dialogs import Pick
+from ..widgets.finder import FILTER, GO, Finder
+from ..widgets.keys import Keys, Tabs
+from ..widgets.rows import Rows
+from .base import Looking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.widget import Widget
+
+    from ..cells import Line
+    from ..columns import Sheet
+    from ..state import State
+
+T = TypeVar("T")
+NAMES = ("Overview", "Queue", "Models", "Devices", "Events", "Clients")
+TOO_SMALL = "too small\n\ninferd top needs 60 columns and 20 lines;\nthis terminal has {width} and {height}"
+
+
+class Page(Looking):
+    number: ClassVar[int] = 0  # of its tab
+    AUTO_FOCUS = "Rows"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (20, "-short"), (36, "-tall")]
+
+    def compose(self) -> ComposeResult:
+        yield Lines(id="top")
+        yield Tabs(NAMES, self.number, self.monitor.symbols.rule)
+        with Container(id="body"):
+            yield from self.body()
+        yield Finder()
+        yield Keys()
+        yield Static("", id="small", markup=False)
+
+    def body(self) -> Iterable[Widget]:
+        """What is between the tabs and the keys."""
+        raise NotImplementedError
+
+    def show_body(self, state: State) -> None:
+        raise NotImplementedError
+
+    def top_lines(self, state: State, width: int) -> list[Line]:
+        """Below the title; on a large screen the body has it all."""
+        return []
+
+    @property
+    def is_small(self) -> bool:
+        return self.has_class("-tiny") or self.has_class("-flat")
+
+    @property
+    def is_large(self) -> bool:
+        return self.has_class("-wide") and self.has_class("-tall")
+
+    def show(self) -> None:
+        if self.is_mounted and not self.is_small:
+            state = self.monitor.shown
+            self.show_top(self.top_lines(state, self.size.width))
+            self.show_body(state)
+
+    def on_resize(self, event: Any) -> None:
+        width, height = event.size
+        self.query_one("#small", Static).update(TOO_SMALL.format(width=width, height=height))
+        super().on_resize(event)
+
+    async def on_tabs_pressed(self, event: Tabs.Pressed) -> None:
+        await self.monitor.action_page(event.number + 1)
+
+    # what is typed at the bottom
+
+    def action_go(self) -> None:
+        self.query_one(Finder).open(GO)
+
+    def on_finder_went(self, event: Finder.Went) -> None:
+        self.monitor.go_to(event.name)
+
+    def on_finder_left(self, event: Finder.Left) -> None:
+        self.focus_body()
+
+    def focus_body(self) -> None:
+        for rows in self.query("#body Rows").results(Rows):
+            if rows.can_focus and rows.display:
+                rows.focus()
+                return
+        self.set_focus(None)
+
+
+class TablePage(Page, Generic[T]):
+    """A screen around one table, which can be filtered and sorted, and whose columns can be chosen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings.TABLE]
+    what: ClassVar[str] = "rows"
+    empty: ClassVar[str] = "nothing"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lens = Lens()
+
+    def sheet(self) -> Sheet[T]:
+        raise NotImplementedError
+
+    def rows_of(self, state: State) -> Sequence[T]:
+        raise NotImplementedError
+
+    def main_table(self) -> Iterable[Widget]:
+        yield Lines(id="heading", classes="heading")
+        yield Rows[T](self.sheet(), self.monitor.symbols, empty=self.empty, id="table")
+
+    @property
+    def table(self) -> Rows[T]:
+        return self.query_one("#table", Rows)
+
+    def show_body(self, state: State) -> None:
+        rows = list(self.rows_of(state))
+        table = self.table
+        seen = self.lens.look(rows, table.sheet, table.symbols)
+        table.show(seen, self.lens)
+        self.show_heading(len(seen), len(rows))
+
+    def show_heading(self, n_shown: int, n_all: int) -> None:
+        count = f"{n_all}" if n_shown == n_all else f"{n_shown} of {n_all}"
+        line: list[tuple[str, str]] = [(f" {self.what} {count}", "title")]
+        if self.lens.pattern:
+            wrong = fault(self.lens.pattern)
+            line.append((f"   filter /{self.lens.pattern}", "accent"))
+            line.append((f" {wrong}", "fail") if wrong else (" (esc: all)", "dim"))
+        if self.lens.sorted_by:
+            arrow = self.table.symbols.down if self.lens.reverse else self.table.symbols.up
+            line.append((f"   sorted by {self.lens.sorted_by} {arrow}", "dim"))
+        self.query_one("#heading", Lines).show([(*line, *self.heading_extra())])
+
+    def heading_extra(self) -> list[tuple[str, str]]:
+        return []
+
+    def action_filter(self) -> None:
+        self.query_one(Finder).open(FILTER, self.lens.pattern)
+
+    def on_finder_typed(self, event: Finder.Typed) -> None:
+        self.lens = replace(self.lens, pattern=event.pattern)
+        self.show()
+
+    def on_finder_left(self, event: Finder.Left) -> None:
+        if event.undo:
+            self.lens = replace(self.lens, pattern="")
+        super().on_finder_left(event)
+        self.show()
+
+    def look_for(self, pattern: str) -> None:
+        """Only rows that say this, as it is written."""
+        self.lens = replace(self.lens, pattern=re.escape(pattern))
+        self.show()
+
+    def action_back(self) -> None:
+        """Out of a filter, then out of a sorting."""
+        self.lens = replace(self.lens, pattern="") if self.lens.pattern else Lens()
+        self.show()
+
+    def action_sort(self) -> None:
+        self.lens = self.lens.sort_next(self.table.sheet, self.table.shown)
+        self.show()
+
+    def action_reverse(self) -> None:
+        self.lens = replace(self.lens, reverse=not self.lens.reverse)
+        self.show()
+
+    def on_rows_head_clicked(self, event: Rows.HeadClicked) -> None:
+        self.lens = self.lens.sort_by(event.key)
+        self.show()
+
+    def action_columns(self) -> None:
+        sheet = self.table.sheet
+        choices = [(column.key, column.title.capitalize()) for column in sheet.columns]
+        shown = frozenset(key for key, _ in choices) - sheet.hidden
+        self.app.push_screen(Pick("Which columns, where there is room for them?", choices, shown), self._choose)
+
+    def _choose(self, picked: frozenset[str] | None) -> None:
+        if picked:
+            sheet = self.table.sheet
+            self.table.use(replace(sheet, hidden=frozenset(column.key for column in sheet.columns) - picked))
+            self.show()
+
+    def action_copy(self) -> None:
+        if self.table.current is not None:
+            self.monitor.copy(self.copied(self.table.current))
+
+    def copied(self, row: T) -> str:
+        """What `y` takes of a row: its name."""
+        return self.table.sheet.key(row)

@@ -1,0 +1,62 @@
+"""What a user has chosen: on the command line, in the environment, or in `$XDG_CONFIG_HOME/inferd/top.toml`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+PACES_MS = (250, 500, 1000, 2000)  # between two snapshots
+THEMES = ("inferd", "inferd-light", "inferd-cb", "ansi-dark", "ansi-light")
+
+
+class SettingsError(Exception):
+    """A sentence for the user, with the file and the field."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every field has a default. `keys`: name of a key, as `?` shows it -> the key that it should have."""
+
+    theme: str = ""
+    interval_ms: int = 1000
+    ascii: bool = False
+    read_only: bool = False
+    keys: dict[str, str] = {}
+
+
+def path(environ: Mapping[str, str] = os.environ) -> Path:
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
+    return Path(home) / "inferd" / "top.toml"
+
+
+def load(file: Path, names: Collection[str]) -> Settings:
+    """The file's settings; the defaults where there is none. Raises SettingsError."""
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
+    try:
+        settings = msgspec.toml.decode(raw, type=Settings)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from None
+    return check(settings, names, str(file))
+
+
+def check(settings: Settings, names: Collection[str], where: str) -> Settings:
+    """Raises SettingsError naming the field and what it may be."""
+    if settings.theme and settings.theme not in THEMES:
+        raise SettingsError(f"{where}: `theme` must be one of {', '.join(THEMES)}, not {settings.theme!r}")
+    if settings.interval_ms not in PACES_MS:
+        paces = ", ".join(map(str, PACES_MS))
+        raise SettingsError(f"{where}: `interval_ms` must be one of {paces}, not {settings.interval_ms}")
+    for name in settings.keys:
+        if name not in names:
+            raise SettingsError(f"{where}: `keys` has no {name!r}; there are {', '.join(sorted(names))}")
+    return settings

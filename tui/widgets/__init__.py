@@ -1,0 +1,1 @@
+"""Parts of the screens that know Textual and nothing of the daemon."""

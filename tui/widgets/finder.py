@@ -1,0 +1,76 @@
+"""The line at the bottom in which one types: a filter that works while it is written, or an id to go to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+from textual.message import Message
+from textual.widgets import Input
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
+
+FILTER, GO = "/", ":"
+
+
+class Finder(Input):
+    """Hidden until it is opened for one of the two."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False, id="leave")]
+
+    class Typed(Message):
+        """The filter is another one."""
+
+        def __init__(self, pattern: str) -> None:
+            super().__init__()
+            self.pattern = pattern
+
+    class Went(Message):
+        """An id to go to was entered."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+    class Left(Message):
+        """It is closed. `undo`: the filter is to go."""
+
+        def __init__(self, undo: bool) -> None:
+            super().__init__()
+            self.undo = undo
+
+    def __init__(self) -> None:
+        super().__init__(id="finder", compact=True, select_on_focus=False)
+        self.purpose = FILTER
+        self.display = False
+
+    def open(self, purpose: str, text: str = "") -> None:
+        self.purpose = purpose
+        filters = purpose == FILTER
+        self.placeholder = (
+            "filter: a regular expression; ! before it keeps the others" if filters else "id of a request, or a model"
+        )
+        self.display = True
+        with self.prevent(Input.Changed):
+            self.value = text
+        self.cursor_position = len(text)
+        self.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self.display and self.purpose == FILTER:
+            self.post_message(self.Typed(event.value))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if self.purpose == GO and event.value.strip():
+            self.post_message(self.Went(event.value.strip()))
+        self._close(undo=False)
+
+    def action_leave(self) -> None:
+        self._close(undo=self.purpose == FILTER)
+
+    def _close(self, *, undo: bool) -> None:
+        self.display = False
+        self.post_message(self.Left(undo))
