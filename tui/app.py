@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -33,7 +32,7 @@ from .themes import OURS
 from .widgets.dialogs import Confirm
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from textual.binding import BindingType
     from textual.screen import Screen
@@ -271,7 +270,7 @@ class Monitor(App[None]):
         self.notify(words.plain(error.message or error.code), severity="error", timeout=8, markup=False)
 
     def copy(self, text: str) -> None:
-        """To the clipboard of the terminal, also over ssh (OSC 52); a selection goes before what is under the cursor."""
+        """To the terminal's clipboard, also over ssh (OSC 52); what is selected goes before what the cursor is on."""
         chosen = self.screen.get_selected_text() or text
         self.copy_to_clipboard(chosen)
         first = chosen.splitlines()[0] if chosen else ""

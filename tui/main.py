@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
 import sys
-from typing import Annotated, NoReturn
-
-import typer
+from typing import NoReturn
 
 from ..protos.errors import InferdError, Unreachable
 from . import settings as options
 
-USAGE, UNREACHABLE, FAILED, BAD_CONFIG = 2, 3, 5, 78
+OK, USAGE, UNREACHABLE, FAILED, BAD_CONFIG = 0, 2, 3, 5, 78
+EXIT_CODES = {"unreachable": UNREACHABLE, "invalid": USAGE}
+SCREENS = ("overview", "queue", "models", "devices", "events", "clients")
 PIPE_COLUMNS = 160  # of who reads this by a program
 
 
-def top(
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="ADDRESS", help="Where the daemon is: unix:/path or host:port.")
-    ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print one picture as text and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --once: print what `inferd ps --json` prints.")] = False,
-    screen: Annotated[
-        str, typer.Option("--screen", help="With --once: overview, queue, models, devices, events or clients.")
-    ] = "overview",
-    interval: Annotated[
-        float | None, typer.Option("--interval", help="Seconds between two pictures: 0.25, 0.5, 1 or 2.")
-    ] = None,
-    theme: Annotated[str | None, typer.Option("--theme", help=f"One of {', '.join(options.THEMES)}.")] = None,
-    plain: Annotated[bool, typer.Option("--ascii", help="No signs beyond ASCII.")] = False,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Look, and change nothing.")] = False,
-) -> None:
-    """Watch queues, speed, memory and models, and act on them."""
+def parser() -> argparse.ArgumentParser:
+    """The library that the other verbs parse with would be a tenth of what the monitor weighs."""
+    made = argparse.ArgumentParser(
+        prog="inferd top", description="Watch queues, speed, memory and models, and act on them; ? shows the keys."
+    )
+    add = made.add_argument
+    add("--address", metavar="ADDRESS", help="where the daemon is: unix:/path or host:port")
+    add("--interval", type=float, metavar="S", help="seconds between two pictures: 0.25, 0.5, 1 or 2")
+    add("--theme", metavar="NAME", help=f"one of {', '.join(options.THEMES)}")
+    add("--ascii", action="store_true", help="no signs beyond ASCII")
+    add("--read-only", action="store_true", help="look, and change nothing")
+    add("--once", action="store_true", help="print one picture as text, and end")
+    add("--screen", choices=SCREENS, default="overview", help="with --once: which one")
+    add("--json", action="store_true", dest="as_json", help="print what `inferd ps --json` prints, and end")
+    return made
+
+
+def main() -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    given = parser().parse_args()
     try:
-        chosen = _settings(interval, theme, ascii=plain, read_only=read_only)
-        if once or as_json:
-            _once(address, screen, chosen, as_json=as_json)
-        else:
-            _run(address, chosen)
+        chosen = settings(given)
+        if given.once or given.as_json:
+            return once(given, chosen)
+        return run(given.address, chosen)
     except InferdError as error:
         hint = "; start one with: inferd serve" if isinstance(error, Unreachable) else ""
-        _stop(
-            UNREACHABLE if error.code == "unreachable" else USAGE if error.code == "invalid" else FAILED,
-            f"{error.message}{hint}",
-        )
+        stop(EXIT_CODES.get(error.code, FAILED), f"{error.message}{hint}")
 
 
-def _settings(interval: float | None, theme: str | None, *, ascii: bool, read_only: bool) -> options.Settings:
+def settings(given: argparse.Namespace) -> options.Settings:
     """The file's, with what the command line says in front."""
     import msgspec
 
@@ -58,57 +61,51 @@ def _settings(interval: float | None, theme: str | None, *, ascii: bool, read_on
     try:
         chosen = options.load(options.path(), names)
     except options.SettingsError as error:
-        _stop(BAD_CONFIG, str(error))
-    given: dict[str, object] = {"ascii": ascii or chosen.ascii, "read_only": read_only or chosen.read_only}
-    if interval is not None:
-        given["interval_ms"] = round(interval * 1e3)
-    if theme is not None:
-        given["theme"] = theme
+        stop(BAD_CONFIG, str(error))
+    said: dict[str, object] = {
+        "ascii": given.ascii or chosen.ascii,
+        "read_only": given.read_only or chosen.read_only,
+        "interval_ms": chosen.interval_ms if given.interval is None else round(given.interval * 1e3),
+        "theme": given.theme or chosen.theme,
+    }
     try:
-        return options.check(msgspec.structs.replace(chosen, **given), names, "the command line")
+        return options.check(msgspec.structs.replace(chosen, **said), names, "the command line")
     except options.SettingsError as error:
-        _stop(USAGE, str(error))
+        stop(USAGE, str(error))
 
 
-def _once(address: str | None, screen: str, chosen: options.Settings, *, as_json: bool) -> None:
-    from . import once
+def once(given: argparse.Namespace, chosen: options.Settings) -> int:
+    """A picture for scripts and logs."""
+    from . import once as plain
     from .symbols import ASCII, UNICODE
 
-    if screen not in once.SCREENS:
-        _stop(USAGE, f"--screen must be one of {', '.join(once.SCREENS)}, not {screen!r}")
-    now, where = once.look(address, screen)
+    now, where = plain.look(given.address, given.screen)
     assert now.snapshot is not None
-    if as_json:
+    if given.as_json:
         from ..protos.twin import snapshot_twin
 
         print(json.dumps(snapshot_twin(now.snapshot), ensure_ascii=False))
-        return
+        return OK
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
-    print(once.text(once.lines(now, screen, width, ASCII if chosen.ascii else UNICODE, where)))
+    print(plain.text(plain.lines(now, given.screen, width, ASCII if chosen.ascii else UNICODE, where)))
+    return OK
 
 
-def _run(address: str | None, chosen: options.Settings) -> None:
+def run(address: str | None, chosen: options.Settings) -> int:
+    """Until the user has seen enough."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _stop(USAGE, "the monitor needs a terminal; --once prints one picture")
+        stop(USAGE, "the monitor needs a terminal; --once prints one picture")
     from .app import Monitor
 
-    Monitor(address, chosen, settings_path=str(options.path())).run()
+    app = Monitor(address, chosen, settings_path=str(options.path()))
+    app.run()
+    return app.return_code or OK
 
 
-def _stop(code: int, message: str) -> NoReturn:
-    print(f"inferd-top: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def main() -> None:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(top)
-    app()
+def stop(code: int, message: str) -> NoReturn:
+    print(f"inferd top: {message}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

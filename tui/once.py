@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .symbols import Symbols
 
 T = TypeVar("T")
-SCREENS = ("overview", "queue", "models", "devices", "events", "clients")
 
 
 def look(address: str | None, screen: str) -> tuple[State, str]:

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from inferd.tui.app import Monitor
-from inferd.tui.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -16,13 +15,16 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
     from inferd.tests.tui.stage import Stage
+    from inferd.tui.settings import Settings
 
 LIMIT_S = 20.0
 SMALL, LARGE = (80, 24), (160, 48)
 
 
 @contextlib.asynccontextmanager
-async def watching(stage: Stage, size: tuple[int, int] = SMALL, settings: Settings | None = None) -> AsyncIterator[Pilot[Any]]:
+async def watching(
+    stage: Stage, size: tuple[int, int] = SMALL, settings: Settings | None = None
+) -> AsyncIterator[Pilot[Any]]:
     """The monitor with its first picture painted."""
     app = Monitor(stage.address, settings)
     async with app.run_test(size=size) as pilot:
@@ -50,9 +52,8 @@ async def filled(pilot: Pilot[Any]) -> None:
 
 def text_of(app: Monitor) -> str:
     """The screen as one reads it."""
-    width, height = app.size
     strips = app.screen._compositor.render_strips()
-    return "\n".join(strip.text.rstrip() for strip in strips[:height])
+    return "\n".join(strip.text.rstrip() for strip in strips[: app.size.height])
 
 
 async def press(pilot: Pilot[Any], *keys: str) -> str:

@@ -248,7 +248,9 @@ def catalog() -> list[pb.ModelInfo]:
 def records() -> list[pb.DecisionRecord]:
     return [
         pb.DecisionRecord(age_ms=4000, kind="admit", summary="taken in as normal, about 1,244 tokens"),
-        pb.DecisionRecord(age_ms=3900, kind="queue", summary="waits: other models hold the memory that its model needs"),
+        pb.DecisionRecord(
+            age_ms=3900, kind="queue", summary="waits: other models hold the memory that its model needs"
+        ),
     ]
 
 
@@ -258,3 +260,7 @@ def plan() -> pb.PlanLoadResponse:
     made.holders.add(model="llama3-70b-q4", bytes=34 * GIB, stays="pinned")
     made.load_ms = 1400
     return made
+
+
+def event(sequence: int, message: str, severity: str = "info", kind: str = "note") -> pb.Event:
+    return pb.Event(sequence=sequence, unix_s=NOON_UNIX_S + sequence, severity=severity, kind=kind, message=message)

@@ -42,12 +42,12 @@ def sensors(device: pb.DeviceState, symbols: Symbols) -> list[Cell]:
     if has("power_watts"):
         limit = f"/{device.power_limit_watts:.0f}" if has("power_limit_watts") else ""
         cells.append((f" {device.power_watts:.0f}{limit}W", ""))
-    if device.throttled_by:
-        cells.append((f" {symbols.warn} throttled", "warn"))
     return cells
 
 
 def state_cell(device: pb.DeviceState, symbols: Symbols) -> Cell:
+    if device.state == "ok" and device.throttled_by:
+        return f"{symbols.warn} throttled", "warn"
     name, style = device_state(device.state)
     return f"{sign(symbols, name)} {device.state}", style
 
@@ -58,7 +58,7 @@ def brief(device: pb.DeviceState, width: int, symbols: Symbols) -> Line:
     name = device.name if device.kind != "cpu" else "RAM"
     left: list[Cell] = [
         (f"{fit(device.id, 5, symbols)} ", "title"),
-        (fit(name, NAME_CELLS if width >= 76 else 8, symbols) + " ", ""),
+        (fit(name, NAME_CELLS if width >= 100 else 12, symbols) + " ", ""),
         *memory_bar(device, BRIEF_BAR, symbols),
         (f" {used:>6}/{words.size(device.memory_total_bytes or None)}", "value"),
         *sensors(device, symbols),

@@ -41,7 +41,7 @@ EVENTS = Sheet[Event](
         Column[Event](
             "level", "LEVEL", 9, severity_of, lambda e: LEVELS.index(e.severity) if e.severity in LEVELS else 9
         ),
-        Column[Event]("kind", "EVENT", 12, lambda e, _: (e.kind, ""), lambda e: e.kind, rank=2, grow=6),
+        Column[Event]("kind", "EVENT", 15, lambda e, _: (e.kind, ""), lambda e: e.kind, rank=2, grow=6),
         Column[Event]("about", "ABOUT", 10, about, lambda e: about(e, None)[0], rank=5, grow=6),  # type: ignore[arg-type]
         Column[Event]("message", "WHAT HAPPENED", 20, lambda e, _: (e.message, ""), lambda e: e.message, grow=200),
     ),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...protos import inferd_pb2 as pb
 from .. import words
 from ..cells import wrapped
 from ..columns import Column, Sheet
 from ..symbols import MODEL_STATES, sign
 
 if TYPE_CHECKING:
+    from ...protos import inferd_pb2 as pb
     from ..cells import Cell, Line
     from ..state import State
     from ..symbols import Symbols
@@ -189,7 +189,9 @@ def detail(row: Row, width: int) -> list[Line]:
         lines += wrapped(" · ".join(fact for fact in facts if fact), width)
     if live is not None and row.state != "cold":
         facts = [
-            f"memory {words.size(live.bytes)}: weights {words.size(live.weights_bytes)}, KV {words.size(live.kv_bytes)}",
+            f"memory {words.size(live.bytes)}",
+            f"weights {words.size(live.weights_bytes)}" if live.weights_bytes else "",
+            f"KV {words.size(live.kv_bytes)}" if live.kv_bytes else "",
             f"resident {words.size(live.rss_bytes)}" if live.HasField("rss_bytes") else "",
             f"KV cells {live.kv_cells_used:,} used + {live.kv_cells_kept:,} kept of {live.kv_cells:,}"
             if live.kv_cells

@@ -113,8 +113,8 @@ def _identity(request: Request) -> str:
 
 ID = Column[Request]("id", "ID", 8, lambda r, _: (r.id, "value"), lambda r: r.id, rank=0, grow=6)
 CLASS = Column[Request]("class", "CLASS", 6, class_of, lambda r: RANKS.get(r.priority, 9), rank=2)
-MODEL = Column[Request]("model", "MODEL", 11, lambda r, _: (r.model, ""), lambda r: r.model, rank=1, grow=16)
-TENANT = Column[Request]("tenant", "TENANT", 7, lambda r, _: (r.tenant, ""), lambda r: r.tenant, rank=5, grow=9)
+MODEL = Column[Request]("model", "MODEL", 11, lambda r, _: (r.model, ""), lambda r: r.model, rank=1, grow=5)
+TENANT = Column[Request]("tenant", "TENANT", 7, lambda r, _: (r.tenant, ""), lambda r: r.tenant, rank=5, grow=3)
 STATE = Column[Request]("state", "STATE", 9, state_of, lambda r: STATES.get(r.state, 9), rank=1)
 OUTPUT = Column[Request](
     "tokens", "OUT", 4, lambda r, _: (str(r.tokens) if r.tokens else "-", ""), lambda r: r.tokens, True, 3, 2
@@ -125,7 +125,7 @@ RATE = Column[Request](
 )
 TTFT = Column[Request]("ttft", "TTFT", 5, ttft_of, lambda r: r.ttft_ms if r.HasField("ttft_ms") else FAR, True, 6, 1)
 AGE = Column[Request]("age", "AGE", 5, lambda r, _: (words.span(r.age_ms / 1e3), ""), lambda r: r.age_ms, True, 4)
-WHY = Column[Request]("why", "WHY", 7, why_of, lambda r: r.why, rank=1, grow=4)
+WHY = Column[Request]("why", "WHY", 7, why_of, lambda r: r.why, rank=1)
 BECAUSE = Column[Request]("because", "WHY IT WAITS", 22, because, lambda r: r.why_text, rank=9, grow=80)
 PROMPT = Column[Request](
     "prompt", "PROMPT", 6, prompt_of, lambda r: r.prompt_tokens if r.HasField("prompt_tokens") else -1, True, 8

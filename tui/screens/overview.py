@@ -77,6 +77,16 @@ class Overview(RequestsPage):
             heading = self.query_one("#heading", Lines).lines[0]
             self.query_one("#requests", Container).border_title = "".join(text for text, _ in heading).strip()
 
+    def heading_extra(self) -> list[tuple[str, str]]:
+        """Where there is no room for a column of reasons, that of the row under the cursor."""
+        current, marked = self.table.current, super().heading_extra()
+        if marked or current is None or self.is_large or not current.why_text:
+            return marked
+        return [(f"   {current.id} waits: {current.why_text}", "warn")]
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        self.show()
+
     def action_graphs(self) -> None:
         self.toggle_class("-plain")
         self.call_after_refresh(self.show)

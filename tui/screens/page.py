@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from textual.containers import Container
 from textual.widgets import Static
 
-from .. import bindings
+from .. import bindings, words
+from ..cells import clipped
 from ..lens import Lens, fault
 from ..widgets.canvas import Lines
 from ..widgets.dialogs import Pick
@@ -146,7 +147,8 @@ class TablePage(Page, Generic[T]):
         if self.lens.sorted_by:
             arrow = self.table.symbols.down if self.lens.reverse else self.table.symbols.up
             line.append((f"   sorted by {self.lens.sorted_by} {arrow}", "dim"))
-        self.query_one("#heading", Lines).show([(*line, *self.heading_extra())])
+        whole = clipped([(words.plain(text), style) for text, style in (*line, *self.heading_extra())], self.size.width)
+        self.query_one("#heading", Lines).show([whole])
 
     def heading_extra(self) -> list[tuple[str, str]]:
         return []

@@ -78,8 +78,11 @@ class Rows(Canvas, Generic[T], can_focus=True):
     def use(self, sheet: Sheet[T]) -> None:
         """Other columns."""
         self.sheet = sheet
-        self._layout = lay_out(sheet, self.size.width - MARGIN)
+        self._lay_out()
         self.repaint_all()
+
+    def _lay_out(self) -> None:
+        self._layout = lay_out(self.sheet, self.scrollable_content_region.width - MARGIN)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ class Rows(Canvas, Generic[T], can_focus=True):
 
     def on_resize(self) -> None:
         super().on_resize()
-        self._layout = lay_out(self.sheet, self.size.width - MARGIN)
+        self._lay_out()
         self.virtual_size = Size(self.size.width, len(self.rows) + 1)
         self._into_view()
 

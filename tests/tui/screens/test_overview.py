@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferd.protos import inferd_pb2 as pb
+from inferd.tests.tui import samples
+from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
+
+if TYPE_CHECKING:
+    from inferd.tests.tui.stage import Stage
+
+
+async def test_at_eighty_columns_it_has_devices_rates_requests_and_models(stage: Stage) -> None:
+    async with watching(stage, SMALL) as pilot:
+        text = text_of(monitor(pilot))
+        for word in (
+            "gpu0",
+            "61°C",
+            "fell off the bus",
+            "ttft p50 180ms",
+            "r8f21",
+            "48.1",
+            "room",
+            "llama3-70b-q4",
+            "pinned",
+        ):
+            assert word in text, word
+        assert "Throughput" not in text
+
+
+async def test_on_a_small_screen_the_reason_of_the_row_under_the_cursor_stands_above(stage: Stage) -> None:
+    async with watching(stage, SMALL) as pilot:
+        assert "waits:" not in text_of(monitor(pilot))
+        assert "r8f2a waits: mistral-7b-q5 needs 5.8 GiB on gpu0" in await press(pilot, "down", "down", "down")
+
+
+async def test_on_a_large_screen_it_has_charts_and_events(stage: Stage) -> None:
+    async with watching(stage, LARGE) as pilot:
+        text = text_of(monitor(pilot))
+        for word in (
+            "Throughput  out 148 tok/s", "Devices", "Requests 7", "Models", "Events", "needs 5.8 GiB on", "12:00:03 ✗",
+            "per token p50 21ms",
+        ):  # fmt: skip
+            assert word in text, word
+
+
+async def test_g_hides_the_charts_and_brings_them_back(stage: Stage) -> None:
+    async with watching(stage, LARGE) as pilot:
+        assert "Throughput" not in await press(pilot, "g")
+        assert "gpu0" in text_of(monitor(pilot))
+        assert "Throughput" in await press(pilot, "g")
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_a_filter_and_a_sort_show_and_go(stage: Stage, size: tuple[int, int]) -> None:
+    async with watching(stage, size) as pilot:
+        text = await press(pilot, "slash", *"nightly", "enter")
+        assert "2 of 7" in text
+        assert "r8f21" not in text
+        assert "r8ef0" in text
+        assert "7" in await press(pilot, "escape")
+        text = await press(pilot, "s", "s")
+        assert "sorted by class ▲" in text
+        assert "sorted by class ▼" in await press(pilot, "S")
+
+
+async def test_a_broken_filter_says_so_and_hides_nothing(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        text = await press(pilot, "slash", "(", "r")
+        assert "missing" in text
+        assert "r8f21" in text
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_cancelling_what_runs_asks_once(stage: Stage, size: tuple[int, int]) -> None:
+    async with watching(stage, size) as pilot:
+        assert "Cancel r8f21?" in await press(pilot, "x")
+        await press(pilot, "n")
+        assert stage.did("Cancel") == []
+        await press(pilot, "x", "y")
+        await until(pilot, lambda: stage.did("Cancel"), "the call")
+        assert stage.did("Cancel")[0].request_id == "r8f21"
+        await until(pilot, lambda: "r8f21 is cancelled" in text_of(monitor(pilot)), "the answer")
+
+
+async def test_cancelling_what_waits_asks_nothing(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "down", "down", "down", "x")
+        await until(pilot, lambda: stage.did("Cancel"), "the call")
+        assert stage.did("Cancel")[0].request_id == "r8f2a"
+
+
+async def test_marked_ones_are_acted_on_together(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        text = await press(pilot, "m", "m")
+        assert "2 marked" in text
+        assert "Cancel 2 requests? 2 of them run." in await press(pilot, "x")
+        await press(pilot, "y")
+        await until(pilot, lambda: len(stage.did("Cancel")) == 2, "both calls")
+        assert {request.request_id for request in stage.did("Cancel")} == {"r8f21", "r8f1e"}
+        assert "marked" not in text_of(monitor(pilot))
+
+
+async def test_a_mark_goes_with_its_request(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "m")
+        stage.show(samples.snapshot(samples.requests()[1:]))
+        await until(pilot, lambda: not monitor(pilot).marks, "the mark to go")
+
+
+async def test_changing_the_class(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        assert "Which class should r8f21 be in?" in await press(pilot, "p")
+        await press(pilot, "3")
+        await until(pilot, lambda: stage.did("SetPriority"), "the call")
+        assert stage.did("SetPriority")[0].priority == pb.BATCH
+
+
+async def test_choosing_columns(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        assert "TENANT" in text_of(monitor(pilot))
+        await press(pilot, "c", "down", "down", "down", "space", "enter")
+        assert "TENANT" not in text_of(monitor(pilot))
+
+
+async def test_copying_an_id_and_a_command(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "y")
+        assert monitor(pilot).clipboard == "r8f21"
+        await press(pilot, "Y")
+        assert monitor(pilot).clipboard.startswith("grpcurl -plaintext")
+        assert '"model": "qwen2.5-7b-q4"' in monitor(pilot).clipboard
+
+
+async def test_enter_and_a_double_click_show_one_request(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        assert "What was decided about it" in await press(pilot, "enter")
+        await press(pilot, "escape")
+        await pilot.click("#table", offset=(5, 4), times=2)
+        await pilot.pause()
+        assert "r8f2a waits: mistral-7b-q5 needs" in text_of(monitor(pilot))
+
+
+async def test_without_requests_it_says_what_to_try(stage: Stage) -> None:
+    stage.picture = samples.snapshot([])
+    async with watching(stage) as pilot:
+        assert "inferd run demo" in text_of(monitor(pilot))
+        await press(pilot, "x", "p", "m", "y", "enter")  # there is nothing to act on
+        assert stage.asked == []
