@@ -22,7 +22,7 @@ from .screens.events import Events
 from .screens.guide import guide
 from .screens.models import Models
 from .screens.overview import Overview
-from .screens.page import NAMES
+from .screens.page import Page
 from .screens.request import RequestPage
 from .screens.waiting import Waiting
 from .settings import PACES_MS, THEMES, Settings
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from textual.binding import BindingType
+    from textual.dom import DOMNode
     from textual.screen import Screen
 
     from ..protos import inferd_pb2 as pb
 
 BLURRED_MS = 2000  # the least between two pictures while nobody types here
 CONNECT_TIMEOUT_S = 0.5
+EVENTS_S = 0.1  # events of so long are shown at once
 
 
 class Monitor(App[None]):
@@ -48,7 +50,7 @@ class Monitor(App[None]):
     TITLE = "inferd"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings.EVERYWHERE]
     SCREENS: ClassVar[dict[str, Any]] = dict(
-        zip(NAMES, (Overview, Waiting, Models, Devices, Events, Clients), strict=True)
+        zip(bindings.NAMES, (Overview, Waiting, Models, Devices, Events, Clients), strict=True)
     )
 
     def __init__(
@@ -68,13 +70,15 @@ class Monitor(App[None]):
         self.marks: set[str] = set()
         self.interval_ms = self.settings.interval_ms
         self.news = False  # something is to be shown
+        self._heard: list[pb.Event] = []  # since they were shown last
+        self.set_class(self.settings.ascii, "-ascii")
         for theme in OURS:
             self.register_theme(theme)
         self.theme = self.settings.theme or THEMES[0]
         self.set_keymap(dict(self.settings.keys))
 
     async def on_mount(self) -> None:
-        await self.push_screen(NAMES[0])
+        await self.push_screen(bindings.NAMES[0])
         self.run_worker(self.feed.run(), name="feed", group="feed")
         self.set_interval(1.0, self._tick)
 
@@ -90,7 +94,14 @@ class Monitor(App[None]):
         self.refresh_page()
 
     def heard_event(self, event: pb.Event) -> None:
-        self.state = state.on_events(self.state, (event,))
+        """They come one by one, and thousands at first."""
+        self._heard.append(event)
+        if len(self._heard) == 1:
+            self.set_timer(EVENTS_S, self._take_events)
+
+    def _take_events(self) -> None:
+        self.state = state.on_events(self.state, self._heard)
+        self._heard = []
         self.refresh_page()
 
     def heard_greeting(self, me: pb.WhoAmIResponse) -> None:
@@ -143,29 +154,31 @@ class Monitor(App[None]):
         if self.state.link is not Link.LIVE or self.frozen is not None:
             self.refresh_page()
 
-    def on_app_blur(self) -> None:
-        self.feed.pace(max(self.interval_ms, BLURRED_MS))
-
-    def on_app_focus(self) -> None:
-        self.feed.pace(self.interval_ms)
+    def watch_app_focus(self, focus: bool) -> None:
+        self.feed.pace(self.interval_ms if focus else max(self.interval_ms, BLURRED_MS))
 
     # where to look
 
     async def action_page(self, number: int) -> None:
         while len(self.screen_stack) > 2:
-            self.pop_screen()
-        if self.screen_stack[-1] is not self.get_screen(NAMES[number - 1]):
-            await self.switch_screen(NAMES[number - 1])
+            await self.screen.dismiss(None)
+        if self.screen is not self.get_screen(bindings.NAMES[number - 1]):
+            await self.switch_screen(bindings.NAMES[number - 1])
+
+    def action_go(self) -> None:
+        if isinstance(self.screen, Page):
+            self.screen.ask_where()
 
     @work(group="ask")
     async def show_requests_of(self, tenant: str) -> None:
         await self.action_page(1)
         if isinstance(self.screen, Overview):
-            self.screen.look_for(tenant)
+            self.screen.show_only("tenant", tenant)
 
     @work(group="ask")
     async def go_to(self, name: str) -> None:
         """To a request by its id or how that begins, else to a model."""
+        before = self.screen
         known = [request.id for request in requests.live(self.shown)]
         found = name if name in known else next((one for one in known if one.startswith(name)), None)
         if found is not None:
@@ -173,9 +186,11 @@ class Monitor(App[None]):
         elif any(row.name == name for row in models.rows(self.shown)):
             await self.action_page(3)
             if isinstance(self.screen, Models):
+                self.screen.show()
                 self.screen.table.select(f"{name}\0{0}")
         elif await self._was_here(name):
-            await self.push_screen(RequestPage(name))
+            if self.screen is before:  # it took a while
+                await self.push_screen(RequestPage(name))
         else:
             self.notify(f"there is no request and no model {name}", severity="warning", markup=False)
 
@@ -205,16 +220,21 @@ class Monitor(App[None]):
         self.notify(f"theme {self.theme}", timeout=2, markup=False)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette: every key that works here, by its words."""
+        """The palette: every action that works here, by its words."""
+        seen: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding
-            if binding.id and active.enabled and binding.description:
-                key = self.get_key_display(binding)
-                action = f"{'app' if active.node is self else 'screen'}.{binding.action}"
-                yield SystemCommand(binding.description, f"key {key}", lambda action=action: self._run(action))
+            if active.node in (self, screen) and binding.id and active.enabled and binding.id not in seen:
+                seen.add(binding.id)
+                action, node = binding.action, active.node
+                yield SystemCommand(
+                    binding.description,
+                    f"key {self.get_key_display(binding)}",
+                    lambda action=action, node=node: self._run(action, node),
+                )
 
-    def _run(self, action: str) -> None:
-        self.run_worker(self.run_action(action, default_namespace=self.screen), group="palette")
+    def _run(self, action: str, node: DOMNode) -> None:
+        self.run_worker(self.run_action(action, default_namespace=node), group="palette")
 
     # what to do
 
@@ -228,12 +248,12 @@ class Monitor(App[None]):
         return super().check_action(action, parameters)
 
     @work(group="ask")
-    async def cancel(self, request_ids: Sequence[str]) -> None:
-        """Asks once where something runs."""
+    async def cancel(self, request_ids: Sequence[str], *, ask: bool = False) -> None:
+        """Asks once where something runs, where it is more than one, and where it is told to."""
         running = [name for name in request_ids if (r := self.shown.request(name)) is not None and r.state == "running"]
         what = request_ids[0] if len(request_ids) == 1 else f"{len(request_ids)} requests"
         lost = f" {len(running)} of them run." if len(request_ids) > 1 else ""
-        needs_word = bool(running) or len(request_ids) > 1
+        needs_word = ask or bool(running) or len(request_ids) > 1
         if not needs_word or await self.push_screen_wait(Confirm(f"Cancel {what}?{lost}", yes="cancel it")):
             self.marks -= set(request_ids)
             self.act(lambda: self.operator.cancel(request_ids))
@@ -271,7 +291,8 @@ class Monitor(App[None]):
 
     def copy(self, text: str) -> None:
         """To the terminal's clipboard, also over ssh (OSC 52); what is selected goes before what the cursor is on."""
-        chosen = self.screen.get_selected_text() or text
+        lines = (self.screen.get_selected_text() or text).splitlines()
+        chosen = "\n".join(words.plain(line) for line in lines)
         self.copy_to_clipboard(chosen)
         first = chosen.splitlines()[0] if chosen else ""
         self.say(f"copied: {first[:60]}")

@@ -12,8 +12,11 @@ FASTER = Binding("plus,equals_sign", "pace(-1)", "faster", show=False, key_displ
 SLOWER = Binding("minus", "pace(1)", "slower", show=False, key_display="-", id="slower")
 THEME = Binding("T", "theme", "theme", id="theme")
 DRAIN = Binding("d", "drain", "drain", id="drain")
-PAGES = tuple(Binding(str(n), f"page({n})", f"screen {n}", show=False, id=f"screen_{n}") for n in range(1, 7))
-EVERYWHERE = (HELP, GO, FREEZE, DRAIN, THEME, QUIT, FASTER, SLOWER, *PAGES)
+NAMES = ("Overview", "Queue", "Models", "Devices", "Events", "Clients")  # of the screens, by their numbers
+PAGES = tuple(
+    Binding(str(i), f"page({i})", name.lower(), show=False, id=f"screen_{i}") for i, name in enumerate(NAMES, start=1)
+)
+EVERYWHERE = (HELP, QUIT, DRAIN, FREEZE, GO, THEME, FASTER, SLOWER, *PAGES)
 
 FILTER = Binding("slash", "filter", "filter", key_display="/", id="filter")
 SORT = Binding("s", "sort", "sort", id="sort")
@@ -42,4 +45,7 @@ FOLLOW = Binding("f", "follow", "follow", id="follow")
 LEVEL = Binding("v", "level", "level", id="level")
 
 NAMED = (*EVERYWHERE, *TABLE, *REQUESTS, *MODELS, GRAPHS, FOLLOW, LEVEL, LEAVE)
+# The order in which keys are told of where there is no room for all.
+IMPORTANT = (ENTER, CANCEL, PRIORITY, LOAD, UNLOAD, EVICT, PIN, FOLLOW, LEVEL, LEAVE, FILTER, SORT, HELP, QUIT, MARK)
+IMPORTANT = (*IMPORTANT, DRAIN, FREEZE, GO, COPY, COLUMNS, COMMAND, GRAPHS, THEME)
 ACTING = frozenset({"cancel", "priority", "load", "unload", "evict", "pin", "drain"})  # what a viewer may not

@@ -45,7 +45,7 @@ def width_of(line: Line) -> int:
 
 
 def text_of(line: Line) -> str:
-    return "".join(text for text, _ in line)
+    return "".join(plain(text) for text, _ in line)
 
 
 def fit(text: str, width: int, symbols: Symbols, *, right: bool = False) -> str:
@@ -120,6 +120,7 @@ def bar(width: int, shares: Sequence[tuple[float, str]], symbols: Symbols) -> Li
 def spark(values: Sequence[float], width: int, symbols: Symbols, *, highest: float | None = None) -> str:
     """The last `width` values, one cell each, against the highest of them unless that is given."""
     shown = list(values[-width:])
+    shown = [value if math.isfinite(value) else 0.0 for value in shown]
     top = max([*shown, 0.0]) if highest is None else highest
     steps = len(symbols.spark) - 1
     signs = [symbols.spark[round(steps * min(1.0, max(0.0, v / top)))] if top > 0 else symbols.spark[0] for v in shown]
@@ -153,7 +154,7 @@ def _blocks(values: Sequence[float], width: int, height: int, symbols: Symbols, 
 
 def nice(highest: float) -> float:
     """The next round figure above: the end of an axis."""
-    if highest <= 0:
+    if not 0 < highest < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(highest))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= highest * 0.999)

@@ -25,7 +25,7 @@ class Column(Generic[T]):
     title: str
     width: int  # the least
     cell: Callable[[T, Symbols], Cell]
-    sort: Callable[[T], Any]
+    sort: Callable[[T], Any]  # None: not known
     right: bool = False
     rank: int = 0
     grow: int = 0  # cells beyond `width` that it may take where there is room

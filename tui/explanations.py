@@ -32,8 +32,8 @@ class Explanations:
 
     def get(self, request_id: str) -> Sequence[pb.DecisionRecord]:
         """What is known, perhaps nothing yet; being asked for it, it is brought up to date."""
-        asked_s, records = self._known.get(request_id, (0.0, ()))
-        if request_id == self._wanted and time.monotonic() - asked_s > AGAIN_S:
+        asked_s, records = self._known.get(request_id, (float("-inf"), ()))
+        if time.monotonic() - asked_s > AGAIN_S:
             self.want(request_id)
         return records
 

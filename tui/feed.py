@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..protos.aio import AsyncClient, AsyncStream
 
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+SILENCE_S, SILENT_PICTURES = 5.0, 3  # after so long, or so many that did not come, the daemon is gone
 EVENTS_PAUSE_S = 1.0  # before a stream of events that ended alone is opened again
 
 
@@ -38,37 +39,47 @@ class Feed:
         self._reader = reader
         self._interval_ms = interval_ms
         self._watch: AsyncStream[pb.Snapshot] | None = None
+        self._turned = False  # the stream was ended for another pace
         self._failures = 0
         self._last_event: int | None = None
 
     async def run(self) -> None:
         """For ever: watch, and when that ends try again after a pause that grows."""
         while True:
-            beside: asyncio.Task[None] | None = None
-            reason = "the daemon has ended the stream"
-            interval_ms = self._interval_ms
-            self._watch = self._client.watch(interval_ms)
-            try:
+            reason = await self._follow()
+            if reason is not None:
+                await self._pause(reason)
+
+    async def _follow(self) -> str | None:
+        """One stream to its end, and why that came; None: for another pace."""
+        self._turned = False
+        self._watch = self._client.watch(self._interval_ms)
+        silence_s = max(SILENCE_S, SILENT_PICTURES * self._interval_ms / 1e3)
+        beside: asyncio.Task[None] | None = None
+        clock = asyncio.get_running_loop().time
+        try:
+            # A machine that was switched off says nothing, not even that.
+            async with asyncio.timeout(silence_s) as limit:
                 async for snapshot in self._watch:
+                    limit.reschedule(clock() + silence_s)
                     self._failures = 0
                     if beside is None:
                         beside = asyncio.create_task(self._beside(), name="beside the watch")
                     self._reader.heard_snapshot(snapshot)
-                if interval_ms != self._interval_ms:
-                    continue  # it was ended for another pace
-            except InferdError as error:
-                reason = error.message or error.code
-            finally:
-                if beside is not None:
-                    beside.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await beside
-            await self._pause(reason)
+            return None if self._turned else "the daemon has ended the stream"
+        except TimeoutError:
+            return f"the daemon has said nothing for {silence_s:g} s"
+        except InferdError as error:
+            return error.message or error.code
+        finally:
+            if beside is not None:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
 
     def pace(self, interval_ms: int) -> None:
         """So much between two snapshots from now on."""
         if interval_ms != self._interval_ms:
-            self._interval_ms = interval_ms
+            self._interval_ms, self._turned = interval_ms, True
             if self._watch is not None:
                 self._watch.cancel()
 

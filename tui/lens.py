@@ -22,16 +22,21 @@ class Lens:
     sorted_by: str = ""  # a column's key; empty: the sheet's own order
     reverse: bool = False
     pattern: str = ""
+    only: tuple[str, str] | None = None  # a column's key, and what a row has to have there
 
     def look(self, rows: Iterable[T], sheet: Sheet[T], symbols: Symbols) -> list[T]:
         """The rows that pass, sorted; a pattern that is none lets everything pass."""
         seen = list(rows)
+        if self.only is not None and (column := sheet.column(self.only[0])) is not None:
+            seen = [row for row in seen if column.cell(row, symbols)[0] == self.only[1]]
         if self.pattern and (match := compiled(self.pattern)) is not None:
             keep, expression = match
             seen = [row for row in seen if bool(expression.search(sheet.text(row, symbols))) is keep]
         seen.sort(key=sheet.order)
         if (column := sheet.column(self.sorted_by)) is not None:
-            seen.sort(key=column.sort, reverse=self.reverse)
+            known = [row for row in seen if column.sort(row) is not None]
+            unknown = [row for row in seen if column.sort(row) is None]  # last, whatever the direction
+            seen = [*sorted(known, key=column.sort, reverse=self.reverse), *unknown]
         return seen
 
     def sort_next(self, sheet: Sheet[T], shown: Iterable[str]) -> Lens:

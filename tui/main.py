@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
 from typing import NoReturn
+
+import msgspec
 
 from ..protos.errors import InferdError, Unreachable
 from . import settings as options
@@ -53,11 +56,7 @@ def main() -> int:
 
 def settings(given: argparse.Namespace) -> options.Settings:
     """The file's, with what the command line says in front."""
-    import msgspec
-
-    from .bindings import NAMED
-
-    names = frozenset(binding.id for binding in NAMED if binding.id)
+    names = None if given.once or given.as_json else key_names()
     try:
         chosen = options.load(options.path(), names)
     except options.SettingsError as error:
@@ -65,13 +64,24 @@ def settings(given: argparse.Namespace) -> options.Settings:
     said: dict[str, object] = {
         "ascii": given.ascii or chosen.ascii,
         "read_only": given.read_only or chosen.read_only,
-        "interval_ms": chosen.interval_ms if given.interval is None else round(given.interval * 1e3),
+        "interval_ms": chosen.interval_ms if given.interval is None else to_ms(given.interval),
         "theme": given.theme or chosen.theme,
     }
     try:
         return options.check(msgspec.structs.replace(chosen, **said), names, "the command line")
     except options.SettingsError as error:
         stop(USAGE, str(error))
+
+
+def key_names() -> dict[str, str]:
+    """Of every key; who prints once has none, and does without the library of the screens."""
+    from .bindings import NAMED
+
+    return {binding.id: binding.key for binding in NAMED if binding.id}
+
+
+def to_ms(seconds: float) -> int:
+    return round(seconds * 1e3) if math.isfinite(seconds) else 0
 
 
 def once(given: argparse.Namespace, chosen: options.Settings) -> int:

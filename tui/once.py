@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ..protos.client import Client
+from ..protos.errors import InferdError
 from . import state
 from .cells import text_of
 from .columns import table
@@ -26,11 +28,12 @@ def look(address: str | None, screen: str) -> tuple[State, str]:
     """(what the daemon says now, its address). Raises InferdError."""
     with Client(address) as client:
         now = state.on_snapshot(state.State(), client.snapshot(), time.monotonic())
-        me = client.whoami()
-        now = state.on_greeting(now, me.role, me.tenant)
+        with contextlib.suppress(InferdError):  # a daemon of another version
+            me = client.whoami()
+            now = state.on_greeting(now, me.role, me.tenant)
         if screen == "models":
             now = state.on_catalog(now, client.models())
-        if screen in ("overview", "events"):
+        if screen == "events":
             now = state.on_events(now, list(client.events(follow=False)))
         return now, client.address
 

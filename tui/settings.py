@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 PACES_MS = (250, 500, 1000, 2000)  # between two snapshots
 THEMES = ("inferd", "inferd-light", "inferd-cb", "ansi-dark", "ansi-light")
@@ -34,7 +34,7 @@ def path(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(home) / "inferd" / "top.toml"
 
 
-def load(file: Path, names: Collection[str]) -> Settings:
+def load(file: Path, names: Mapping[str, str] | None) -> Settings:
     """The file's settings; the defaults where there is none. Raises SettingsError."""
     try:
         raw = file.read_bytes()
@@ -49,14 +49,26 @@ def load(file: Path, names: Collection[str]) -> Settings:
     return check(settings, names, str(file))
 
 
-def check(settings: Settings, names: Collection[str], where: str) -> Settings:
-    """Raises SettingsError naming the field and what it may be."""
+def check(settings: Settings, names: Mapping[str, str] | None, where: str) -> Settings:
+    """Raises SettingsError naming the field and what it may be. `names`: of keys -> those that they have at first."""
     if settings.theme and settings.theme not in THEMES:
         raise SettingsError(f"{where}: `theme` must be one of {', '.join(THEMES)}, not {settings.theme!r}")
     if settings.interval_ms not in PACES_MS:
         paces = ", ".join(map(str, PACES_MS))
         raise SettingsError(f"{where}: `interval_ms` must be one of {paces}, not {settings.interval_ms}")
-    for name in settings.keys:
+    if names is not None:
+        check_keys(settings.keys, names, where)
+    return settings
+
+
+def check_keys(keys: Mapping[str, str], names: Mapping[str, str], where: str) -> None:
+    """One key has one meaning."""
+    for name in keys:
         if name not in names:
             raise SettingsError(f"{where}: `keys` has no {name!r}; there are {', '.join(sorted(names))}")
-    return settings
+    owners: dict[str, str] = {}
+    for name, first in names.items():
+        for key in keys.get(name, first).split(","):
+            other = owners.setdefault(key, name)
+            if other != name and (name in keys or other in keys):
+                raise SettingsError(f"{where}: `keys` gives {key!r} to {other!r} and to {name!r}")

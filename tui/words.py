@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 CONTROLS = {code: None for code in (*range(32), *range(127, 160))} | {0x2028: None, 0x2029: None}
-BIDI = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F))
+BIDI = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C))
 UNSAFE = CONTROLS | BIDI | {9: " ", 10: " "}
 
 
@@ -25,7 +27,7 @@ def size(n_bytes: float | None) -> str:
 
 def span(seconds: float | None) -> str:
     """A length of time: 0.4s, 9s, 1m41s, 12m, 3h05m, 2d04h."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "-"
     if seconds < 1:
         return f"{max(0.0, seconds):.1f}s"
@@ -43,7 +45,7 @@ def span(seconds: float | None) -> str:
 
 def ms(value: float | None) -> str:
     """A latency: 4.2ms, 142ms, 1.2s, 3m05s."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "-"
     if value < 10:
         return f"{value:.1f}ms"
@@ -69,6 +71,15 @@ def count(n: float) -> str:
         if n >= limit:
             return f"{n / limit:.1f}{unit}"
     return f"{n / 1e3:.0f}k"
+
+
+def short(n: int) -> str:
+    """A count in at most five cells: 412, 9999, 12.3k, 410k, 1.2M."""
+    if n < 10_000:
+        return str(n)
+    if n < 99_950:
+        return f"{n / 1e3:.1f}k"
+    return f"{n / 1e3:.0f}k" if n < 999_500 else f"{n / 1e6:.1f}M"
 
 
 def percent(share: float | None) -> str:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.protos import inferd_pb2 as pb
 from inferd.tests.tui import samples
 from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
 from inferd.tui import feed
 from inferd.tui.app import BLURRED_MS, Monitor
+from inferd.tui.screens.overview import Overview
 from inferd.tui.settings import THEMES, Settings
 
 if TYPE_CHECKING:
@@ -143,14 +145,12 @@ async def test_the_palette_has_what_works_here(stage: Stage) -> None:
         await until(pilot, lambda: monitor(pilot).frozen is not None, "the command")
 
 
-async def test_ascii_has_nothing_else(stage: Stage) -> None:
-    async with watching(stage, SMALL, Settings(ascii=True)) as pilot:
-        for key in "123456":
-            text = await press(pilot, key)
-            lines = text.splitlines()
-            if key in "25":  # a rule above the reason is Textual's own
-                lines = [line for line in lines if set(line) != {"─"}]
-            assert all(line.isascii() or set(line) == {"─"} for line in lines), key
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_ascii_has_nothing_else(stage: Stage, size: tuple[int, int]) -> None:
+    async with watching(stage, size, Settings(ascii=True)) as pilot:
+        for key in "123456?":
+            text = await press(pilot, "question_mark" if key == "?" else key)
+            assert text.isascii(), key
 
 
 async def test_text_that_is_selected_is_copied_first(stage: Stage) -> None:
@@ -163,3 +163,31 @@ async def test_text_that_is_selected_is_copied_first(stage: Stage) -> None:
         assert selected
         await press(pilot, "y")
         assert monitor(pilot).clipboard == selected
+
+
+async def test_thousands_of_events_are_painted_together(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.happened = [samples.event(i, f"number {i}") for i in range(1, 2001)]
+    painted = []
+    show = Overview.show
+    monkeypatch.setattr(Overview, "show", lambda screen: painted.append(show(screen)))
+    async with watching(stage) as pilot:
+        await until(pilot, lambda: len(monitor(pilot).state.events) == 2000, "all of them")
+    assert len(painted) < 60
+
+
+async def test_odd_figures_end_nothing(stage: Stage) -> None:
+    odd = samples.snapshot()
+    odd.rates.generation_tokens_per_s = float("nan")
+    odd.rates.ttft_p50_ms = float("inf")
+    odd.uptime_s = float("inf")
+    odd.devices[1].utilization = float("nan")
+    odd.requests[0].age_ms = float("inf")
+    odd.models.add(name="x\x1b[2J\n日本", state="unheard-of")
+    stage.picture = odd
+    stage.happened = [
+        *samples.events(),
+        pb.Event(sequence=999, unix_s=1e20, severity="fatal", kind="\n", message="\x1b"),
+    ]
+    async with watching(stage, LARGE) as pilot:
+        for key in "123456":
+            assert "\x1b" not in await press(pilot, key)

@@ -134,3 +134,21 @@ async def test_a_daemon_that_knows_no_roles_is_watched_all_the_same(
 
     monkeypatch.setattr(stage, "WhoAmI", unknown)
     await running.until(lambda heard: heard.pictures and heard.events)
+
+
+async def test_a_daemon_that_says_nothing_more_is_gone(
+    stage: Stage, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine was switched off: no error comes, nothing comes."""
+    monkeypatch.setattr(feeds, "SILENCE_S", 0.1)
+    monkeypatch.setattr(feeds, "SILENT_PICTURES", 0)
+    await running.until(lambda heard: heard.losses)
+    assert "has said nothing for 0.1 s" in running.heard.losses[0][0]
+
+
+async def test_the_pace_back_and_forth_is_no_loss(stage: Stage, running: Running) -> None:
+    await running.until(lambda heard: heard.pictures)
+    running.feed.pace(250)
+    running.feed.pace(1000)
+    await running.until(lambda heard: len(heard.pictures) >= 2)
+    assert running.heard.losses == []

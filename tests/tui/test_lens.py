@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +63,17 @@ def test_looking_invents_and_loses_nothing(rows: list[Row], pattern: str, revers
     assert [row[1] for row in seen] == sorted((row[1] for row in seen), reverse=reverse)
     if not pattern:
         assert sorted(seen) == sorted(rows)
+
+
+def test_what_is_not_known_comes_last_in_both_directions() -> None:
+    column = replace(SHEET.columns[2], sort=lambda row: row[1] or None)
+    sheet = replace(SHEET, columns=(column,))
+    rows: list[Row] = [("a", 0), ("b", 2), ("c", 1)]
+    for reverse, order in ((False, ["c", "b", "a"]), (True, ["b", "c", "a"])):
+        assert [row[0] for row in Lens("size", reverse).look(rows, sheet, UNICODE)] == order
+
+
+def test_only_those_that_have_just_this_in_a_column() -> None:
+    rows: list[Row] = [("web", 1), ("web2", 2)]
+    assert names(Lens(only=("name", "web")), rows) == ["web"]
+    assert names(Lens(only=("name", "2")), rows) == []

@@ -61,6 +61,7 @@ def test_json_is_that_of_ps(stage: Stage, run: Run) -> None:
     [
         (("--once", "--screen", "attic"), 2, "--screen"),
         (("--interval", "7"), 2, "interval_ms"),
+        (("--interval", "nan"), 2, "interval_ms"),
         (("--theme", "pink"), 2, "theme"),
         ((), 2, "terminal"),
         (("--once", "--address", "nonsense"), 2, "address"),
@@ -90,11 +91,11 @@ def test_the_command_line_goes_before_the_file(home: Path) -> None:
     assert (chosen.theme, chosen.interval_ms, chosen.ascii) == ("inferd-cb", 2000, True)
 
 
-def test_printing_once_loads_no_textual(stage: Stage) -> None:
+def test_printing_once_loads_no_textual(stage: Stage, home: Path) -> None:
     code = (
-        "import sys; from inferd.tui import once; from inferd.tui.symbols import UNICODE;"
-        f"now, a = once.look({stage.address!r}, 'overview'); once.lines(now, 'overview', 80, UNICODE, a);"
-        "print('textual' in sys.modules)"
+        "import sys; from inferd.tui.main import main;"
+        "code = main(); print('textual' in sys.modules, file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip() == "False"
+    command = [sys.executable, "-c", code, "--once", "--address", stage.address]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stderr.strip() == "False"

@@ -7,7 +7,7 @@ import pytest
 from inferd.tui.bindings import NAMED
 from inferd.tui.settings import PACES_MS, THEMES, Settings, SettingsError, check, load, path
 
-NAMES = frozenset(binding.id for binding in NAMED if binding.id)
+NAMES = {binding.id: binding.key for binding in NAMED if binding.id}
 
 
 def test_the_file_is_beside_the_daemons() -> None:
@@ -33,6 +33,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ('interval_ms = "fast"', "interval_ms"),
         ("colour = 1", "colour"),
         ('[keys]\nexplode = "x"', "explode"),
+        ('[keys]\ncancel = "p"', "'p' to 'cancel' and to 'priority'"),
+        ('[keys]\ncancel = "f5"\npriority = "f5"', "f5"),
         ("= 1", "top.toml"),
         ("\xff", "top.toml"),
     ],
@@ -55,3 +57,14 @@ def test_every_theme_and_pace_that_is_told_of_may_be_chosen() -> None:
         for interval_ms in PACES_MS:
             settings = Settings(theme=theme, interval_ms=interval_ms)
             assert check(settings, NAMES, "here") is settings
+
+
+def test_two_keys_may_change_places() -> None:
+    check(Settings(keys={"cancel": "p", "priority": "x"}), NAMES, "here")
+    check(Settings(), NAMES, "here")
+
+
+def test_who_prints_once_needs_no_keys(tmp_path: Path) -> None:
+    file = tmp_path / "top.toml"
+    file.write_text('[keys]\nexplode = "x"\n')
+    assert load(file, None).keys == {"explode": "x"}

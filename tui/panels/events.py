@@ -28,7 +28,10 @@ def severity_of(event: Event, symbols: Symbols) -> Cell:
 
 
 def clock(unix_s: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(unix_s))
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(unix_s))
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"
 
 
 def about(event: Event, _: Symbols) -> Cell:

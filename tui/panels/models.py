@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..symbols import Symbols
 
 STATES = {name: rank for rank, name in enumerate(("ready", "loading", "draining", "failed", "cold"))}
-NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,8 @@ def device_of(row: Row, _: Symbols) -> Cell:
     return (",".join(row.live.devices), "") if loaded and row.live is not None else ("-", "dim")
 
 
-def _idle_s(row: Row) -> float:
-    return row.live.unload_in_s if row.live is not None and row.live.HasField("unload_in_s") else NEVER
+def _idle_s(row: Row) -> float | None:
+    return row.live.unload_in_s if row.live is not None and row.live.HasField("unload_in_s") else None
 
 
 def _order(row: Row) -> tuple[int, str, int]:

@@ -52,8 +52,8 @@ def because(request: Request, _: Symbols) -> Cell:
 
 
 def output_of(request: Request, _: Symbols) -> Cell:
-    most = f"/{request.max_tokens}" if request.max_tokens else ""
-    return f"{request.tokens}{most}", "value" if request.tokens else "dim"
+    most = f"/{words.short(request.max_tokens)}" if request.max_tokens else ""
+    return f"{words.short(request.tokens)}{most}", "value" if request.tokens else "dim"
 
 
 def progress_of(request: Request, symbols: Symbols) -> Cell:
@@ -117,18 +117,18 @@ MODEL = Column[Request]("model", "MODEL", 11, lambda r, _: (r.model, ""), lambda
 TENANT = Column[Request]("tenant", "TENANT", 7, lambda r, _: (r.tenant, ""), lambda r: r.tenant, rank=5, grow=3)
 STATE = Column[Request]("state", "STATE", 9, state_of, lambda r: STATES.get(r.state, 9), rank=1)
 OUTPUT = Column[Request](
-    "tokens", "OUT", 4, lambda r, _: (str(r.tokens) if r.tokens else "-", ""), lambda r: r.tokens, True, 3, 2
+    "tokens", "OUT", 5, lambda r, _: (words.short(r.tokens) if r.tokens else "-", ""), lambda r: r.tokens, True, 3
 )
-OUTPUT_OF = Column[Request]("output", "OUT/MAX", 9, output_of, lambda r: r.tokens, True, 12, 2)
+OUTPUT_OF = Column[Request]("output", "OUT/MAX", 11, output_of, lambda r: r.tokens, True, 12)
 RATE = Column[Request](
     "rate", "TOK/S", 5, lambda r, _: (words.rate(r.tokens_per_s), "value"), lambda r: r.tokens_per_s, True, 2, 1
 )
-TTFT = Column[Request]("ttft", "TTFT", 5, ttft_of, lambda r: r.ttft_ms if r.HasField("ttft_ms") else FAR, True, 6, 1)
+TTFT = Column[Request]("ttft", "TTFT", 5, ttft_of, lambda r: r.ttft_ms if r.HasField("ttft_ms") else None, True, 6, 1)
 AGE = Column[Request]("age", "AGE", 5, lambda r, _: (words.span(r.age_ms / 1e3), ""), lambda r: r.age_ms, True, 4)
 WHY = Column[Request]("why", "WHY", 7, why_of, lambda r: r.why, rank=1)
 BECAUSE = Column[Request]("because", "WHY IT WAITS", 22, because, lambda r: r.why_text, rank=9, grow=80)
 PROMPT = Column[Request](
-    "prompt", "PROMPT", 6, prompt_of, lambda r: r.prompt_tokens if r.HasField("prompt_tokens") else -1, True, 8
+    "prompt", "PROMPT", 6, prompt_of, lambda r: r.prompt_tokens if r.HasField("prompt_tokens") else None, True, 8
 )
 CACHED = Column[Request]("cached", "CACHED", 6, cached_of, lambda r: r.cached_tokens, True, 13)
 DEVICE = Column[Request](
@@ -138,18 +138,16 @@ PROGRESS = Column[Request](
     "progress", "PROGRESS", PROGRESS_CELLS, progress_of, lambda r: r.tokens / (r.max_tokens or FAR), rank=10
 )
 POSITION = Column[Request](
-    "position", "POS", 4, position_of, lambda r: r.position if r.HasField("position") else FAR, True, 0
+    "position", "POS", 4, position_of, lambda r: r.position if r.HasField("position") else None, True, 0
 )
-ETA = Column[Request](
-    "eta", "ETA", 6, eta_of, lambda r: r.eta_high_ms if r.HasField("eta_high_ms") else FAR, True, 2, 3
-)
+ETA = Column[Request]("eta", "ETA", 11, eta_of, lambda r: r.eta_high_ms if r.HasField("eta_high_ms") else None, True, 2)
 MOVES = Column[Request]("moves", "MOVES", 5, lambda r, _: (str(r.moves or "-"), ""), lambda r: r.moves, True, 13)
 DEADLINE = Column[Request](
     "deadline",
     "DEADLINE",
     8,
     deadline_of,
-    lambda r: r.deadline_in_ms if r.HasField("deadline_in_ms") else FAR,
+    lambda r: r.deadline_in_ms if r.HasField("deadline_in_ms") else None,
     True,
     12,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import words
-from ..cells import clipped, spark, spread
+from ..cells import clipped, spark, spread, width_of
 from ..state import Link
 from ..symbols import SEVERITIES, daemon_state, sign
 from . import devices
@@ -34,7 +34,8 @@ def title(state: State, width: int, symbols: Symbols, *, address: str, pace: str
         left += [(f"{host}  up {words.span(snapshot.uptime_s)}  v{snapshot.version}", "")]
     short = address if width >= 110 else address.split(":", 1)[0] if address.startswith("unix:") else address
     whom = f"  {state.role}" if state.role else ""
-    return spread(left, [(f"{short}{whom}  {pace} ", "dim")], width)
+    right: Line = ((f"{short}{whom}  {pace} ", "dim"),)
+    return spread(clipped(left, width - width_of(right) - 1), right, width)  # who and how new before where
 
 
 def banner(state: State, now_s: float, width: int, symbols: Symbols) -> list[Line]:

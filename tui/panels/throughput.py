@@ -18,12 +18,12 @@ AXIS_CELLS = 7
 
 def panel(state: State, width: int, height: int, symbols: Symbols) -> list[Line]:
     """A chart with its axes above two lines of latencies; `height` lines in all."""
-    if state.snapshot is None or height < 4:
+    if state.snapshot is None or height < 5:
         return []
     rates = state.snapshot.rates
     values = [s.generation_tokens_per_s for s in state.samples]
     feet = [_latencies(rates, width), _load(rates, width)]
-    rows, plot_width = height - len(feet) - 1, width - AXIS_CELLS
+    rows, plot_width = height - len(feet) - 2, width - AXIS_CELLS
     columns = plot_width * (2 if symbols.braille else 1)
     highest = nice(max(values[-columns:], default=0.0))
     plot = chart(values, plot_width, rows, symbols, highest=highest)
@@ -35,16 +35,12 @@ def panel(state: State, width: int, height: int, symbols: Symbols) -> list[Line]
     seconds = shown[-1].at_s - shown[0].at_s if shown else 0.0
     ago = f"-{words.span(seconds)}" if seconds >= 1 else ""
     foot = f"{' ' * (AXIS_CELLS - 2)}{symbols.corner}{symbols.rule * max(0, plot_width - len(ago) - 3)}{ago} now"
-    return [*lines, clipped(((foot, "dim"),), width), *feet]
+    return [_speeds(rates, width), *lines, clipped(((foot, "dim"),), width), *feet]
 
 
-def heading(state: State) -> str:
-    """Of the frame around it."""
-    if state.snapshot is None:
-        return "Throughput"
-    rates = state.snapshot.rates
+def _speeds(rates: pb.Rates, width: int) -> Line:
     out, into = words.rate(rates.generation_tokens_per_s), words.rate(rates.prompt_tokens_per_s)
-    return f"Throughput  out {out} tok/s  in {into} tok/s"
+    return clipped((("out ", "dim"), (f"{out} tok/s", "value"), ("   in ", "dim"), (f"{into} tok/s", "")), width)
 
 
 def _axis_mark(i: int, rows: int, highest: float) -> str:

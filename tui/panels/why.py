@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     Records = Sequence[pb.DecisionRecord]
 
 
+# What was asked -> (the method, what stands for what only its client knows)
+METHODS: dict[str, tuple[str, dict[str, object]]] = {
+    "generate": ("Generate", {"prompt": "..."}),
+    "embed": ("Embed", {"inputs": [{"text": "..."}]}),
+    "rank": ("Rerank", {"query": "...", "documents": ["..."]}),
+}
+
+
 def place(request: pb.RequestState, state: State) -> str:
     """Where it stands, in one sentence."""
     if request.state == "running":
@@ -83,9 +91,13 @@ def decisions(records: Records, width: int) -> list[Line]:
 
 def as_command(request: pb.RequestState, address: str) -> str:
     """The request as one would send it again; what it asked is its client's own and not known here."""
-    body: dict[str, object] = {"model": request.model, "priority": request.priority.upper(), "prompt": "..."}
-    if request.max_tokens:
+    body: dict[str, object] = {"model": request.model, "priority": request.priority.upper()}
+    method, asked = METHODS.get(request.task, METHODS["generate"])
+    body |= asked
+    if method == "Generate" and request.max_tokens:
         body["max_tokens"] = request.max_tokens
+    path = address.removeprefix("unix:")
+    where = [address] if path == address else ["-unix", path]
     tenant = ["-H", f"inferd-tenant: {request.tenant}"]
-    words_of = ["grpcurl", "-plaintext", *tenant, "-d", json.dumps(body), address, "inferd.v1.Inference/Generate"]
-    return shlex.join(words_of)
+    parts = ["grpcurl", "-plaintext", *tenant, "-d", json.dumps(body), *where, f"inferd.v1.Inference/{method}"]
+    return shlex.join(parts)

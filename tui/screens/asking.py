@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar
 
 from ...protos import inferd_pb2 as pb
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from ..widgets.rows import Rows
+
+
+DISPLACED_S = 1.0
 
 
 class RequestsPage(TablePage[pb.RequestState]):
@@ -39,8 +43,10 @@ class RequestsPage(TablePage[pb.RequestState]):
         return [(f"   {n} marked", "accent")] if n else []
 
     def action_cancel(self) -> None:
+        """Asks also when the row that was aimed at may have left under the finger."""
+        just_moved = time.monotonic() - self.table.displaced_s < DISPLACED_S
         if targets := self.targets():
-            self.monitor.cancel(targets)
+            self.monitor.cancel(targets, ask=just_moved)
 
     def action_priority(self) -> None:
         targets = self.targets()

@@ -1,11 +1,12 @@
-"""What every screen of the monitor has: the way to the app, a title, and the keys that work on it."""
+"""What every screen of the monitor has: the app, a title, the keys that work on it, a card when it is small."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from textual.events import Key
 from textual.screen import Screen
+from textual.widgets import Static
 
 from .. import bindings
 from ..panels import summary
@@ -19,11 +20,18 @@ if TYPE_CHECKING:
     from ..app import Monitor
     from ..cells import Line
 
-FIRST = {binding.id: i for i, binding in enumerate((*bindings.REQUESTS, *bindings.MODELS, *bindings.TABLE))}
+ORDER = {binding.id: i for i, binding in enumerate(bindings.IMPORTANT)}
+TOO_SMALL = "too small\n\ninferd top needs 60 columns and 20 lines;\nthis terminal has {width} and {height}"
 
 
 class Looking(Screen[None]):
-    """Who inherits composes `#top` and Keys, and paints itself in `show`."""
+    """Who inherits composes `#top`, `#body`, Keys and `#small`, and paints itself in `paint`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (20, "-short"), (36, "-tall")]
+        self._resuming = False
 
     @property
     def monitor(self) -> Monitor:
@@ -32,9 +40,24 @@ class Looking(Screen[None]):
         assert isinstance(self.app, Monitor)
         return self.app
 
+    @property
+    def is_small(self) -> bool:
+        return self.has_class("-tiny") or self.has_class("-flat")
+
+    @property
+    def is_large(self) -> bool:
+        return self.has_class("-wide") and self.has_class("-tall")
+
     def show(self) -> None:
         """The state as it is now. Cheap when little has changed."""
+        if self.is_mounted and not self.is_small and self.query("#top"):
+            self.paint()
+
+    def paint(self) -> None:
         raise NotImplementedError
+
+    def focus_body(self) -> None:
+        """Where keys go when they went nowhere."""
 
     def show_top(self, more: list[Line]) -> None:
         monitor, width = self.monitor, self.size.width
@@ -47,9 +70,10 @@ class Looking(Screen[None]):
             canvas.set_stale(stale)
 
     def show_keys(self) -> None:
-        """The screen's own first, then those that work everywhere."""
+        """As many as there is room for, the most important first."""
         keys = [(self.app.get_key_display(b), b.description, b.key) for b in self.shown_bindings()]
-        self.query_one(Keys).show_keys(keys)
+        for bar in self.query(Keys):
+            bar.show_keys(keys)
 
     def shown_bindings(self) -> list[Binding]:
         """Those that do something here, each once."""
@@ -57,22 +81,38 @@ class Looking(Screen[None]):
         for active in self.active_bindings.values():
             binding = active.binding
             if binding.show and binding.id and active.enabled:
-                found.setdefault(binding.id, replace(binding))
-        last = len(FIRST)
-        everywhere = {binding.id for binding in bindings.EVERYWHERE}
-        return sorted(found.values(), key=lambda b: last if b.id in everywhere else FIRST.get(b.id, -1))
+                found.setdefault(binding.id, binding)
+        return sorted(found.values(), key=lambda binding: ORDER.get(binding.id, len(ORDER)))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing is done to what cannot be seen."""
+        if action in bindings.ACTING and self.is_small:
+            return False
+        return self.monitor.check_action(action, parameters)
 
     def on_screen_resume(self) -> None:
-        self.call_after_refresh(self.resumed)
+        self._resume_soon()
 
     def on_resize(self, event: Any) -> None:
-        self.call_after_refresh(self.resumed)
+        width, height = event.size
+        for card in self.query("#small").results(Static):
+            card.update(TOO_SMALL.format(width=width, height=height))
+        self._resume_soon()
 
-    def resumed(self) -> None:
+    def _resume_soon(self) -> None:
         """It is in front, or has another size."""
+        if not self._resuming:
+            self._resuming = True
+            self.call_after_refresh(self._resumed)
+
+    def _resumed(self) -> None:
+        self._resuming = False
         if self.is_mounted:
+            if self.focused is None and self.app.app_focus and not self.is_small:
+                self.focus_body()
             self.show()
             self.show_keys()
 
     def on_keys_pressed(self, event: Keys.Pressed) -> None:
-        self.app.simulate_key(event.key)
+        """As if it had been typed: through the app, as only that looks at every binding."""
+        self.app.post_message(Key(event.key, None).set_sender(self.app))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from .. import bindings
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Devices(Page):
     number = 3
     AUTO_FOCUS = "#blocks"
-    BINDINGS: ClassVar[list[BindingType]] = [bindings.COPY]
+    BINDINGS: ClassVar[list[BindingType]] = [replace(bindings.COPY, description="copy all")]
 
     def body(self) -> Iterable[Widget]:
         blocks = Lines(id="blocks")
@@ -37,6 +38,7 @@ class Devices(Page):
         blocks.show(devices.blocks(state, max(20, blocks.size.width - 1), self.monitor.symbols))
 
     def focus_body(self) -> None:
+        """To what can be scrolled."""
         self.query_one("#blocks", Lines).focus()
 
     def action_copy(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ...protos import inferd_pb2 as pb
@@ -17,16 +18,25 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.widget import Widget
 
+    from ..cells import Line
     from ..columns import Sheet
     from ..state import State
     from ..widgets.rows import Rows
+
+
+FIELDS = ("kind", "severity", "model", "request_id", "tenant", "device")
 
 
 class Events(TablePage[pb.Event]):
     number = 4
     what = "Events"
     empty = "nothing has happened"
-    BINDINGS: ClassVar[list[BindingType]] = [bindings.FOLLOW, bindings.LEVEL, bindings.ENTER]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        bindings.FOLLOW,
+        bindings.LEVEL,
+        bindings.ENTER,
+        replace(bindings.COPY, description="copy line"),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,10 +80,12 @@ class Events(TablePage[pb.Event]):
     def action_detail(self) -> None:
         if (event := self.table.current) is None:
             return
-        lines = wrapped(event.message, 80)
-        for name in ("kind", "severity", "model", "request_id", "tenant", "device"):
-            if value := getattr(event, name):
-                lines += wrapped(f"{name.replace('_', ' ')}: {value}", 80, "dim")
+
+        def lines(width: int) -> list[Line]:
+            about = [(name, str(getattr(event, name))) for name in FIELDS]
+            facts = [line for name, value in about if value for line in wrapped(f"{name}: {value}", width, "dim")]
+            return [*wrapped(event.message, width), *facts]
+
         self.app.push_screen(Note(f"{events.clock(event.unix_s)}  {event.kind}", lines))
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:

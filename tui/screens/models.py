@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
@@ -28,7 +29,7 @@ class Models(TablePage[models.Row]):
     number = 2
     what = "Models"
     empty = "no models; start the daemon with --models DIR"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings.MODELS]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings.MODELS, replace(bindings.COPY, description="copy name")]
 
     def sheet(self) -> Sheet[models.Row]:
         return models.MODELS
@@ -41,7 +42,6 @@ class Models(TablePage[models.Row]):
         yield Lines(id="why")
 
     def on_screen_resume(self) -> None:
-        super().on_screen_resume()
         self.monitor.refresh_catalog()
 
     def show_body(self, state: State) -> None:
@@ -67,10 +67,12 @@ class Models(TablePage[models.Row]):
             plan = await self.monitor.operator.plan(current.name)
         except InferdError as error:
             return self.monitor.complain(error)
-        lines = models.plan_lines(plan, 68)
         if plan.outcome == "loaded":
             return self.monitor.say(f"{current.name} is loaded already")
-        if await self.app.push_screen_wait(Confirm(f"Load {current.name}?", lines, "load it")):
+        if self.app.screen is not self:  # it took a while, and the user is elsewhere
+            return self.monitor.say(f"the plan for {current.name} is there; press the key again")
+        question = Confirm(f"Load {current.name}?", lambda width: models.plan_lines(plan, width), "load it")
+        if await self.app.push_screen_wait(question):
             self.monitor.act(lambda: self.monitor.operator.load(current.name), f"loading {current.name}")
         return None
 
@@ -85,7 +87,8 @@ class Models(TablePage[models.Row]):
         current = self.table.current
         if current is None or current.live is None:
             return
-        name, n_running = current.name, current.live.running
+        name = current.name
+        n_running = sum(row.live.running for row in self.table.rows if row.name == name and row.live is not None)
         what = (
             f"Cut off {n_running} running and unload {name} now?"
             if force

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.containers import Container
 
 from .. import bindings
 from ..panels import devices, events, models, requests, summary, throughput
-from ..widgets.canvas import Lines
+from ..widgets.canvas import Canvas, Lines
 from ..widgets.rows import Rows
 from .asking import RequestsPage
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..cells import Line
     from ..columns import Sheet
     from ..state import State
+
+
+W = TypeVar("W", bound=Canvas)
 
 
 class Overview(RequestsPage):
@@ -39,15 +42,16 @@ class Overview(RequestsPage):
 
     def body(self) -> Iterable[Widget]:
         with Container(id="charts"):
-            yield Lines(id="throughput", classes="framed")
-            yield Lines(id="devices", classes="framed")
+            yield _titled(Lines(id="throughput", classes="framed"), "Throughput")
+            yield _titled(Lines(id="devices", classes="framed"), "Devices")
         with Container(id="requests"):
             yield from self.main_table()
         with Container(id="lower"):
-            yield Rows(
-                models.BRIEF, self.monitor.symbols, empty="no model is loaded; the first request loads one", id="models"
-            )
-            yield Lines(id="recent", classes="framed")
+            empty = "no model is loaded; the first request loads one"
+            loaded = Rows(models.BRIEF, self.monitor.symbols, empty=empty, id="models")
+            loaded.can_focus = False  # what keys do, they do to requests
+            yield _titled(loaded, "Models")
+            yield _titled(Lines(id="recent", classes="framed"), "Events")
 
     def top_lines(self, state: State, width: int) -> list[Line]:
         if not (self.is_large and not self.has_class("-plain")):
@@ -63,19 +67,10 @@ class Overview(RequestsPage):
             return
         if not self.has_class("-plain"):
             graph, boxes = self.query_one("#throughput", Lines), self.query_one("#devices", Lines)
-            graph.border_title, boxes.border_title = throughput.heading(state), "Devices"
             graph.show(throughput.panel(state, graph.size.width, graph.size.height, symbols))
             boxes.show(devices.panel(state, boxes.size.width, boxes.size.height, symbols))
         recent = self.query_one("#recent", Lines)
-        recent.border_title = "Events"
         recent.show(events.last_lines(state.events, recent.size.width, recent.size.height, symbols))
-        self.query_one("#models", Rows).border_title = "Models"
-
-    def show_heading(self, n_shown: int, n_all: int) -> None:
-        super().show_heading(n_shown, n_all)
-        if self.is_large:
-            heading = self.query_one("#heading", Lines).lines[0]
-            self.query_one("#requests", Container).border_title = "".join(text for text, _ in heading).strip()
 
     def heading_extra(self) -> list[tuple[str, str]]:
         """Where there is no room for a column of reasons, that of the row under the cursor."""
@@ -87,6 +82,17 @@ class Overview(RequestsPage):
     def on_rows_moved(self, event: Rows.Moved) -> None:
         self.show()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "graphs" and not self.is_large:
+            return False
+        return super().check_action(action, parameters)
+
     def action_graphs(self) -> None:
         self.toggle_class("-plain")
         self.call_after_refresh(self.show)
+
+
+def _titled(widget: W, title: str) -> W:
+    """Set once: another title would have all of the frame painted again."""
+    widget.border_title = title
+    return widget

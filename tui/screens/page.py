@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual.containers import Container
 from textual.widgets import Static
@@ -31,22 +30,15 @@ if TYPE_CHECKING:
     from ..state import State
 
 T = TypeVar("T")
-NAMES = ("Overview", "Queue", "Models", "Devices", "Events", "Clients")
-TOO_SMALL = "too small\n\ninferd top needs 60 columns and 20 lines;\nthis terminal has {width} and {height}"
 
 
 class Page(Looking):
     number: ClassVar[int] = 0  # of its tab
     AUTO_FOCUS = "Rows"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (120, "-wide")]
-        self.VERTICAL_BREAKPOINTS = [(0, "-flat"), (20, "-short"), (36, "-tall")]
-
     def compose(self) -> ComposeResult:
         yield Lines(id="top")
-        yield Tabs(NAMES, self.number, self.monitor.symbols.rule)
+        yield Tabs(bindings.NAMES, self.number, self.monitor.symbols.rule)
         with Container(id="body"):
             yield from self.body()
         yield Finder()
@@ -64,31 +56,18 @@ class Page(Looking):
         """Below the title; on a large screen the body has it all."""
         return []
 
-    @property
-    def is_small(self) -> bool:
-        return self.has_class("-tiny") or self.has_class("-flat")
-
-    @property
-    def is_large(self) -> bool:
-        return self.has_class("-wide") and self.has_class("-tall")
-
-    def show(self) -> None:
-        if self.is_mounted and not self.is_small:
-            state = self.monitor.shown
-            self.show_top(self.top_lines(state, self.size.width))
-            self.show_body(state)
-
-    def on_resize(self, event: Any) -> None:
-        width, height = event.size
-        self.query_one("#small", Static).update(TOO_SMALL.format(width=width, height=height))
-        super().on_resize(event)
+    def paint(self) -> None:
+        state = self.monitor.shown
+        self.show_top(self.top_lines(state, self.size.width))
+        self.show_body(state)
 
     async def on_tabs_pressed(self, event: Tabs.Pressed) -> None:
         await self.monitor.action_page(event.number + 1)
 
     # what is typed at the bottom
 
-    def action_go(self) -> None:
+    def ask_where(self) -> None:
+        """To which request or model to go."""
         self.query_one(Finder).open(GO)
 
     def on_finder_went(self, event: Finder.Went) -> None:
@@ -98,11 +77,11 @@ class Page(Looking):
         self.focus_body()
 
     def focus_body(self) -> None:
+        """To the table."""
         for rows in self.query("#body Rows").results(Rows):
-            if rows.can_focus and rows.display:
+            if rows.can_focus:
                 rows.focus()
                 return
-        self.set_focus(None)
 
 
 class TablePage(Page, Generic[T]):
@@ -144,6 +123,9 @@ class TablePage(Page, Generic[T]):
             wrong = fault(self.lens.pattern)
             line.append((f"   filter /{self.lens.pattern}", "accent"))
             line.append((f" {wrong}", "fail") if wrong else (" (esc: all)", "dim"))
+        if self.lens.only is not None:
+            line.append((f"   only {self.lens.only[0]} {self.lens.only[1]}", "accent"))
+            line.append((" (esc: all)", "dim"))
         if self.lens.sorted_by:
             arrow = self.table.symbols.down if self.lens.reverse else self.table.symbols.up
             line.append((f"   sorted by {self.lens.sorted_by} {arrow}", "dim"))
@@ -163,17 +145,17 @@ class TablePage(Page, Generic[T]):
     def on_finder_left(self, event: Finder.Left) -> None:
         if event.undo:
             self.lens = replace(self.lens, pattern="")
-        super().on_finder_left(event)
         self.show()
 
-    def look_for(self, pattern: str) -> None:
-        """Only rows that say this, as it is written."""
-        self.lens = replace(self.lens, pattern=re.escape(pattern))
+    def show_only(self, key: str, text: str) -> None:
+        """Rows that have this in a column, and no others."""
+        self.lens = replace(self.lens, only=(key, text), pattern="")
         self.show()
 
     def action_back(self) -> None:
         """Out of a filter, then out of a sorting."""
-        self.lens = replace(self.lens, pattern="") if self.lens.pattern else Lens()
+        filtered = self.lens.pattern or self.lens.only
+        self.lens = replace(self.lens, pattern="", only=None) if filtered else Lens()
         self.show()
 
     def action_sort(self) -> None:

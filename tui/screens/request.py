@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Container
+from textual.widgets import Static
 
 from .. import bindings
 from ..panels import why
@@ -48,18 +49,20 @@ class RequestPage(Looking):
         with Container(id="body"):
             text = Lines(id="text", classes="framed")
             text.can_focus = True
-            text.border_title = self.request_id
             yield text
         yield Keys()
+        yield Static("", id="small", markup=False)
 
     def on_mount(self) -> None:
         self.monitor.explanations.want(self.request_id)
 
-    def show(self) -> None:
-        if self.is_mounted:
-            self.show_top([])
-            text = self.query_one("#text", Lines)
-            text.show(self.lines(max(20, text.size.width)))
+    def paint(self) -> None:
+        self.show_top([])
+        text = self.query_one("#text", Lines)
+        text.show(self.lines(max(20, text.scrollable_content_region.width)))
+
+    def focus_body(self) -> None:
+        self.query_one("#text", Lines).focus()
 
     def lines(self, width: int) -> list[Line]:
         state = self.monitor.shown
@@ -68,9 +71,9 @@ class RequestPage(Looking):
         lines: list[Line] = []
         if request is not None:
             self._last = request
-            lines = why.brief(request, state, (), width, 100)
+            lines = [((request.id, "title"),), *why.brief(request, state, (), width, 100)]
         else:
-            lines = [(("it has ended, or was never here", "warn"),)]
+            lines = [((self.request_id, "title"),), (("it has ended, or was never here", "warn"),)]
             if self._last is not None:
                 lines += [((fact, "dim"),) for fact in why.figures(self._last)]
         heading: Line = (("What was decided about it", "title"),)

@@ -12,6 +12,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ..cells import STYLES, Cell, Line, text_of, width_of
+from ..words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +72,7 @@ class Canvas(ScrollView):
         if line is None:
             line = self._painted[y] = self.line_at(y)
         base = self.rich_style + FAINT if self.stale else self.rich_style
-        segments = [Segment(text, self._style(name, base)) for text, name in line]
+        segments = [Segment(plain(text), self._style(name, base)) for text, name in line]
         strip = Strip(segments).adjust_cell_length(self.size.width, base)
         number = self.content_line(y)
         return self._selected(strip, number).apply_offsets(0, number)
@@ -90,7 +91,10 @@ class Canvas(ScrollView):
         return Strip.join([strip.crop(0, start), strip.crop(start, end).apply_style(style), strip.crop(end)])
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        return selection.extract(self.all_text()), "\n"
+        text = self.all_text()
+        if selection.start is not None and selection.start.y >= len(text.splitlines()):
+            return None  # it begins below the last line
+        return selection.extract(text), "\n"
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
@@ -163,7 +167,7 @@ def changes(old: Line | None, new: Line, y: int, width: int) -> Iterator[Region]
 def _within(before: Cell, after: Cell, x: int, y: int, n_cells: int) -> Region:
     """Of one cell only its middle, where both ends stay the same; a wide sign is not cut in two."""
     (old, old_style), (new, style) = before, after
-    if style != old_style or not (old.isascii() and new.isascii()):
+    if style != old_style or len(old) != len(new) or not (old.isascii() and new.isascii()):
         return Region(x, y, n_cells, 1)
     first, last = 0, n_cells
     while old[first] == new[first]:

@@ -1,8 +1,8 @@
-"""Questions over a screen: one to say yes to, one to choose from, one to pick several of."""
+"""Questions over a screen: one to say yes to, one to choose from, one to pick several of; and something to read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -13,68 +13,94 @@ from textual.widgets.option_list import Option
 from .canvas import Lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from textual import events
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.geometry import Size
 
     from ..cells import Line
 
+    Made = Callable[[int], Sequence[Line]]  # lines for a width
 
-class Confirm(ModalScreen[bool]):
+T = TypeVar("T")
+
+
+class Wrapped(Lines):
+    """Lines that are made for the width that there is."""
+
+    def __init__(self, make: Made, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._make = make
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self._make(width))
+
+    def on_resize(self) -> None:
+        self.show(self._make(self.scrollable_content_region.width))
+
+
+class Asking(ModalScreen[T]):
+    """Answered once: keys that come in a bunch must not answer what is below it."""
+
+    def answer(self, value: T) -> None:
+        if self.app.screen is self:
+            self.dismiss(value)
+
+
+class Confirm(Asking[bool]):
     """Asks once before something ends."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,enter", "answer(True)", "Yes", id="yes"),
-        Binding("n,escape,q", "answer(False)", "No", id="no"),
+        Binding("y,enter", "answer(True)", "yes", id="yes"),
+        Binding("n,escape,q", "answer(False)", "no", id="no"),
     ]
 
-    def __init__(self, question: str, lines: Sequence[Line] = (), yes: str = "yes") -> None:
+    def __init__(self, question: str, make: Made | None = None, yes: str = "yes") -> None:
         super().__init__()
         self._question = question
-        self._lines = lines
+        self._make = make
         self._yes = yes
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
             yield Static(self._question, id="question", markup=False)
-            details = Lines(id="details")
-            details.show(self._lines)
-            details.display = bool(self._lines)
-            yield details
+            if self._make is not None:
+                yield Wrapped(self._make, id="details")
             yield Static(f"y  {self._yes}    n  no", id="answers", markup=False)
 
     def action_answer(self, yes: bool) -> None:
-        self.dismiss(yes)
+        self.answer(yes)
 
 
-class Note(ModalScreen[None]):
-    """Something to read; any of the keys below ends it."""
+class Note(Asking[None]):
+    """Something to read."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter,question_mark", "close", "Close", id="close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter,question_mark", "close", "close", id="close")]
+    AUTO_FOCUS = "#text"
 
-    def __init__(self, heading: str, lines: Sequence[Line]) -> None:
+    def __init__(self, heading: str, make: Made) -> None:
         super().__init__()
         self._heading = heading
-        self._lines = lines
+        self._make = make
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog", classes="tall"):
             yield Static(self._heading, id="question", markup=False)
-            lines = Lines(id="text")
-            lines.can_focus = True
-            lines.show(self._lines)
-            yield lines
+            text = Wrapped(self._make, id="text")
+            text.can_focus = True
+            yield text
             yield Static("esc  close", id="answers", markup=False)
 
     def action_close(self) -> None:
-        self.dismiss(None)
+        self.answer(None)
 
 
-class Choose(ModalScreen[str]):
+class Choose(Asking[str]):
     """One of a few; the keys 1, 2, 3 choose at once. An empty answer is none."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "none", "Cancel", id="none")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "none", "cancel", id="none")]
 
     def __init__(self, question: str, choices: Sequence[tuple[str, str]], current: str = "") -> None:
         super().__init__()
@@ -94,24 +120,26 @@ class Choose(ModalScreen[str]):
         options.highlighted = values.index(self._current) if self._current in values else 0
         options.focus()
 
-    def on_key(self, event: object) -> None:
-        number = getattr(event, "character", None) or ""
-        if number.isdigit() and 1 <= int(number) <= len(self._choices):
-            self.dismiss(self._choices[int(number) - 1][0])
+    def on_key(self, event: events.Key) -> None:
+        number = event.character or ""
+        if number.isdecimal() and number.isascii():
+            event.stop()
+            if 1 <= int(number) <= len(self._choices):
+                self.answer(self._choices[int(number) - 1][0])
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(event.option_id or "")
+        self.answer(event.option_id or "")
 
     def action_none(self) -> None:
-        self.dismiss("")
+        self.answer("")
 
 
-class Pick(ModalScreen["frozenset[str] | None"]):
+class Pick(Asking["frozenset[str] | None"]):
     """Any number of them, by space; None: nothing is changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,c", "done", "Done", priority=True, id="done"),
-        Binding("escape,q", "none", "Cancel", id="none"),
+        Binding("enter,c", "done", "done", priority=True, id="done"),
+        Binding("escape,q", "none", "cancel", id="none"),
     ]
 
     def __init__(self, question: str, choices: Sequence[tuple[str, str]], picked: frozenset[str]) -> None:
@@ -130,7 +158,7 @@ class Pick(ModalScreen["frozenset[str] | None"]):
         self.query_one(SelectionList).focus()
 
     def action_done(self) -> None:
-        self.dismiss(frozenset(self.query_one(SelectionList).selected))
+        self.answer(frozenset(self.query_one(SelectionList).selected))
 
     def action_none(self) -> None:
-        self.dismiss(None)
+        self.answer(None)

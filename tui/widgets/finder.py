@@ -17,7 +17,7 @@ FILTER, GO = "/", ":"
 class Finder(Input):
     """Hidden until it is opened for one of the two."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False, id="leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False, id="leave_finder")]
 
     class Typed(Message):
         """The filter is another one."""

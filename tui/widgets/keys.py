@@ -83,7 +83,6 @@ class Tabs(Lines):
         self._rule = rule
 
     def on_resize(self) -> None:
-        super().on_resize()
         cells: list[Cell] = [(self._rule, "dim")]
         for i, name in enumerate(self._names):
             cells += [(f"[{i + 1}]{name}", "tab" if i == self._current else ""), (self._rule * 2, "dim")]

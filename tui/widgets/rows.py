@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual.binding import Binding
@@ -60,6 +61,7 @@ class Rows(Canvas, Generic[T], can_focus=True):
         self.rows: Sequence[T] = ()
         self.marks: Callable[[str], bool] = lambda key: False
         self.at = 0  # the row of the cursor
+        self.displaced_s = float("-inf")  # when the cursor last was moved to another row by nobody
         self._lens: Lens | None = None
         self._key = ""  # of that row
         self._layout: Layout = ()
@@ -68,11 +70,11 @@ class Rows(Canvas, Generic[T], can_focus=True):
 
     def show(self, rows: Sequence[T], lens: Lens | None = None) -> None:
         """Other rows, or the same ones with other figures."""
-        n_before = len(self.rows)
+        n_before, in_view = len(self.rows), self._in_view(self.at)
         self.rows, self._lens = rows, lens
-        self._find_cursor()
         if len(rows) != n_before:
             self.virtual_size = Size(self.size.width, len(rows) + 1)
+        self._find_cursor(in_view)
         self.repaint()
 
     def use(self, sheet: Sheet[T]) -> None:
@@ -101,18 +103,19 @@ class Rows(Canvas, Generic[T], can_focus=True):
                 return True
         return False
 
-    def _find_cursor(self) -> None:
+    def _find_cursor(self, in_view: bool) -> None:
         """Where its row is now; when that is gone, the one that took its place."""
         before, rows = self._key, self.rows
         if not rows:
             self.at, self._key = 0, ""
         elif not (self.at < len(rows) and self.sheet.key(rows[self.at]) == before):
             found = next((i for i, row in enumerate(rows) if self.sheet.key(row) == before), None)
-            in_view = self._in_view(self.at)
             self.at = min(self.at, len(rows) - 1) if found is None else found
             self._key = self.sheet.key(rows[self.at])
-            if in_view:
-                self._into_view()
+            if found is None and before:
+                self.displaced_s = time.monotonic()
+        if rows and in_view:
+            self._into_view()
         if self._key != before:
             self.post_message(self.Moved())
 
@@ -145,17 +148,14 @@ class Rows(Canvas, Generic[T], can_focus=True):
         return "\n".join([head, *(text_of(self._row_line(i)) for i in range(len(self.rows)))])
 
     def on_resize(self) -> None:
-        super().on_resize()
         self._lay_out()
         self.virtual_size = Size(self.size.width, len(self.rows) + 1)
         self._into_view()
 
     # the cursor, which is seen where keys go
 
-    def on_focus(self) -> None:
-        self.repaint()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
+        super().watch_has_focus(has_focus)
         self.repaint()
 
     @property
@@ -168,9 +168,9 @@ class Rows(Canvas, Generic[T], can_focus=True):
     def _into_view(self) -> None:
         top = round(self.scroll_y)
         if self.at < top:
-            self.scroll_to(y=self.at, animate=False)
+            self.scroll_to(y=self.at, animate=False, force=True)
         elif self.at >= top + self._n_visible:
-            self.scroll_to(y=self.at - self._n_visible + 1, animate=False)
+            self.scroll_to(y=self.at - self._n_visible + 1, animate=False, force=True)
 
     def _go(self, number: int) -> None:
         if not self.rows:
@@ -193,8 +193,9 @@ class Rows(Canvas, Generic[T], can_focus=True):
         self._go(len(self.rows) - 1 if number < 0 else number)
 
     def on_click(self, event: events.Click) -> None:
+        event.prevent_default()  # a double click would select all of the text
         offset = event.get_content_offset(self)
-        if offset is None:
+        if offset is None or not self.can_focus:
             return
         if offset.y == 0:
             column = column_at(self._layout, offset.x - MARGIN)

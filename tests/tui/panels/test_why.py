@@ -64,5 +64,13 @@ def test_a_request_as_a_command_is_one_that_a_shell_takes(model: str, tenant: st
     parts = shlex.split(command)
     body = json.loads(parts[parts.index("-d") + 1])
     assert body == {"model": model, "priority": "INTERACTIVE", "prompt": "...", "max_tokens": 7}
-    assert parts[-2:] == ["unix:/run/inferd.sock", "inferd.v1.Inference/Generate"]
+    assert parts[-3:] == ["-unix", "/run/inferd.sock", "inferd.v1.Inference/Generate"]
     assert f"inferd-tenant: {tenant}" in parts
+
+
+def test_other_tasks_have_other_methods_and_other_daemons_their_address() -> None:
+    embed = panel.as_command(request("r1", task="embed", max_tokens=7), "ws1:50051")
+    assert embed.endswith("ws1:50051 inferd.v1.Inference/Embed")
+    assert "inputs" in embed
+    assert "max_tokens" not in embed
+    assert panel.as_command(request("r1", task="rank"), "ws1:50051").endswith("Rerank")

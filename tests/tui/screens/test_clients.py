@@ -25,6 +25,17 @@ async def test_enter_shows_the_requests_of_one(stage: Stage) -> None:
         text = text_of(monitor(pilot))
         assert "r8f2a" in text
         assert "r8f21" not in text
+        assert "only tenant web" in text
+        assert "Requests 7" in await press(pilot, "escape")
+
+
+async def test_a_tenant_is_meant_exactly(stage: Stage) -> None:
+    """And not whoever has its name somewhere, such as a class of requests."""
+    stage.picture.tenants.add(tenant="batch", running=9)
+    async with watching(stage) as pilot:
+        await press(pilot, "6", "enter")
+        await until(pilot, lambda: "1 of 7" in text_of(monitor(pilot)), "the overview")
+        assert "r8f02" in text_of(monitor(pilot))
 
 
 async def test_sorting_by_a_click_on_a_title(stage: Stage) -> None:

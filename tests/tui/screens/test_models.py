@@ -49,7 +49,7 @@ async def test_what_is_loaded_already_is_not_asked_for(stage: Stage) -> None:
 async def test_unloading_asks_once(stage: Stage, key: str, force: bool) -> None:
     async with watching(stage) as pilot:
         text = await press(pilot, "3", key)
-        assert "embed-e5" in text
+        assert ("Cut off 2 running and unload embed-e5 now?" if force else "Unload embed-e5 after 2 running?") in text
         await press(pilot, "n")
         assert stage.did("UnloadModel") == []
         await press(pilot, key, "y")

@@ -40,8 +40,8 @@ async def test_on_a_large_screen_it_has_charts_and_events(stage: Stage) -> None:
     async with watching(stage, LARGE) as pilot:
         text = text_of(monitor(pilot))
         for word in (
-            "Throughput  out 148 tok/s", "Devices", "Requests 7", "Models", "Events", "needs 5.8 GiB on", "12:00:03 ✗",
-            "per token p50 21ms",
+            "Throughput", "out 148 tok/s   in 2100 tok/s", "Devices", "Requests 7", "Models", "Events",
+            "needs 5.8 GiB on", "12:00:03 ✗", "per token p50 21ms",
         ):  # fmt: skip
             assert word in text, word
 
@@ -60,7 +60,7 @@ async def test_a_filter_and_a_sort_show_and_go(stage: Stage, size: tuple[int, in
         assert "2 of 7" in text
         assert "r8f21" not in text
         assert "r8ef0" in text
-        assert "7" in await press(pilot, "escape")
+        assert "Requests 7" in await press(pilot, "escape")
         text = await press(pilot, "s", "s")
         assert "sorted by class ▲" in text
         assert "sorted by class ▼" in await press(pilot, "S")
@@ -149,3 +149,37 @@ async def test_without_requests_it_says_what_to_try(stage: Stage) -> None:
         assert "inferd run demo" in text_of(monitor(pilot))
         await press(pilot, "x", "p", "m", "y", "enter")  # there is nothing to act on
         assert stage.asked == []
+
+
+async def test_the_table_of_models_takes_no_keys_and_no_clicks(stage: Stage) -> None:
+    async with watching(stage, LARGE) as pilot:
+        await pilot.click("#models", offset=(5, 2), times=2)
+        await press(pilot, "tab")
+        assert pilot.app.focused is pilot.app.screen.query_one("#table")
+        assert len(pilot.app.screen_stack) == 2
+
+
+async def test_a_row_that_has_just_left_under_the_cursor_is_asked_about(stage: Stage) -> None:
+    waiting = [samples.request(f"w{i}", "queued", position=i) for i in range(3)]
+    stage.picture = samples.snapshot(waiting)
+    async with watching(stage) as pilot:
+        stage.show(samples.snapshot(waiting[1:]))
+        await until(pilot, lambda: "w0" not in text_of(monitor(pilot)), "its leaving")
+        assert "Cancel w1?" in await press(pilot, "x")
+        assert stage.asked == []
+
+
+async def test_a_double_click_selects_no_text(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await pilot.click("#table", offset=(5, 2), times=2)
+        await press(pilot, "escape", "y")
+        assert monitor(pilot).clipboard == "r8f1e"
+
+
+async def test_a_selection_that_begins_below_the_rows_is_no_text(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await pilot.mouse_down("#table", offset=(4, 9))
+        await pilot.hover("#table", offset=(9, 10))
+        await pilot.mouse_up("#table", offset=(9, 10))
+        await press(pilot, "y")
+        assert monitor(pilot).clipboard == "r8f21"

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.tests.tui import samples
 from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
-from inferd.tui.screens.page import NAMES
+from inferd.tui.bindings import NAMES
+from inferd.tui.screens.models import Models
 
 if TYPE_CHECKING:
     from inferd.tests.tui.stage import Stage
@@ -56,7 +58,31 @@ async def test_go_to_finds_requests_by_their_beginning_and_models(stage: Stage) 
     async with watching(stage) as pilot:
         await press(pilot, "colon", *"r8f2a", "enter")
         await until(pilot, lambda: "r8f2a waits" in text_of(monitor(pilot)), "the request")
-        await press(pilot, "escape", "colon", *"embed-e5", "enter")
+        await press(pilot, "escape", "colon", *"mistral-7b-q5", "enter")
         await until(pilot, lambda: "Models 7" in text_of(monitor(pilot)), "the model")
+        screen = pilot.app.screen
+        assert isinstance(screen, Models)
+        assert screen.table.current is not None
+        assert screen.table.current.name == "mistral-7b-q5"
         await press(pilot, "colon", *"nobody", "enter")
         await until(pilot, lambda: "no model nobody" in text_of(monitor(pilot)), "the complaint")
+
+
+async def test_after_the_card_keys_go_to_the_table_again(stage: Stage) -> None:
+    async with watching(stage, SMALL) as pilot:
+        await pilot.resize_terminal(50, 15)
+        await pilot.pause()
+        await press(pilot, "x", "p")
+        assert stage.asked == []
+        assert len(pilot.app.screen_stack) == 2
+        await pilot.resize_terminal(*SMALL)
+        await pilot.pause()
+        assert "▶ r8f1e" in await press(pilot, "down")
+
+
+async def test_a_name_that_looks_like_markup_is_only_a_name(stage: Stage) -> None:
+    stage.picture = samples.snapshot([samples.request("[/x][b]", why_text="[/")])
+    async with watching(stage, LARGE) as pilot:
+        assert "[/x][b]" in await press(pilot, "enter")
+        text = await press(pilot, "escape", "slash", *"[/", "enter")
+        assert "filter /[/" in text

@@ -4,12 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from textual.app import App
+from textual.events import Key
 
 from inferd.tui.widgets.dialogs import Choose, Confirm, Note, Pick
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
     from textual.screen import ModalScreen
+
+    from inferd.tui.cells import Line
 
 NOTHING = object()
 
@@ -73,7 +76,33 @@ async def test_leaving_a_pick_changes_nothing() -> None:
 
 async def test_a_note_is_read_and_closed() -> None:
     async with Bench().run_test() as pilot:
-        note = Note("Keys", [((f"line {i}", ""),) for i in range(60)])
+        note = Note("Keys", lambda width: [((f"line {i}"[:width], ""),) for i in range(60)])
         assert await answered(pilot, note, "pagedown") is NOTHING
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, Note)
+
+
+async def test_keys_that_come_in_a_bunch_answer_once() -> None:
+    """Nothing below the question hears the rest of them."""
+    async with Bench().run_test() as pilot:
+        app = pilot.app
+        assert isinstance(app, Bench)
+        app.ask(Choose("Which?", CHOICES))
+        await pilot.pause()
+        for key in "321":
+            app.post_message(Key(key, key))
+        await pilot.pause()
+        assert app.answer == "batch"
+        assert len(app.screen_stack) == 1
+
+
+async def test_a_question_shows_its_details_for_the_width_that_there_is() -> None:
+    async with Bench().run_test(size=(60, 24)) as pilot:
+        seen: list[int] = []
+
+        def make(width: int) -> list[Line]:
+            seen.append(width)
+            return [(("x" * width, ""),)]
+
+        assert await answered(pilot, Confirm("Load m?", make), "n") is False
+        assert all(0 < width < 60 for width in seen)
