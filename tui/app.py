@@ -72,6 +72,7 @@ class Monitor(App[None]):
         self.news = False  # something is to be shown
         self._heard: list[pb.Event] = []  # since they were shown last
         self.set_class(self.settings.ascii, "-ascii")
+        self.animation_level = "none"  # every frame is bytes over ssh
         for theme in OURS:
             self.register_theme(theme)
         self.theme = self.settings.theme or THEMES[0]

@@ -57,6 +57,11 @@ def lay_out(sheet: Sheet[T], width: int) -> Layout:
     while len(kept) > 1 and sum(c.width + GAP for c in kept) - GAP > width:
         last = max(range(len(kept)), key=lambda i: (kept[i].rank, i))
         del kept[last]
+    for column in sorted(sheet.columns, key=lambda c: c.rank):  # a wide one may have made room for others
+        left = width - sum(c.width + GAP for c in kept)
+        if column not in kept and column.key not in sheet.hidden and column.width <= left:
+            kept.append(column)
+    kept.sort(key=sheet.columns.index)
     widths = {c.key: c.width for c in kept}
     left = width - sum(c.width + GAP for c in kept) + GAP
     for column in sorted(kept, key=lambda c: c.rank):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inferd.tests.tui.stage import Stage
     from inferd.tui.settings import Settings
 
-LIMIT_S = 20.0
+LIMIT_S = 6.0
 SMALL, LARGE = (80, 24), (160, 48)
 
 
@@ -27,7 +27,7 @@ async def watching(
 ) -> AsyncIterator[Pilot[Any]]:
     """The monitor with its first picture painted."""
     app = Monitor(stage.address, settings)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         await filled(pilot)
         yield pilot
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.tui.cells import text_of, width_of
+from inferd.tui.cells import text_of
 from inferd.tui.columns import GAP, Column, Sheet, column_at, head_line, lay_out, row_line, table
 from inferd.tui.symbols import UNICODE
 
@@ -35,13 +35,15 @@ def test_a_hidden_column_is_not_there() -> None:
 
 
 def test_titles_and_figures_stand_above_each_other() -> None:
-    lines = table(SHEET, [("a", 7), ("long-name", 12345)], 24, UNICODE)
-    assert [text_of(line) for line in lines] == [
-        "NAME              SIZE",
-        "a                    7",
-        "long-name        12345",
-    ]
-    assert len({width_of(line) for line in lines}) == 1
+    lines = [text_of(line) for line in table(SHEET, [("a", 7), ("long-name", 12345)], 20, UNICODE)]
+    assert lines == ["NAME            SIZE", "a                  7", "long-name      12345"]
+
+
+def test_a_wide_column_that_leaves_makes_room_for_others() -> None:
+    wide = replace(NOTE, key="wide", width=30, rank=2)
+    sheet = replace(SHEET, columns=(NAME, NOTE, wide, SIZE))
+    assert [c.key for c, _ in lay_out(sheet, 60)] == ["name", "note", "wide", "size"]
+    assert [c.key for c, _ in lay_out(sheet, 30)] == ["name", "note", "size"]
 
 
 def test_the_title_that_is_sorted_by_has_an_arrow() -> None:

@@ -79,7 +79,7 @@ def panel(state: State, width: int, height: int, symbols: Symbols) -> list[Line]
         lines += block
     if state.snapshot is not None:
         lines += host_lines(state.snapshot, width)[: max(0, height - len(lines))]
-    return lines
+    return [clipped(line, width) for line in lines]
 
 
 def _history_line(device: pb.DeviceState, samples: tuple[DeviceSample, ...], width: int, symbols: Symbols) -> Line:

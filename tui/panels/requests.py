@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...protos import inferd_pb2 as pb
@@ -126,7 +127,8 @@ RATE = Column[Request](
 TTFT = Column[Request]("ttft", "TTFT", 5, ttft_of, lambda r: r.ttft_ms if r.HasField("ttft_ms") else None, True, 6, 1)
 AGE = Column[Request]("age", "AGE", 5, lambda r, _: (words.span(r.age_ms / 1e3), ""), lambda r: r.age_ms, True, 4)
 WHY = Column[Request]("why", "WHY", 7, why_of, lambda r: r.why, rank=1)
-BECAUSE = Column[Request]("because", "WHY IT WAITS", 22, because, lambda r: r.why_text, rank=9, grow=80)
+BECAUSE = Column[Request]("because", "WHY IT WAITS", 40, because, lambda r: r.why_text, rank=7, grow=60)
+REASON = replace(BECAUSE, width=60, rank=4)
 PROMPT = Column[Request](
     "prompt", "PROMPT", 6, prompt_of, lambda r: r.prompt_tokens if r.HasField("prompt_tokens") else None, True, 8
 )
@@ -158,7 +160,7 @@ LIVE = Sheet[Request](
     by_class,
 )
 QUEUE = Sheet[Request](
-    (POSITION, ID, CLASS, MODEL, TENANT, STATE, PROMPT, OUTPUT_OF, MOVES, DEADLINE, ETA, AGE, WHY, BECAUSE),
+    (POSITION, ID, CLASS, MODEL, TENANT, STATE, PROMPT, OUTPUT_OF, MOVES, DEADLINE, ETA, AGE, WHY, REASON),
     _identity,
     by_turn,
 )

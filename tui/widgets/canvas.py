@@ -26,6 +26,9 @@ class Canvas(ScrollView):
     """Who inherits says what is on each line of the window; `repaint` finds out what is new there."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"canvas--{name}" for name in STYLES}
+    DEFAULT_CSS = """
+    Canvas { overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+    """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)

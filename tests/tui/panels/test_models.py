@@ -4,6 +4,7 @@ from inferd.protos import inferd_pb2 as pb
 from inferd.tests.tui import samples
 from inferd.tui import state
 from inferd.tui.cells import text_of
+from inferd.tui.lens import Lens
 from inferd.tui.panels import models as panel
 from inferd.tui.panels.models import Row
 from inferd.tui.state import State
@@ -70,7 +71,7 @@ def test_the_detail_of_a_loaded_model() -> None:
 def test_every_column_sorts_rows_of_all_kinds() -> None:
     rows = [*panel.rows(NOW), Row("bare", None), Row("new", pb.ModelState(name="new"))]
     for column in panel.MODELS.columns:
-        assert len(sorted(rows, key=column.sort)) == len(rows)
+        assert len(Lens(column.key, True).look(rows, panel.MODELS, UNICODE)) == len(rows)
 
 
 def test_a_plan_says_who_would_make_way_and_who_stays() -> None:

@@ -7,6 +7,7 @@ from inferd.tests.tui.samples import request, requests, snapshot
 from inferd.tui import state
 from inferd.tui.cells import text_of
 from inferd.tui.columns import table
+from inferd.tui.lens import Lens
 from inferd.tui.panels import requests as panel
 from inferd.tui.state import State
 from inferd.tui.symbols import UNICODE
@@ -76,5 +77,6 @@ def test_progress_is_of_what_it_may_write() -> None:
 
 def test_every_column_sorts_rows_of_all_kinds() -> None:
     rows = [*requests(), pb.RequestState(id="bare")]
-    for column in (*panel.LIVE.columns, *panel.QUEUE.columns):
-        assert len(sorted(rows, key=column.sort)) == len(rows)
+    for sheet in (panel.LIVE, panel.QUEUE):
+        for column in sheet.columns:
+            assert len(Lens(column.key, True).look(rows, sheet, UNICODE)) == len(rows)

@@ -24,8 +24,8 @@ def test_the_axes_say_how_much_and_since_when() -> None:
     lines = [text_of(line) for line in panel.panel(history(20), 60, 11, UNICODE)]
     assert len(lines) == 11
     assert lines[0] == "out 190 tok/s   in 2100 tok/s"
-    assert lines[1].startswith("   200┤")
-    assert lines[4].startswith("   100┤")
+    assert lines[1].startswith("  200┤")
+    assert lines[4].startswith("  100┤")
     assert lines[8].endswith("-19s now")
 
 

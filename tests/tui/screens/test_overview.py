@@ -177,9 +177,9 @@ async def test_a_double_click_selects_no_text(stage: Stage) -> None:
 
 
 async def test_a_selection_that_begins_below_the_rows_is_no_text(stage: Stage) -> None:
-    async with watching(stage) as pilot:
-        await pilot.mouse_down("#table", offset=(4, 9))
-        await pilot.hover("#table", offset=(9, 10))
-        await pilot.mouse_up("#table", offset=(9, 10))
+    async with watching(stage, LARGE) as pilot:
+        await pilot.mouse_down("#table", offset=(4, 10))
+        await pilot.hover("#table", offset=(9, 11))
+        await pilot.mouse_up("#table", offset=(9, 11))
         await press(pilot, "y")
         assert monitor(pilot).clipboard == "r8f21"

@@ -137,6 +137,8 @@ async def test_long_content_scrolls() -> None:
         rest.can_focus = True
         rest.show(lines(*(f"line {i}" for i in range(30))))
         rest.focus()
+        await pilot.pause()
+        pilot.app.animation_level = "none"
         await pilot.press("end")
         await pilot.pause()
         assert any("line 29" in line for line in shown(pilot.app))

@@ -168,8 +168,10 @@ async def test_all_of_it_can_be_selected() -> None:
 
 async def test_a_row_is_found_by_its_key() -> None:
     app = Bench()
-    async with app.run_test(size=(40, 6)):
+    async with app.run_test(size=(40, 6)) as pilot:
+        await pilot.pause()
         app.table.show(rows(50))
         assert app.table.select("row40")
         assert app.table.current == ("row40", 40)
         assert not app.table.select("none")
+        await pilot.pause()
