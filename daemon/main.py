@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -121,7 +122,7 @@ async def _serve(config: Config, where: str) -> int:
 def build(config: Config) -> tuple[Node, Telemetry]:
     """The heart and its pulse, from the machine as it is now."""
     hardware = detect(vendor_libraries=False)
-    machine = Machine(hardware, config.memory, hardware.memory, fake=config.fake.enabled)
+    machine = Machine(hardware, config.memory, hardware.memory, fake=config.fake.enabled, name=socket.gethostname())
     ledger = Ledger()
     machine.open_pools(ledger)
     bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"

@@ -82,6 +82,7 @@ class Reading:
     memory_clock_mhz: int | None = None
     throttled_by: tuple[str, ...] = ()
     processes: tuple[tuple[int, int | None], ...] = ()  # (pid, bytes on the device)
+    detail: str | None = None  # why the state is not OK, where that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,15 @@ class HostMemory:
     memlock_limit_bytes: int | None = None  # None: as much as there is
     psi_some_avg10: float | None = None  # per cent of the last 10 s
     psi_full_avg10: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """What else the host is short of, as its tasks and its NUMA nodes say."""
+
+    psi_cpu_some_avg10: float | None = None  # per cent of the last 10 s
+    psi_io_some_avg10: float | None = None
+    numa_free_bytes: tuple[tuple[int, int], ...] = ()  # (id of the node, bytes)
 
 
 @dataclass(frozen=True, slots=True)

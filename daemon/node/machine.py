@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..domain.device import DeviceKind, DeviceState
+from ..domain.device import DeviceKind, DeviceState, HostLoad
 from .plans import Gpu
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ class Machine:
     hardware: Hardware
     limits: Memory
     memory: HostMemory
+    load: HostLoad = field(default_factory=HostLoad)
     readings: Mapping[str, Reading] = field(default_factory=dict)  # device id -> the last one
     worker_bytes: Mapping[str, int] = field(default_factory=dict)  # place -> resident bytes of its worker
     fake: bool = False  # the fake engine runs on any device
+    name: str = ""  # of the host
 
     def gpus(self) -> tuple[Device, ...]:
         """Devices beside the CPU that an engine can use."""

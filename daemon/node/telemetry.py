@@ -69,6 +69,7 @@ class Telemetry:
             memory, readings = await asyncio.to_thread(self.sensors.read, tuple(pids.values()))
         except OSError as error:
             return log.warning("sensors: %s", error)
+        self.machine.load = self.sensors.load
         self.node.fleet.lose(reading.device_id for reading in readings if reading.state in GONE)
         if self.node.fleet.pids() != pids:
             return None  # of processes that came or went meanwhile: who holds which bytes is not known

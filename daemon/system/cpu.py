@@ -6,15 +6,15 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-from ..domain.device import CpuFacts, NumaNode
+from ..domain.device import CpuFacts
 from . import cgroup
+from .numa import read_nodes
 from .sysfs import Root, parse_cpus, parse_int, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CPUS = "sys/devices/system/cpu"
-_NODES = "sys/devices/system/node"
 # What ggml has kernels for; the names are the kernel's own.
 _SIMD = (
     *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
@@ -44,7 +44,7 @@ def read_cpu(root: Root | None = None) -> CpuFacts:
         quota_cores=quota,
         threads=_within(quota, _physical(root, best)),
         simd=_simd(info),
-        numa_nodes=_numa(root),
+        numa_nodes=read_nodes(root),
         l3_bytes=_l3_bytes(root, online),
     )
 
@@ -101,26 +101,6 @@ def _physical(root: Root, cpus: Iterable[int]) -> int:
 def _simd(info: dict[str, str]) -> tuple[str, ...]:
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(name for name in _SIMD if name in flags)
-
-
-def _numa(root: Root) -> tuple[NumaNode, ...]:
-    nodes = []
-    for name in root.names(_NODES):
-        number = parse_int(name.removeprefix("node")) if name.startswith("node") else None
-        if number is None:
-            continue
-        cpus = parse_cpus(root.text(f"{_NODES}/{name}/cpulist")) or ()
-        nodes.append(NumaNode(number, cpus, _node_bytes(root.text(f"{_NODES}/{name}/meminfo"))))
-    return tuple(nodes)
-
-
-def _node_bytes(meminfo: str | None) -> int | None:
-    for line in (meminfo or "").splitlines():  # Node 0 MemTotal:  65797804 kB
-        words = line.split()
-        if "MemTotal:" in words[:-1]:
-            kib = parse_int(words[words.index("MemTotal:") + 1])
-            return None if kib is None else kib * 1024
-    return None
 
 
 def _l3_bytes(root: Root, cpus: Iterable[int]) -> int | None:

@@ -7,12 +7,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..domain.device import Device, DeviceKind, DeviceState, Hardware, HostMemory, Reading
-from . import drm, pci, probe
+from ..domain.device import Device, DeviceKind, DeviceState, Hardware, HostLoad, HostMemory, Reading
+from . import drm, numa, pci, probe
 from .cpu import cpu_times, read_cpu
 from .energy import PackageEnergy
 from .memory import read_memory
 from .nvml import Nvml, state_of
+from .psi import read_pressure
 from .sysfs import Root
 
 if TYPE_CHECKING:
@@ -94,17 +95,19 @@ class Sensors:
     def __init__(self, hardware: Hardware, root: str | os.PathLike[str] | None = None) -> None:
         self._root = Root(root)
         self._devices = hardware.devices
+        self._nodes = hardware.cpu.numa_nodes
         self._nvml: Nvml | None = None
         self._opened_s = 0.0
         self._times: dict[str, tuple[int, int]] = {}  # (busy, total), in any unit
         self._energy = PackageEnergy(self._root)
         self._energy_at: tuple[float, float] | None = None  # (joules, seconds)
         self.memory: HostMemory = hardware.memory
+        self.load = HostLoad()  # as read with the last readings
 
     def read(self, pids: Iterable[int] = (), now_s: float | None = None) -> tuple[HostMemory, tuple[Reading, ...]]:
         """Host memory and one reading per device. `pids` are our workers, looked up on AMD and Intel."""
         now_s = time.monotonic() if now_s is None else now_s
-        self.memory = read_memory(self._root)
+        self.memory, self.load = read_memory(self._root), self._read_load()
         processes = drm.vram_by_process(self._root, pids) if self._has_drm() else {}
         readings = [self._read(device, processes.get(device.pci or "", {}), now_s) for device in self._devices]
         return self.memory, tuple(readings)
@@ -113,6 +116,10 @@ class Sensors:
         if self._nvml is not None:
             self._nvml.close()
             self._nvml = None
+
+    def _read_load(self) -> HostLoad:
+        (cpu, _), (io, _) = read_pressure(self._root, "cpu"), read_pressure(self._root, "io")
+        return HostLoad(cpu, io, numa.free_bytes(self._root, self._nodes))
 
     def _has_drm(self) -> bool:
         return any(device.kind is not DeviceKind.CPU and device.vendor != "nvidia" for device in self._devices)

@@ -6,6 +6,7 @@ import re
 
 from ..domain.device import HostMemory
 from . import cgroup
+from .psi import read_pressure
 from .sysfs import Root, parse_int, parse_table
 
 
@@ -19,7 +20,7 @@ def read_memory(root: Root | None = None) -> HostMemory:
     for group in groups:
         if group.available_bytes is not None and (available is None or group.available_bytes < available):
             available, bound_by = group.available_bytes, f"cgroup {group.name}"
-    some, full = _pressure(root)
+    some, full = read_pressure(root, "memory")
     return HostMemory(
         total_bytes=total,
         available_bytes=available,
@@ -42,25 +43,6 @@ def memlock_limit_bytes(root: Root) -> int | None:
         return None
     match = re.search(r"^Max locked memory\s+(\d+)", root.text("proc/self/limits") or "", re.M | re.ASCII)
     return parse_int(match[1]) if match else None
-
-
-def parse_pressure(text: str | None) -> tuple[float | None, float | None]:
-    """(some, full) avg10 of a pressure file, in per cent."""
-    found: dict[str, float] = {}
-    for kind, value in re.findall(r"^(some|full) avg10=(\d{1,3}(?:\.\d{1,6})?)\b", text or "", re.M | re.ASCII):
-        found[kind] = float(value)
-    return found.get("some"), found.get("full")
-
-
-def _pressure(root: Root) -> tuple[float | None, float | None]:
-    """The machine's pressure or our own group's, whichever hurts more."""
-    files = ["proc/pressure/memory"]
-    if own := cgroup.levels(root, "memory"):
-        files.append(f"{own[0].folder}/memory.pressure")
-    pairs = [parse_pressure(root.text(file)) for file in files]
-    some = [pair[0] for pair in pairs if pair[0] is not None]
-    full = [pair[1] for pair in pairs if pair[1] is not None]
-    return max(some, default=None), max(full, default=None)
 
 
 def _available(meminfo: dict[str, str]) -> int | None:

@@ -150,7 +150,8 @@ class Nvml:
             self._handles.pop(_key(device), None)
             if answer.error == NOT_INITIALISED:  # the driver was restarted under us
                 self.error = NOT_INITIALISED
-        return Reading(device.id, state_of(answer.error)[0], total_bytes=device.memory_total_bytes)
+        state, detail = state_of(answer.error)
+        return Reading(device.id, state, total_bytes=device.memory_total_bytes, detail=detail)
 
     def _handle(self, device: Device) -> Answer:
         if self.error is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferd.daemon.domain.config import Memory
-from inferd.daemon.domain.device import Device, DeviceKind, DeviceState, Hardware, HostMemory, Reading
+from inferd.daemon.domain.device import Device, DeviceKind, DeviceState, Hardware, HostLoad, HostMemory, Reading
 from inferd.daemon.node import telemetry as telemetries
 from inferd.daemon.node.machine import Machine
 from inferd.daemon.node.telemetry import Telemetry
@@ -30,6 +30,7 @@ class Sensors:
         self.asked: list[tuple[int, ...]] = []
         self.error: OSError | None = None
         self.readings = [Reading("cpu", utilization=0.5)]
+        self.load = HostLoad(psi_cpu_some_avg10=5.0)
         self.free = threading.Event()
         self.free.set()
 
@@ -72,6 +73,7 @@ async def test_readings_of_the_machine_and_of_our_workers_come_in(house: House) 
     assert sensors.asked[0] == (resident.model.pid,)
     assert it.machine.memory == MEMORY
     assert it.machine.readings["cpu"].utilization == 0.5
+    assert it.machine.load == sensors.load
     pool = house.node.ledger.pools["host"]
     assert pool.used == 16 * GIB
     assert 0 < pool.observed["alpha"] < GIB

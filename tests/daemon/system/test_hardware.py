@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferd.daemon.domain.device import Device, DeviceKind, DeviceState
+from inferd.daemon.domain.device import Device, DeviceKind, DeviceState, HostLoad
 from inferd.daemon.system import hardware
 
 if TYPE_CHECKING:
@@ -65,6 +65,18 @@ def test_readings_follow_the_files(plant: Callable[..., Path]) -> None:
     sensors.close()
 
 
+def test_what_tasks_and_nodes_say_is_read_with_the_sensors(plant: Callable[..., Path]) -> None:
+    files: dict[str, str | None] = {
+        "proc/pressure/cpu": "some avg10=12.50 avg60=0.00\n",
+        "sys/devices/system/node/node0/meminfo": "Node 0 MemTotal: 2048 kB\nNode 0 MemFree: 1024 kB\n",
+    }
+    root = plant("plain", files)
+    sensors = hardware.Sensors(hardware.detect(root), root)
+    assert sensors.load == HostLoad()
+    sensors.read()
+    assert sensors.load == HostLoad(psi_cpu_some_avg10=12.5, numa_free_bytes=((0, 1 << 20),))
+
+
 def test_the_packages_energy_becomes_power(plant: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     zone = "sys/class/powercap/intel-rapl:0"
     root = plant("plain", {f"{zone}/name": "package-0\n", f"{zone}/energy_uj": "5000000"})
@@ -98,6 +110,7 @@ def test_nvidia_is_joined_by_address(plant: Callable[..., Path], with_nvml: Run)
     assert [reading["state"] for reading in told["first"]] == ["ok", "ok", "ok"]
     assert [reading["state"] for reading in told["second"]] == ["ok", "ok", "lost"]
     assert told["second"][2]["total_bytes"] == 81920 << 20
+    assert [reading["detail"] for reading in told["second"]] == [None, None, "the GPU fell off the bus"]
 
 
 def test_a_driver_of_another_version_is_noted(plant: Callable[..., Path], with_nvml: Run) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from inferd.daemon.domain.device import HostMemory
-from inferd.daemon.system.memory import parse_pressure, read_memory
+from inferd.daemon.system.memory import read_memory
 from inferd.daemon.system.sysfs import Root
 
 if TYPE_CHECKING:
@@ -82,12 +80,6 @@ def test_how_much_may_be_locked(plant: Callable[..., Path], changes: dict[str, s
 
 def test_an_empty_machine_has_no_facts(tmp_path: Path) -> None:
     assert read_memory(Root(tmp_path)) == HostMemory()
-
-
-@settings(deadline=None)
-@given(st.text())
-def test_pressure_never_raises(text: str) -> None:
-    parse_pressure(text)
 
 
 def test_this_very_machine_has_memory() -> None:

@@ -102,6 +102,7 @@ def test_a_reading(with_nvml: Run) -> None:
         "memory_clock_mhz": 2619,
         "throttled_by": ["power_cap", "thermal_software"],  # by the old name: the new one is missing
         "processes": [[1000, MIB], [1001, None], [1002, 3 * MIB]],
+        "detail": None,
     }
 
 
