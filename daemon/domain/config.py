@@ -44,7 +44,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # -1 is all of them
     mmap: bool | None = None
     keep_alive_s: Annotated[float, Meta(ge=-1, le=1e9)] | None = None  # negative: never unloaded for being idle
-    pinned: bool | None = None  # never makes way for another model
+    pinned: bool | None = None  # stays once it is loaded: never makes way for another model, nor goes when idle
     # Of models that take tensors, in Triton's words: requests that share a call.
     max_batch_size: Annotated[int, Meta(ge=0, le=1024)] | None = None  # rows of one; 0: none share; default: 32
     preferred_batch_size: tuple[Positive, ...] | None = None  # default: what is measured to be best

@@ -55,7 +55,14 @@ class Place:
         self.granted.clear()
 
     def idle_too_long(self, now_s: float) -> bool:
-        return self.idle_since_s is not None and 0 <= self.lane.keep_alive_s <= now_s - self.idle_since_s
+        left_s = self.unload_in_s(now_s)
+        return left_s is not None and left_s <= 0
+
+    def unload_in_s(self, now_s: float) -> float | None:
+        """When it goes if it stays idle; None: it is in use, or not there, or stays for good."""
+        if self.idle_since_s is None or self.lane.keep_alive_s < 0 or self.lane.pinned:
+            return None
+        return self.lane.keep_alive_s - (now_s - self.idle_since_s)
 
     def cells_free(self) -> int:
         return self.kv_cells - self._cells_taken()

@@ -64,3 +64,20 @@ def test_a_place_is_up_from_the_decision_to_load_it_on() -> None:
     load(it, "small")
     it.on_request(job(CHAT), 1.0)  # `small` makes way
     assert (place.loading, place.up) == (False, True)
+
+
+def test_an_idle_place_says_when_it_goes_and_one_that_stays_does_not() -> None:
+    it = ready()
+    place = it.places["m"]
+    it.on_tick(5.0)
+    assert place.unload_in_s(7.0) == 10.0 - 7.0
+    assert place.unload_in_s(12.0) == -2.0
+    it.lanes["m"].pinned = True
+    assert place.unload_in_s(7.0) is None
+    assert not place.idle_too_long(1e9)
+    it.lanes["m"].pinned, it.lanes["m"].keep_alive_s = False, -1.0
+    assert place.unload_in_s(7.0) is None
+    it.lanes["m"].keep_alive_s = 10.0
+    it.on_request(job(), 8.0)
+    assert place.unload_in_s(8.0) is None
+    assert scheduler().places["m"].unload_in_s(0.0) is None

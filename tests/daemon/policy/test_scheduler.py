@@ -540,6 +540,14 @@ def test_a_negative_keep_alive_is_for_ever() -> None:
     assert it.on_tick(1e9) == []
 
 
+def test_a_pinned_model_stays_when_it_is_idle_until_it_is_unpinned() -> None:
+    it = ready()
+    it.lanes["m"].pinned = True
+    assert it.on_tick(1e6) == []
+    it.lanes["m"].pinned = False
+    assert it.on_tick(1e6) == [Unload("m")]
+
+
 def test_a_model_that_drains_is_not_unloaded_again() -> None:
     it = ready()
     it.on_closed("m", FOREVER)
