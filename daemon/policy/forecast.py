@@ -41,9 +41,11 @@ class Interval:
 
     def __init__(self) -> None:
         self._ratios: deque[float] = deque(maxlen=WINDOW)
+        self._ordered: list[float] = []  # the same, sorted for whoever asks first; empty: since the last one came
 
     def add(self, forecast_ms: float, outcome_ms: float) -> None:
         self._ratios.append(max(outcome_ms, 1e-3) / max(forecast_ms, 1e-3))
+        self._ordered = []
 
     def around(self, forecast_ms: float, share: float = 0.8) -> tuple[float, float]:
         """(low, high) in ms, such that `share` of the outcomes fall between them."""
@@ -55,7 +57,7 @@ class Interval:
         n = len(self._ratios)
         if n < FEW:
             return GUESS[0] if q < 0.5 else GUESS[1]
-        ordered = sorted(self._ratios)
+        ordered = self._ordered = self._ordered or sorted(self._ratios)
         rank = math.floor(q * (n + 1)) if q < 0.5 else math.ceil(q * (n + 1))
         return ordered[min(n, max(1, rank)) - 1]
 

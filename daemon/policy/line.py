@@ -97,6 +97,10 @@ class Line:
         """The class and tenant that a job counts for."""
         return (Priority.INTERACTIVE, "") if self.fifo else (job.request.priority, job.request.tenant)
 
+    def served(self, priority: Priority, tenant: str) -> float:
+        """Weighted tokens that a tenant has had in a class."""
+        return self._counters[priority].served(tenant)
+
     def add(self, job: Job, ticket: Ticket) -> None:
         priority, tenant = self.where(job)
         self.tickets[job] = ticket

@@ -201,6 +201,14 @@ class Rooms:
         turn_is_over = now_s >= self._earned_s(other) or not place.lane.had_its_turn()
         return "" if self._waited_out(place.lane, now_s) and turn_is_over else "busy"
 
+    def stays_until_s(self, lane: Lane, other: Place) -> float | None:
+        """When a busy or young model makes way for a lane at the latest, if it makes room; None: nobody waits there."""
+        since_s = lane.wanted_since_s()
+        if since_s is None:
+            return None
+        earned_s = self._earned_s(other) if lane.had_its_turn() else 0.0
+        return max(since_s + self._patience_s(lane), self._settled_s(other), earned_s)
+
     def _settled_s(self, other: Place) -> float:
         """Until when a model stays at least: what it runs has computed its prompts again, and as long once more.
 

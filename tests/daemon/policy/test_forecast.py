@@ -73,6 +73,16 @@ def test_an_interval_is_a_guess_until_it_has_seen_some() -> None:
     assert interval.around(100.0) == (1000.0, 1000.0)
 
 
+def test_an_interval_that_was_asked_before_hears_of_what_came_since() -> None:
+    interval = Interval()
+    for _ in range(FEW):
+        interval.add(100.0, 100.0)
+    assert interval.around(100.0) == (100.0, 100.0)
+    for _ in range(1000):
+        interval.add(100.0, 300.0)
+    assert interval.around(100.0) == pytest.approx((300.0, 300.0))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_four_of_five_outcomes_fall_into_the_interval(seed: int) -> None:
     draw = random.Random(seed)

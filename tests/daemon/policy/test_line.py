@@ -69,6 +69,12 @@ def test_tenants_take_turns_in_the_order_they_will_be_served() -> None:
     assert it.order().index(one) == 1
 
 
+def test_what_a_tenant_has_had_is_told_by_class() -> None:
+    it = line()
+    it._counters[NORMAL].charge("a", 7.0)
+    assert (it.served(NORMAL, "a"), it.served(CHAT, "a"), it.served(NORMAL, "b")) == (7.0, 0.0, 0.0)
+
+
 def test_one_that_comes_back_is_found_again() -> None:
     it, a, b = line(), job(), job()
     enter(it, a, b)

@@ -84,6 +84,29 @@ def test_a_model_stays_until_it_is_well_beyond_the_prompts_of_what_it_runs() -> 
     assert it.on_tick(20.0) == [Evict("m")]
 
 
+def test_a_busy_model_stays_until_the_wait_is_over() -> None:
+    it = ready(host_bytes=60)
+    lane, busy = it.lanes["other"], it.places["m"]
+    lane.pace.load_s.add(0.4)
+    it.on_request(job(CHAT), 0.0)
+    assert it.rooms.stays_until_s(lane, busy) is None  # nobody waits
+    it.on_request(job(CHAT, "other", arrived_s=10.0), 10.0)
+    until_s = it.rooms.stays_until_s(lane, busy)
+    assert until_s == pytest.approx(10.0 + 2.0 - LEAD_S - 0.4)
+    assert until_s is not None
+    assert stays(it, now_s=until_s - 0.01) == "busy"
+    assert it.on_tick(until_s) == [Evict("m")]
+
+
+def test_a_model_that_is_young_stays_beyond_the_wait() -> None:
+    it = ready(host_bytes=60, min_resident_s=50.0)
+    it.on_request(job(CHAT), 0.0)
+    it.on_request(job(CHAT, "other", arrived_s=0.0), 0.0)
+    assert it.rooms.stays_until_s(it.lanes["other"], it.places["m"]) == 50.0
+    assert stays(it, now_s=49.9) == "young"
+    assert it.on_tick(50.0) == [Evict("m")]
+
+
 def test_asking_changes_nothing() -> None:
     it = ready(host_bytes=60)
     it.on_request(job(CHAT), 0.0)
