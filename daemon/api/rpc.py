@@ -16,6 +16,7 @@ from ..node.plans import options_for
 from . import pooled, wire
 from .guard import guarded
 from .who import tenant
+from .wire_snapshot import to_snapshot
 
 if TYPE_CHECKING:
     import grpc
@@ -133,7 +134,7 @@ class Monitor(pb_grpc.MonitorServicer):
 
     @guarded
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.Snapshot:
-        return wire.to_snapshot(self.telemetry.snapshot())
+        return to_snapshot(self.telemetry.snapshot())
 
     @guarded
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
@@ -144,7 +145,7 @@ class Monitor(pb_grpc.MonitorServicer):
             raise InferdError(Code.INVALID, message, field="interval_ms", lowest=lowest, highest=highest)
         while True:
             # A slow reader blocks here and so sees only the newest state, never a backlog.
-            await context.write(wire.to_snapshot(self.telemetry.snapshot()))
+            await context.write(to_snapshot(self.telemetry.snapshot()))
             await asyncio.sleep(interval_ms / 1e3)
 
     @guarded

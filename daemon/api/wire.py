@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from ...backends.messages import ChatMessage
     from ..domain.model import Model
-    from ..domain.snapshot import Snapshot
     from ..node.planner import LoadReport
     from ..policy.journal import Record
     from ..system.catalog import Entry
@@ -306,20 +305,3 @@ def to_explanation(request_id: str, records: Sequence[Record], now_s: float) -> 
             summary=explain.sentence(record, request_id),
         )
     return wire
-
-
-def to_snapshot(snapshot: Snapshot) -> pb.Snapshot:
-    """Field for field: the words and the message have the same names; None stays absent."""
-    wire = pb.Snapshot(sequence=snapshot.sequence, version=snapshot.version, uptime_s=snapshot.uptime_s)
-    wire.models.extend(pb.ModelState(**_present(row)) for row in snapshot.models)
-    wire.requests.extend(pb.RequestState(**_present(row)) for row in snapshot.requests)
-    wire.devices.extend(pb.DeviceState(**_present(row)) for row in snapshot.devices)
-    wire.warnings.extend(pb.Warning(**_present(row)) for row in snapshot.warnings)
-    wire.rates.CopyFrom(pb.Rates(**_present(snapshot.rates)))
-    wire.host.CopyFrom(pb.HostState(**_present(snapshot.host)))
-    return wire
-
-
-def _present(row: Any) -> dict[str, Any]:
-    names = type(row).__slots__
-    return {name: value for name in names if (value := getattr(row, name)) is not None}

@@ -12,6 +12,7 @@ from .errors import Code, InferdError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ...backends.facts import Task
     from ...backends.messages import CallSyntax, ChatMessage, FinishReason, SamplingParams, ToolUse
     from ..policy.calls import CallParser
     from .form import Form
@@ -80,6 +81,13 @@ class Request:
     def generates(self) -> bool:
         """Text is wanted, token by token."""
         return self.inputs is None and self.tensors is None
+
+    @property
+    def task(self) -> Task:
+        """What is wanted of the model."""
+        if self.tensors is not None:
+            return "infer"
+        return "generate" if self.inputs is None else self.inputs.task
 
     @property
     def root_id(self) -> str:

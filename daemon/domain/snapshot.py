@@ -1,12 +1,14 @@
-"""What monitors see: the whole daemon at one moment, frozen. protos/inferd.proto says what each figure means."""
+"""What monitors see: the whole daemon at one moment, frozen. protos/inferd.proto says what each figure means.
+
+Structs and no dataclasses: with 1,000 who wait their rows are made in 1 ms and not in 4.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(msgspec.Struct, frozen=True):
     name: str
     state: str
     backend: str
@@ -28,10 +30,14 @@ class ModelRow:
     tokens_per_s: float
     error: str
     estimate_error: float | None  # of the footprint at the last load: 0.1 is a tenth too high
+    weights_bytes: int
+    kv_bytes: int
+    unload_in_s: float | None
+    leases: int
+    task: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRow:
+class RequestRow(msgspec.Struct, frozen=True):
     id: str
     model: str
     priority: str
@@ -43,10 +49,43 @@ class RequestRow:
     tokens_per_s: float
     age_ms: float
     ttft_ms: float | None
+    position: int | None
+    eta_low_ms: float | None
+    eta_high_ms: float | None
+    why_text: str
+    max_tokens: int
+    cached_tokens: int
+    devices: tuple[str, ...]
+    moves: int
+    deadline_in_ms: float | None
+    stalled_ms: float
+    task: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRow:
+class TenantRow(msgspec.Struct, frozen=True):
+    tenant: str
+    running: int
+    waiting: int
+    prompt_tokens_per_s: float
+    generation_tokens_per_s: float
+    prompt_tokens_total: int
+    generation_tokens_total: int
+    requests_finished_total: int
+    requests_failed_total: int
+    requests_cancelled_total: int
+    requests_refused_total: int
+    stalled: int
+    stalls_total: int
+    idle_s: float
+
+
+class ProcessRow(msgspec.Struct, frozen=True):
+    pid: int
+    bytes: int | None
+    model: str
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
     id: str
     kind: str
     name: str
@@ -57,19 +96,46 @@ class DeviceRow:
     temperature_celsius: float | None
     power_watts: float | None
     state: str
+    detail: str
+    own_bytes: int
+    processes: tuple[ProcessRow, ...]
+    power_limit_watts: float | None
+    energy_joules: float | None
+    clock_mhz: int | None
+    clock_max_mhz: int | None
+    memory_clock_mhz: int | None
+    throttled_by: tuple[str, ...]
+    numa_node: int | None
+    architecture: str
+    driver_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class HostRow:
+class NumaRow(msgspec.Struct, frozen=True):
+    id: int
+    cores: int
+    memory_total_bytes: int | None
+    memory_free_bytes: int | None
+
+
+class HostRow(msgspec.Struct, frozen=True):
     memory_total_bytes: int
     memory_available_bytes: int
     booked_bytes: int
     margin_bytes: int
     psi_memory_some_avg10: float | None
+    name: str
+    psi_memory_full_avg10: float | None
+    psi_cpu_some_avg10: float | None
+    psi_io_some_avg10: float | None
+    memory_limit_bytes: int | None
+    swap_total_bytes: int | None
+    swap_free_bytes: int | None
+    pressure: str
+    cores: int
+    numa_nodes: tuple[NumaRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RatesRow:
+class RatesRow(msgspec.Struct, frozen=True):
     prompt_tokens_per_s: float
     generation_tokens_per_s: float
     num_requests_running: int
@@ -87,18 +153,22 @@ class RatesRow:
     computed_tokens_total: int
     delivered_tokens_total: int
     wasted_tokens_total: dict[str, int]
+    ttft_p99_ms: float | None
+    queue_p50_ms: float | None
+    queue_p95_ms: float | None
+    tpot_p50_ms: float | None
+    tpot_p95_ms: float | None
+    requests_refused_total: int
 
 
-@dataclass(frozen=True, slots=True)
-class WarningRow:
+class WarningRow(msgspec.Struct, frozen=True):
     code: str
     severity: str  # info, warning, error
     message: str
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     sequence: int
     version: str
     uptime_s: float
@@ -108,3 +178,5 @@ class Snapshot:
     rates: RatesRow
     host: HostRow
     warnings: tuple[WarningRow, ...]
+    state: str  # serving, draining
+    tenants: tuple[TenantRow, ...]

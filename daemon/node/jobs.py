@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ...backends.messages import FinishReason
 from ..domain.errors import Code, InferdError
 from ..domain.request import Job, Phase
 from ..domain.tensors import Outputs
+from ..policy.tenants import Tenants
 from .figures import Statistics
 from .stream import Finished, Queued, Resumed, Started, Stream, Vectors
 
@@ -36,6 +38,7 @@ class Jobs:
         self._streams: dict[str, Stream] = {}
         self._arrivals = itertools.count()
         self.statistics = Statistics()
+        self.tenants = Tenants()
         self._read: set[Stream] = set()  # streams that somebody reads, also after the job is over
 
     def __contains__(self, job_id: object) -> bool:
@@ -57,7 +60,13 @@ class Jobs:
         stream = Stream(job)
         self._jobs[job.id], self._streams[job.id] = job, stream
         self._read.add(stream)
+        self.tenants.on_request(request.tenant, now_s)
         return job, stream
+
+    def turned_away(self, request: Request, now_s: float) -> None:
+        """It was refused at the door, and is no job."""
+        self.meter.total.requests_refused += 1
+        self.tenants.on_refused(request.tenant, now_s)
 
     def forget(self, job: Job) -> None:
         """The job is over and holds no slot."""
@@ -66,6 +75,7 @@ class Jobs:
             del self._jobs[job.id], self._streams[job.id]
             if job.answer is not None:  # nobody has taken it
                 job.answer.blob.close()
+            self.tenants.on_over(job.request.tenant, len(job.generated))
             self.statistics.on_over(job)
             if self.on_over is not None:
                 self.on_over(job)
@@ -77,6 +87,17 @@ class Jobs:
     def stalled(self, now_s: float, limit_s: float) -> list[Stream]:
         """Streams whose reader stands still."""
         return [stream for stream in self._read if stream.stalled_s(now_s) > limit_s]
+
+    def stalled_s(self, job: Job, now_s: float) -> float:
+        """How long the reader of a job that is not forgotten has taken nothing."""
+        return self._streams[job.id].stalled_s(now_s)
+
+    def tokens_by_tenant(self) -> Counter[str]:
+        """Generated, of all jobs that are here."""
+        n_tokens: Counter[str] = Counter()
+        for job in self._jobs.values():
+            n_tokens[job.request.tenant] += len(job.generated)
+        return n_tokens
 
     def tell_queued(self, job: Job, position: int, eta_ms: tuple[float, float] | None = None) -> None:
         self._streams[job.id].push(Queued(job.id, position, job.why, eta_ms))
@@ -93,6 +114,7 @@ class Jobs:
         job.cached_tokens = event.cached_tokens
         self.meter.total.prompt_tokens += event.prompt_tokens
         self.meter.total.prompt_tokens_cached += event.cached_tokens
+        self.tenants.of(job.request.tenant).prompt_tokens += event.prompt_tokens
         request = job.request
         seed = request.params.seed
         news = Started(job.id, request.model, event.prompt_tokens, event.cached_tokens, device, seed)
@@ -139,6 +161,7 @@ class Jobs:
         job.prefill_ms += event.prefill_ms
         job.decode_ms += event.decode_ms
         self.meter.total.requests_finished += 1
+        self.tenants.of(job.request.tenant).finished += 1
         stream = self._streams[job.id]
         if text or calls:
             stream.push_text(len(job.generated), text, (), None, calls)
@@ -147,7 +170,10 @@ class Jobs:
         if job.answer is not None:
             stream.push(job.answer)
             job.answer = None
-        stream.push(summary(job, event.completion_tokens, now_s))
+        ended = summary(job, event.completion_tokens, now_s)
+        if ended.completion_tokens > 1:
+            self.meter.tpot_ms.append(ended.tpot_ms)
+        stream.push(ended)
         return stream.close()
 
     def attempt_over(self, job: Job, n_computed: int) -> None:
@@ -202,6 +228,15 @@ class Jobs:
         job.move(Phase.FAILED)
         job.ended_why = error.code.value
         self.meter.total.requests_failed += 1
+        self.tenants.of(job.request.tenant).failed += 1
+        self._streams[job.id].close(error)
+
+    def refused(self, job: Job, error: InferdError) -> None:
+        """It had come in, and was sent away: nothing was wrong with it, so it has not failed."""
+        job.move(Phase.FAILED)
+        job.ended_why = error.code.value
+        self.meter.total.requests_refused += 1
+        self.tenants.of(job.request.tenant).refused += 1
         self._streams[job.id].close(error)
 
     def cancelled(self, job: Job, error: InferdError | None = None) -> None:
@@ -209,6 +244,7 @@ class Jobs:
         job.move(Phase.CANCELLED)
         job.ended_why = error.code.value
         self.meter.total.requests_cancelled += 1
+        self.tenants.of(job.request.tenant).cancelled += 1
         self._streams[job.id].close(error)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..domain.request import Job, Request
     from ..policy.ledger import Ledger
     from ..system.catalog import Catalog
+    from .deployment import Deployment
     from .resident import Resident
     from .stream import Stream
 
@@ -55,6 +56,7 @@ class Node:
         self.changes = Changes()
         self.fleet = Fleet(self, n_threads)
         self.wishes = Wishes(self)
+        self.draining = False  # no new request is taken in
         self.closing = False
         self._drain_limit: asyncio.Timeout | None = None
         self.scheduler = Scheduler(ledger, config)
@@ -69,15 +71,12 @@ class Node:
     def submit(self, request: Request) -> Stream:
         """Take a request in. Raises InferdError when it is refused at once; later refusals end the stream."""
         now_s = time.monotonic()
-        self.refuse_when_closing()
-        deployment = self.fleet.get(request.model)
-        if deployment.state is ModelState.FAILED:
-            raise deployment.speaker.refusal(now_s)
-        check_task(request, deployment.model)
-        check_adapter(request, deployment.model)
-        if request.tensors is not None:
-            check_ports(request.tensors, request.model, deployment.facts)
-        job, stream = self.jobs.add(request, now_s)
+        try:
+            deployment = self._door(request, now_s)
+            job, stream = self.jobs.add(request, now_s)
+        except InferdError:
+            self.jobs.turned_away(request, now_s)
+            raise
         job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
         job.cache_salt += f"\0{request.lora}" if request.lora else ""
         self.carry_out(self.scheduler.on_request(job, now_s))
@@ -91,6 +90,18 @@ class Node:
                 loop = asyncio.get_running_loop()
                 self._deadlines[job.id] = loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
         return stream
+
+    def _door(self, request: Request, now_s: float) -> Deployment:
+        """The model that it asks for, if that can do it. Raises InferdError."""
+        self.refuse_when_closing()
+        deployment = self.fleet.get(request.model)
+        if deployment.state is ModelState.FAILED:
+            raise deployment.speaker.refusal(now_s)
+        check_task(request, deployment.model)
+        check_adapter(request, deployment.model)
+        if request.tensors is not None:
+            check_ports(request.tensors, request.model, deployment.facts)
+        return deployment
 
     def cancel(self, job_id: str, error: InferdError | None = None) -> bool:
         """End a request whatever it is doing, with all its choices; False when nothing of it is live."""
@@ -117,10 +128,12 @@ class Node:
     def tick(self, now_s: float) -> None:
         """Once a second: rates, keep-alive, readers that stand still, news for those who wait."""
         self.meter.on_tick(now_s)
+        self.jobs.tenants.on_tick(now_s, self.jobs.tokens_by_tenant())
         self.look_again(now_s)
         limit_s = self.config.server.slow_consumer_s
         for stream in self.jobs.stalled(now_s, limit_s):
             error = InferdError(Code.SLOW_CONSUMER, f"the reader of this stream took nothing for {limit_s:g} s")
+            self.jobs.tenants.of(stream.job.request.tenant).stalls += 1
             self._cancel(stream.job, error)
             stream.cut(error)
         self.news.tick(now_s)
@@ -212,7 +225,7 @@ class Node:
                 case Refuse(model=name, error=error):
                     self.fleet.refuse(name, error)
                 case Reject(job=job, error=error):
-                    self.jobs.failed(job, error)
+                    self.jobs.refused(job, error)
                     self.jobs.forget(job)
         self._set_alarm()
 
@@ -254,6 +267,7 @@ class Node:
         job.why, job.place = "", place
         if job.started_s is None:
             job.started_s = time.monotonic()
+            self.meter.queue_ms.append((job.started_s - job.arrived_s) * 1e3)
         itl_target_ms = self.scheduler.slots.classes[job.request.priority].itl_target_ms
         resident = self.fleet.residents[place]
         asked = order(job, resident.model.facts, itl_target_ms, self.config.cache.session_s)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 WINDOW_S = 5.0  # rates are means over this
-TTFT_SAMPLES = 512
+SAMPLES = 512  # that percentiles are made of: the last ones
 
 
 @dataclass(slots=True)
@@ -20,6 +24,7 @@ class Counters:
     requests_finished: int = 0
     requests_failed: int = 0
     requests_cancelled: int = 0
+    requests_refused: int = 0  # at the door, or sent away later; these have not failed
     preemptions: int = 0
     evictions: int = 0
     computed_tokens: int = 0  # put through a model, in attempts that are over
@@ -33,7 +38,9 @@ class Meter:
 
     total: Counters = field(default_factory=Counters)
     by_place: dict[str, int] = field(default_factory=dict)  # generated tokens
-    ttft_ms: deque[float] = field(default_factory=lambda: deque(maxlen=TTFT_SAMPLES))
+    ttft_ms: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    queue_ms: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # from arrival to the first slot
+    tpot_ms: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # of finished ones: a token's mean
     _marks: deque[tuple[float, int, int, dict[str, int]]] = field(default_factory=deque)
 
     def on_tokens(self, place: str, n: int) -> None:
@@ -64,9 +71,10 @@ class Meter:
         (t0, _, _, m0), (t1, _, _, m1) = self._marks[0], self._marks[-1]
         return (m1.get(place, 0) - m0.get(place, 0)) / max(t1 - t0, 1e-9)
 
-    def ttft_percentile_ms(self, q: float) -> float | None:
-        """Nearest-rank percentile of the last TTFT_SAMPLES requests; None before the first."""
-        if not self.ttft_ms:
-            return None
-        ordered = sorted(self.ttft_ms)
-        return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+
+def percentiles(samples: Collection[float], *shares: float) -> tuple[float | None, ...]:
+    """Nearest-rank percentiles, such as 0.95; each is None before the first sample."""
+    ordered = sorted(samples)
+    if not ordered:
+        return (None,) * len(shares)
+    return tuple(ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares)

@@ -1,6 +1,11 @@
-"""Facts and a snapshot, with something missing wherever something may be."""
+"""Facts, and snapshots: one with something missing wherever something may be, and one in which nothing is."""
 
 from __future__ import annotations
+
+import itertools
+from typing import Any, get_args, get_type_hints
+
+import msgspec
 
 from inferd.backends.facts import LoadPlan, ModelFacts
 from inferd.daemon.domain import snapshot as rows
@@ -24,17 +29,27 @@ FACTS = ModelFacts(
 )
 PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=1, kv_cells=256, n_threads=1)
 
-MODEL_ROW = rows.ModelRow(
-    name="m", state="ready", backend="llama", pid=None, devices=("cpu",), bytes=1, slots=2, running=1, waiting=0,
-    pinned=False, load_progress=1.0, idle_s=None, rss_bytes=None, context_tokens=3, kv_cells=4, kv_cells_used=5,
-    kv_cells_kept=6, cache_bytes=7,
-    tokens_per_s=6.0, error="", estimate_error=None,
-)  # fmt: skip
-REQUEST_ROW = rows.RequestRow("r", "m", "batch", "t", "queued", "slot", None, 0, 0.0, 1.0, None)
-DEVICE_ROW = rows.DeviceRow("gpu0", "gpu", "G", None, None, 0, None, None, None, "lost")
-HOST_ROW = rows.HostRow(10, 5, 1, 2, None)
-RATES_ROW = rows.RatesRow(0.0, 1.0, 2, 3, None, 4.0, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, {"preempted": 14})
-SNAPSHOT = rows.Snapshot(
-    7, "1.0", 3.0, (MODEL_ROW,), (REQUEST_ROW,), (DEVICE_ROW,), RATES_ROW, HOST_ROW,
-    (rows.WarningRow("c", "error", "m", "r"),),
-)  # fmt: skip
+ROWS = {it for it in vars(rows).values() if isinstance(it, type) and issubclass(it, msgspec.Struct)}
+_numbers = itertools.count(1)
+
+
+def made(hint: Any, name: str, *, missing: bool) -> Any:
+    """A value of that type, unlike any other where it can be; with `missing` None, or nothing, where that may be."""
+    inside = [part for part in get_args(hint) if part is not ...]
+    if type(None) in inside:
+        return None if missing else made(next(part for part in inside if part is not type(None)), name, missing=False)
+    if inside:
+        if missing and inside[0] not in ROWS:
+            return hint()
+        of = [made(part, name, missing=missing) for part in inside]
+        return {of[0]: of[1]} if len(of) == 2 else tuple(of)
+    if hint in ROWS:
+        hints = get_type_hints(hint)
+        return hint(**{name: made(hints[name], name, missing=missing) for name in hint.__struct_fields__})
+    if hint is bool:
+        return True
+    return f"{name} {next(_numbers)}" if hint is str else hint(next(_numbers))
+
+
+SPARSE: rows.Snapshot = made(rows.Snapshot, "", missing=True)
+FULL: rows.Snapshot = made(rows.Snapshot, "", missing=False)

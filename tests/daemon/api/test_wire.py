@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from inferd.backends.messages import FinishReason, SamplingParams, TokenLogprob
 from inferd.daemon.api import wire
-from inferd.daemon.domain import snapshot as rows
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.form import Form
 from inferd.daemon.domain.model import Model, ModelState
@@ -19,7 +18,7 @@ from inferd.daemon.node import stream as words
 from inferd.daemon.system.catalog import Entry
 from inferd.protos import inferd_pb2 as pb
 
-from .examples import FACTS, PLAN, SNAPSHOT
+from .examples import FACTS, PLAN
 
 if TYPE_CHECKING:
     from inferd.daemon.domain.request import Request
@@ -266,39 +265,6 @@ def test_a_file_that_can_be_served() -> None:
 def test_a_file_that_cannot() -> None:
     info = wire.to_model_info(Entry("m", None, "is cut short", 10, 0), None)
     assert (info.state, info.error, info.file_bytes, info.backend) == ("failed", "is cut short", 10, "")
-
-
-def test_what_is_not_known_stays_absent() -> None:
-    shown = wire.to_snapshot(SNAPSHOT)
-    (model,), (request,), (device,) = shown.models, shown.requests, shown.devices
-    message: Any
-    for message, names in (
-        (model, ("pid", "idle_s", "rss_bytes")),
-        (request, ("prompt_tokens", "ttft_ms")),
-        (device, ("memory_total_bytes", "memory_used_bytes", "utilization", "temperature_celsius", "power_watts")),
-        (shown.host, ("psi_memory_some_avg10",)),
-        (shown.rates, ("ttft_p50_ms",)),
-    ):
-        assert not any(message.HasField(name) for name in names)
-    assert shown.rates.ttft_p95_ms == 4.0
-    assert (shown.sequence, shown.version, shown.uptime_s) == (7, "1.0", 3.0)
-    assert [warning.code for warning in shown.warnings] == ["c"]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (rows.ModelRow, pb.ModelState),
-        (rows.RequestRow, pb.RequestState),
-        (rows.DeviceRow, pb.DeviceState),
-        (rows.HostRow, pb.HostState),
-        (rows.RatesRow, pb.Rates),
-        (rows.WarningRow, pb.Warning),
-        (rows.Snapshot, pb.Snapshot),
-    ],
-)
-def test_rows_and_messages_have_the_same_names(row: Any, message: Any) -> None:
-    assert {field.name for field in fields(row)} == set(message.DESCRIPTOR.fields_by_name)
 
 
 # errors

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.backends.blob import Blob
 from inferd.backends.messages import SamplingParams
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.inputs import Inputs
 from inferd.daemon.domain.request import (
     MAX_BIAS,
     MAX_BIASES,
@@ -29,6 +31,7 @@ from inferd.daemon.domain.request import (
     check_stop,
     check_tokens,
 )
+from inferd.daemon.domain.tensors import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +81,21 @@ def test_a_parked_job_waits_again() -> None:
     for phase in (Phase.RUNNING, Phase.PARKING, Phase.QUEUED, Phase.RUNNING, Phase.DONE):
         it.move(phase)
     assert not it.live
+
+
+@pytest.mark.parametrize(
+    ("fields", "task"),
+    [
+        ({"prompt": "hi"}, "generate"),
+        ({"tokens": [1]}, "generate"),
+        ({"inputs": Inputs(["a"])}, "embed"),
+        ({"inputs": Inputs(["a"], query="b")}, "rank"),
+        ({"inputs": Inputs(["a"], labels="tag")}, "tag"),
+        ({"tensors": Tensors([], Blob.of([]))}, "infer"),
+    ],
+)
+def test_what_a_request_wants_of_its_model(fields: dict[str, Any], task: str) -> None:
+    assert Request("r", "demo", PARAMS, Priority.NORMAL, "t", **fields).task == task
 
 
 # ranges

@@ -64,6 +64,7 @@ async def test_timings_are_counted_from_arrival() -> None:
     assert await stream.take() == []
     assert job.phase is Phase.DONE
     assert list(jobs.meter.ttft_ms) == [2000.0]
+    assert list(jobs.meter.tpot_ms) == [1000.0]
     total = jobs.meter.total
     assert (total.prompt_tokens, total.generation_tokens, total.requests_finished) == (3, 3, 1)
 
@@ -79,6 +80,7 @@ async def test_an_answer_of_nothing_and_of_one_token_has_timings_too() -> None:
         assert isinstance(end, Finished)
         assert (end.completion_tokens, end.tpot_ms, end.itl_max_ms) == (n, 0.0, 0.0)
         assert end.ttft_ms == (2000.0 if n else 3000.0)
+        assert not jobs.meter.tpot_ms
 
 
 def test_text_is_counted_in_bytes_as_it_was_sent() -> None:
@@ -154,6 +156,42 @@ async def test_a_reader_that_stands_still_is_found_until_it_hangs_up() -> None:
     assert jobs.stalled(1e9, 1e9) == []
     jobs.hung_up(stream)
     assert jobs.stalled(1e9, 30.0) == []
+
+
+async def test_how_long_a_reader_stands_still_is_told_of_its_job() -> None:
+    jobs = Jobs(Meter())
+    job, stream = jobs.add(request(), 0.0)
+    assert jobs.stalled_s(job, 1e9) == 0.0
+    jobs.tell_queued(job, 0)
+    await stream.take()
+    assert jobs.stalled_s(job, 1e9) == stream.stalled_s(1e9) > 0.0
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "cancelled", "refused"])
+def test_each_end_is_counted_once_for_all_and_once_for_its_tenant(end: str) -> None:
+    jobs = Jobs(Meter())
+    job, _ = running(jobs)
+    jobs.started(job, m.Started("r", 1, 3, 2), "CPU")
+    jobs.grown(job, delta(0, 5, 6), 12.0)
+    assert jobs.tokens_by_tenant() == {"t": 2}
+    error = InferdError(Code.OVERLOADED, "x")
+    if end == "finished":
+        jobs.finished(job, finished(n=2), 13.0)
+    else:
+        getattr(jobs, end)(job, error)
+    jobs.forget(job)
+    account, total = jobs.tenants.of("t"), jobs.meter.total
+    ends = ("finished", "failed", "cancelled", "refused")
+    assert [getattr(account, name) for name in ends] == [int(name == end) for name in ends]
+    assert [getattr(total, f"requests_{name}") for name in ends] == [int(name == end) for name in ends]
+    assert (account.prompt_tokens, account.generation_tokens, account.live, account.seen_s) == (3, 2, 0, 10.0)
+    assert jobs.tokens_by_tenant() == {}
+
+
+def test_who_is_turned_away_at_the_door_is_no_job() -> None:
+    jobs = Jobs(Meter())
+    jobs.turned_away(request(), 5.0)
+    assert (len(jobs), jobs.meter.total.requests_refused, jobs.tenants.of("t").refused) == (0, 1, 1)
 
 
 def test_a_summary_needs_a_reason() -> None:

@@ -154,6 +154,7 @@ async def test_one_that_waits_can_be_cancelled(house: House) -> None:
     stream = house.submit()
     assert house.node.cancel(stream.job.id)
     assert (await failure(read(stream))).code is Code.CANCELLED
+    assert not house.node.meter.queue_ms, "it never had a slot"
     assert not house.node.cancel(stream.job.id)
     assert len(house.node.jobs) == 0
 
@@ -275,6 +276,17 @@ async def test_who_waits_for_a_slot_is_told_when_it_gets_one(open_house: Open) -
     assert 0 < low_ms < high_ms
     assert low_ms < 20_000  # ten times what is left of the other
     house.node.cancel(busy.job.id)
+
+
+async def test_the_way_to_the_first_slot_is_measured_once_a_request(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    batch = house.submit("fake:tokens=50", priority=Priority.BATCH)
+    await first_text(batch)
+    await house.answer("fake:tokens=2", priority=Priority.INTERACTIVE)
+    end = finished(await read(batch))
+    assert batch.job.attempt == 2
+    first_ms, _ = house.node.meter.queue_ms
+    assert first_ms == end.queue_ms
 
 
 async def test_what_was_computed_is_delivered_or_counted_as_wasted(open_house: Open) -> None:

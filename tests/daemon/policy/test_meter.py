@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.daemon.policy.meter import TTFT_SAMPLES, WINDOW_S, Meter
+from inferd.daemon.policy.meter import SAMPLES, WINDOW_S, Meter, percentiles
 
 
 def test_there_is_no_rate_before_two_ticks() -> None:
@@ -54,29 +54,27 @@ def test_the_window_forgets_what_is_older() -> None:
 
 
 def test_there_is_no_percentile_before_the_first_request() -> None:
-    assert Meter().ttft_percentile_ms(0.5) is None
+    assert percentiles(Meter().ttft_ms, 0.5, 0.99) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("n", "q", "rank"), [(1, 0.5, 1), (1, 0.95, 1), (2, 0.5, 1), (4, 0.5, 2), (100, 0.5, 50), (20, 0.95, 19), (9, 1, 9)]
 )
 def test_a_percentile_is_the_nearest_rank(n: int, q: float, rank: int) -> None:
-    meter = Meter()
-    meter.ttft_ms.extend(float(ms) for ms in range(n, 0, -1))
-    assert meter.ttft_percentile_ms(q) == rank
+    assert percentiles([float(ms) for ms in range(n, 0, -1)], q) == (rank,)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.01, 1))
 def test_at_least_that_share_of_the_samples_is_not_above_a_percentile(samples: list[float], q: float) -> None:
-    meter = Meter()
-    meter.ttft_ms.extend(samples)
-    value = meter.ttft_percentile_ms(q)
+    value, most = percentiles(samples, q, 1.0)
     assert value in samples
     assert value is not None
     assert sum(sample <= value for sample in samples) >= math.floor(q * len(samples))
+    assert most == max(samples)
 
 
-def test_only_the_last_samples_count() -> None:
-    meter = Meter()
-    meter.ttft_ms.extend([1e9] + [1.0] * TTFT_SAMPLES)
-    assert meter.ttft_percentile_ms(1.0) == 1.0
+@pytest.mark.parametrize("kind", ["ttft_ms", "queue_ms", "tpot_ms"])
+def test_only_the_last_samples_count(kind: str) -> None:
+    samples = getattr(Meter(), kind)
+    samples.extend([1e9] + [1.0] * SAMPLES)
+    assert percentiles(samples, 1.0) == (1.0,)
