@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 from ...protos.errors import InferdError, Unreachable
+from ...protos.twin import all_fields as all_fields
+from ...protos.twin import field_value as field_value
+from ...protos.twin import fields as fields
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,30 +133,9 @@ def printable(text: str) -> str:
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def fields(message: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Some fields of a protobuf message; an optional one that is not set is None, a repeated one a list."""
-    return {name: field_value(message, name) for name in names}
-
-
 def fields_of(facts: object, names: Iterable[str]) -> dict[str, Any] | None:
     """Some attributes of a dataclass; None when there is none."""
     return None if facts is None else {name: getattr(facts, name) for name in names}
-
-
-def field_value(message: Any, name: str) -> Any:
-    descriptor = message.DESCRIPTOR.fields_by_name[name]
-    value = getattr(message, name)
-    if hasattr(value, "append"):
-        return list(value)
-    if hasattr(value, "items"):
-        return dict(value)
-    if descriptor.has_presence and not message.HasField(name):
-        return None
-    return value
-
-
-def all_fields(message: Any) -> dict[str, Any]:
-    return fields(message, [field.name for field in message.DESCRIPTOR.fields])
 
 
 def size(n_bytes: float | None) -> str:

@@ -1,6 +1,6 @@
 """`inferd plan`: what a load would do now, without doing it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .common import (
     Address,
@@ -27,17 +27,9 @@ def plan(model: Model, address: Address = None, as_json: AsJson = False) -> None
     with connect(address) as client:
         report = client.plan(model)
     if as_json:
-        print_json(twin(report))
+        print_json(all_fields(report))
     else:
         show(report)
-
-
-def twin(report: "pb.PlanLoadResponse") -> dict[str, Any]:
-    """The plan as scripts see it."""
-    shown = all_fields(report)
-    shown["pools"] = [all_fields(pool) for pool in report.pools]
-    shown["holders"] = [all_fields(holder) for holder in report.holders]
-    return shown
 
 
 def show(report: "pb.PlanLoadResponse") -> None:

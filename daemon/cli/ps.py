@@ -1,18 +1,17 @@
 """`inferd ps` and `inferd cancel`: what the daemon is doing, and an end to one of it."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...protos.twin import all_fields, snapshot_twin
 from .common import (
     REFUSED,
     Address,
     AsJson,
-    all_fields,
     connect,
     console,
     duration,
-    fields,
     guarded,
     print_json,
     print_table,
@@ -20,26 +19,24 @@ from .common import (
     size,
     stop,
 )
+from .waiting import span
 
 if TYPE_CHECKING:
     from ...protos import inferd_pb2 as pb
 
-# The JSON twin is a contract with scripts: fields are added to it, never renamed.
-MODEL = ("name", "state", "backend", "pid", "devices", "bytes", "slots", "running", "pinned")
-REQUEST = ("id", "model", "priority", "tenant", "state", "why", "tokens", "tokens_per_s")
-
 MODEL_COLUMNS = ("model", "state", "backend", ">pid", "devices", ">memory", ">slots", ">running", ">waiting", "pinned")
 REQUEST_COLUMNS = ("request", "model", "priority", "tenant", "state", ">tokens", ">tokens/s", ">age")
+WAITING_COLUMNS = ("waits", ">before", "first token", "why")
 DEVICE_COLUMNS = ("device", "kind", "name", "state", ">memory", ">used", ">booked", ">busy", ">temp", ">power")
 
 
 @guarded
 def ps(address: Address = None, as_json: AsJson = False) -> None:
-    """Show models, live requests and devices."""
+    """Show models, live requests and why they wait, and devices."""
     with connect(address) as client:
         snapshot = client.snapshot()
     if as_json:
-        print_json(twin(snapshot))
+        print_json(snapshot_twin(snapshot))
     else:
         show(snapshot)
 
@@ -61,22 +58,11 @@ def cancel(
     print(f"{request_id} is cancelled")
 
 
-def twin(snapshot: "pb.Snapshot") -> dict[str, Any]:
-    """The snapshot as scripts see it."""
-    return {
-        "models": [fields(model, MODEL) for model in snapshot.models],
-        "requests": [fields(request, REQUEST) for request in snapshot.requests],
-        "devices": [all_fields(device) for device in snapshot.devices],
-        "rates": all_fields(snapshot.rates),
-        "warnings": [all_fields(warning) for warning in snapshot.warnings],
-    }
-
-
 def show(snapshot: "pb.Snapshot") -> None:
     """The snapshot as people see it."""
     rates, out = snapshot.rates, console()
     out.print(
-        f"inferd {printable(snapshot.version)}, up {duration(snapshot.uptime_s)}: "
+        f"inferd {printable(snapshot.version)}, {_state(snapshot)}up {duration(snapshot.uptime_s)}: "
         f"{rates.num_requests_running} running, {rates.num_requests_waiting} waiting, "
         f"{rates.generation_tokens_per_s:.1f} tokens/s out, {rates.prompt_tokens_per_s:.1f} in"
     )
@@ -85,6 +71,10 @@ def show(snapshot: "pb.Snapshot") -> None:
     if snapshot.requests:
         out.print()
         print_table(REQUEST_COLUMNS, [_request_row(request) for request in snapshot.requests])
+    if waiting := [request for request in snapshot.requests if request.why_text]:
+        waiting.sort(key=lambda request: (request.model, request.position))
+        out.print()
+        print_table(WAITING_COLUMNS, [_waiting_row(request) for request in waiting])
     if snapshot.devices:
         out.print()
         print_table(DEVICE_COLUMNS, [_device_row(device) for device in snapshot.devices])
@@ -93,6 +83,10 @@ def show(snapshot: "pb.Snapshot") -> None:
         out.print(printable(f"{warning.severity}: {warning.message}"))
         if warning.remedy:
             out.print(printable(f"  {warning.remedy}"))
+
+
+def _state(snapshot: "pb.Snapshot") -> str:
+    return "" if snapshot.state in ("", "serving") else f"{printable(snapshot.state)}, "
 
 
 def _model_row(model: "pb.ModelState") -> tuple[object, ...]:
@@ -116,6 +110,12 @@ def _request_row(request: "pb.RequestState") -> tuple[object, ...]:
     state = f"{request.state} ({request.why})" if request.why else request.state
     rate, age = f"{request.tokens_per_s:.1f}", duration(request.age_ms / 1000)
     return request.id, request.model, request.priority, request.tenant, state, request.tokens, rate, age
+
+
+def _waiting_row(request: "pb.RequestState") -> tuple[object, ...]:
+    before = request.position if request.HasField("position") else "-"
+    known = request.HasField("eta_low_ms") and request.HasField("eta_high_ms")
+    return request.id, before, span(request.eta_low_ms, request.eta_high_ms) if known else "-", request.why_text
 
 
 def _device_row(device: "pb.DeviceState") -> tuple[object, ...]:

@@ -93,10 +93,11 @@ def sentence(position: int, why: str | None, eta_ms: tuple[float, float] | None 
     if why == "prompt":
         return "reading the prompt"
     place = f"{position} before you" if position else "you are next"
-    eta = "" if eta_ms is None else f", in about {_span(*eta_ms)}"
+    eta = "" if eta_ms is None else f", in about {span(*eta_ms)}"
     return f"{WAITS.get(why or '', 'queued')}, {place}{eta}"
 
 
-def _span(low_ms: float, high_ms: float) -> str:
+def span(low_ms: float, high_ms: float) -> str:
+    """An interval for people; one figure where both ends look alike."""
     low, high = duration(low_ms / 1e3), duration(high_ms / 1e3)
     return low if low == high else f"{low} to {high}"

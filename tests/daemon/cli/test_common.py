@@ -8,7 +8,6 @@ import pytest
 
 from inferd.daemon.cli import common
 from inferd.daemon.domain.errors import Code
-from inferd.protos import inferd_pb2 as pb
 
 
 @pytest.mark.parametrize(
@@ -29,14 +28,6 @@ def test_counts_for_people(number: Any, text: Any) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (180, "3 min"), (9000, "2.5 h")])
 def test_spans_for_people(seconds: Any, text: Any) -> None:
     assert common.duration(seconds) == text
-
-
-def test_a_missing_optional_field_is_none() -> None:
-    assert common.fields(pb.ModelState(name="a"), ("name", "pid", "devices")) == {
-        "name": "a",
-        "pid": None,
-        "devices": [],
-    }
 
 
 def test_every_code_of_the_daemon_has_been_thought_of() -> None:
