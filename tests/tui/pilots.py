@@ -67,3 +67,8 @@ async def press(pilot: Pilot[Any], *keys: str) -> str:
 def monitor(pilot: Pilot[Any]) -> Monitor:
     assert isinstance(pilot.app, Monitor)
     return pilot.app
+
+
+def told(pilot: Pilot[Any]) -> str:
+    """What the monitor has said in passing; on the screen it is wrapped and goes by."""
+    return "\n".join(notification.message for notification in monitor(pilot)._notifications)

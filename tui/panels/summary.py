@@ -42,9 +42,10 @@ def banner(state: State, now_s: float, width: int, symbols: Symbols) -> list[Lin
     """While the daemon is gone: why, when it is tried again, and how old what is below is."""
     if state.link is not Link.LOST:
         return []
-    again = "" if state.retry_at_s is None else f"; trying again in {words.span(max(0.0, state.retry_at_s - now_s))}"
-    age = f"; what you see is {words.span(state.age_s(now_s))} old" if state.snapshot is not None else ""
-    text = f" {symbols.fail} {state.reason}{again}{age}"
+    said = [f"what you see is {words.span(state.age_s(now_s))} old"] if state.snapshot is not None else []
+    if state.retry_at_s is not None:
+        said.append(f"trying again in {words.span(max(0.0, state.retry_at_s - now_s))}")
+    text = f" {symbols.fail} {'; '.join([*said, state.reason])}"
     return [((words.plain(text).ljust(width)[:width], "banner"),)]
 
 

@@ -9,6 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
+from textual.scrollbar import ScrollBarRender
 from textual.strip import Strip
 
 from ..cells import STYLES, Cell, Line, text_of, width_of
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from textual.selection import Selection
 
 FAINT = Style(dim=True)
+
+
+class PlainBar(ScrollBarRender):
+    """A scrollbar without the blocks that end it to the eighth of a line."""
+
+    VERTICAL_BARS: ClassVar[list[str]] = [" "]
 
 
 class Canvas(ScrollView):
@@ -102,6 +109,10 @@ class Canvas(ScrollView):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._painted.clear()
+
+    def on_mount(self) -> None:
+        if self.app.has_class("-ascii"):
+            self.vertical_scrollbar.renderer = PlainBar
 
     def on_resize(self) -> None:
         self._painted.clear()

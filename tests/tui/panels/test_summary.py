@@ -39,7 +39,7 @@ def test_before_the_first_picture_and_after_the_last() -> None:
 def test_the_banner_says_why_when_again_and_how_old_it_all_is() -> None:
     lost = state.on_lost(NOW, "no daemon at unix:/d.sock", 104.0)
     (line,) = panel.banner(lost, 102.5, 100, UNICODE)
-    assert text_of(line).strip() == "✗ no daemon at unix:/d.sock; trying again in 1s; what you see is 2s old"
+    assert text_of(line).strip() == "✗ what you see is 2s old; trying again in 1s; no daemon at unix:/d.sock"
     assert width_of(line) == 100
     assert panel.banner(NOW, 102.5, 100, UNICODE) == []
 

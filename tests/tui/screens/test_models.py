@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from inferd.protos import inferd_pb2 as pb
-from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
+from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, told, until, watching
 
 if TYPE_CHECKING:
     from inferd.tests.tui.stage import Stage
@@ -33,7 +33,7 @@ async def test_a_load_shows_its_plan_first(stage: Stage) -> None:
         await press(pilot, "l")
         await until(pilot, lambda: "Load tiny-cold?" in text_of(monitor(pilot)), "the question")
         await press(pilot, "y")
-        await until(pilot, lambda: "ready on gpu0 after 1.4s" in text_of(monitor(pilot)), "the answer")
+        await until(pilot, lambda: "ready on gpu0 after 1.4s" in told(pilot), "the answer")
         assert stage.did("LoadModel")[0].model == "tiny-cold"
 
 
@@ -41,7 +41,7 @@ async def test_what_is_loaded_already_is_not_asked_for(stage: Stage) -> None:
     stage.plan = pb.PlanLoadResponse(outcome="loaded")
     async with watching(stage) as pilot:
         await press(pilot, "3", "l")
-        await until(pilot, lambda: "is loaded already" in text_of(monitor(pilot)), "the answer")
+        await until(pilot, lambda: "is loaded already" in told(pilot), "the answer")
         assert stage.did("LoadModel") == []
 
 
@@ -77,7 +77,7 @@ async def test_what_the_daemon_refuses_is_said(stage: Stage) -> None:
     stage.refusal = (grpc.StatusCode.UNAVAILABLE, "the daemon is draining")
     async with watching(stage) as pilot:
         await press(pilot, "3", "i")
-        await until(pilot, lambda: "the daemon is draining" in text_of(monitor(pilot)), "the complaint")
+        await until(pilot, lambda: "the daemon is draining" in told(pilot), "the complaint")
 
 
 async def test_its_name_is_copied(stage: Stage) -> None:

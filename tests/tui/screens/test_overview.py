@@ -6,7 +6,7 @@ import pytest
 
 from inferd.protos import inferd_pb2 as pb
 from inferd.tests.tui import samples
-from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
+from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, told, until, watching
 
 if TYPE_CHECKING:
     from inferd.tests.tui.stage import Stage
@@ -82,7 +82,7 @@ async def test_cancelling_what_runs_asks_once(stage: Stage, size: tuple[int, int
         await press(pilot, "x", "y")
         await until(pilot, lambda: stage.did("Cancel"), "the call")
         assert stage.did("Cancel")[0].request_id == "r8f21"
-        await until(pilot, lambda: "r8f21 is cancelled" in text_of(monitor(pilot)), "the answer")
+        await until(pilot, lambda: "r8f21 is cancelled" in told(pilot), "the answer")
 
 
 async def test_cancelling_what_waits_asks_nothing(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.tests.tui import samples
-from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
+from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, told, until, watching
 from inferd.tui.bindings import NAMES
 from inferd.tui.screens.models import Models
 
@@ -65,7 +65,7 @@ async def test_go_to_finds_requests_by_their_beginning_and_models(stage: Stage) 
         assert screen.table.current is not None
         assert screen.table.current.name == "mistral-7b-q5"
         await press(pilot, "colon", *"nobody", "enter")
-        await until(pilot, lambda: "no model nobody" in text_of(monitor(pilot)), "the complaint")
+        await until(pilot, lambda: "no model nobody" in told(pilot), "the complaint")
 
 
 async def test_after_the_card_keys_go_to_the_table_again(stage: Stage) -> None:
