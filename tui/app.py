@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -34,7 +35,7 @@ from .widgets.dialogs import Confirm
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from textual.binding import BindingType
+    from textual.binding import Binding, BindingType
     from textual.dom import DOMNode
     from textual.screen import Screen
 
@@ -46,7 +47,7 @@ EVENTS_S = 0.1  # events of so long are shown at once
 
 
 class Monitor(App[None]):
-    CSS_PATH = "theme.tcss"
+    CSS_PATH = Path(__file__).with_name("theme.tcss")  # also for who inherits elsewhere
     TITLE = "inferd"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings.EVERYWHERE]
     SCREENS: ClassVar[dict[str, Any]] = dict(
@@ -157,6 +158,10 @@ class Monitor(App[None]):
 
     def watch_app_focus(self, focus: bool) -> None:
         self.feed.pace(self.interval_ms if focus else max(self.interval_ms, BLURRED_MS))
+
+    def get_key_display(self, binding: Binding) -> str:
+        shown = super().get_key_display(binding)
+        return binding.key if self.settings.ascii and not shown.isascii() else shown
 
     # where to look
 

@@ -185,7 +185,7 @@ def detail(row: Row, width: int) -> list[Line]:
             info.task,
             "chat template" if info.chat else "",
         ]
-        lines += wrapped(" · ".join(fact for fact in facts if fact), width)
+        lines += wrapped(" | ".join(fact for fact in facts if fact), width)
     if live is not None and row.state != "cold":
         facts = [
             f"memory {words.size(live.bytes)}",
@@ -200,7 +200,7 @@ def detail(row: Row, width: int) -> list[Line]:
             f"leases {live.leases}" if live.leases else "",
             f"estimate {live.estimate_error:+.1%} off" if live.HasField("estimate_error") else "",
         ]
-        lines += wrapped(" · ".join(fact for fact in facts if fact), width)
+        lines += wrapped(" | ".join(fact for fact in facts if fact), width)
     error = (live.error if live is not None else "") or (info.error if info is not None else "")
     return lines + wrapped(error, width, "fail")
 

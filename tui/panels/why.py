@@ -56,7 +56,7 @@ def brief(request: pb.RequestState, state: State, records: Records, width: int, 
         head, *rest = wrapped(f"{request.id} waits: {reason}", width, "warn")
         lines += [head, *rest]
     lines += wrapped(place(request, state), width)
-    lines += wrapped(" · ".join(figures(request)), width, "dim")
+    lines += wrapped(" | ".join(figures(request)), width, "dim")
     room = height - len(lines)
     return (lines + decisions(records, width)[-room:] if room > 0 else lines)[:height]
 
@@ -65,7 +65,7 @@ def figures(request: pb.RequestState) -> list[str]:
     has = request.HasField
     prompt = f"prompt {request.prompt_tokens:,} tokens" if has("prompt_tokens") else "prompt not read yet"
     found = [
-        f"{request.priority} · {request.tenant} · {request.model}",
+        f"{request.priority} | {request.tenant} | {request.model}",
         prompt + (f" ({request.cached_tokens:,} cached)" if request.cached_tokens else ""),
         f"output {request.tokens:,}" + (f" of at most {request.max_tokens:,}" if request.max_tokens else ""),
         f"first token after {words.ms(request.ttft_ms)}" if has("ttft_ms") else "",

@@ -26,7 +26,7 @@ def test_the_reason_comes_first_then_place_and_eta() -> None:
     lines = brief(WAITS, 120)
     assert lines[0] == f"r8f2a waits: {samples.WHY['room']}"
     assert lines[1] == "number 1 of 2 in line for mistral-7b-q5; first token expected in 2-5s"
-    assert "normal · web · mistral-7b-q5" in lines[2]
+    assert "normal | web | mistral-7b-q5" in lines[2]
 
 
 def test_the_last_decisions_follow_while_there_is_room() -> None:

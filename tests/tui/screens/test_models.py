@@ -74,7 +74,7 @@ async def test_pinning_turns_over(stage: Stage) -> None:
 
 
 async def test_what_the_daemon_refuses_is_said(stage: Stage) -> None:
-    stage.refusal = (grpc.StatusCode.UNAVAILABLE, "the daemon is draining")
+    stage.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "the daemon is draining")
     async with watching(stage) as pilot:
         await press(pilot, "3", "i")
         await until(pilot, lambda: "the daemon is draining" in told(pilot), "the complaint")
