@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 BLURRED_MS = 2000  # the least between two pictures while nobody types here
 CONNECT_TIMEOUT_S = 0.5
+BUILD_S = 0.3  # between two screens that are made in advance
 EVENTS_S = 0.1  # events of so long are shown at once
 
 
@@ -90,6 +92,8 @@ class Monitor(App[None]):
     # what the daemon says
 
     def heard_snapshot(self, snapshot: pb.Snapshot) -> None:
+        if self.state.snapshot is None:
+            self.run_worker(self._build_screens(), name="build", group="build")
         self.state = state.on_snapshot(self.state, snapshot, self.now_s())
         if self.marks:
             self.marks &= {request.id for request in snapshot.requests}
@@ -117,6 +121,13 @@ class Monitor(App[None]):
     def heard_lost(self, reason: str, retry_at_s: float) -> None:
         self.state = state.on_lost(self.state, reason, retry_at_s)
         self.refresh_page()
+
+    async def _build_screens(self) -> None:
+        """Those that nobody has seen yet, one by one: the first key that leads to one must not wait for that."""
+        for name in bindings.NAMES:
+            await asyncio.sleep(BUILD_S)
+            _, built = self._get_screen(name)
+            await built
 
     # what is shown
 

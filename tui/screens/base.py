@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.events import Key
 from textual.screen import Screen
@@ -11,7 +11,7 @@ from textual.widgets import Static
 from .. import bindings
 from ..panels import summary
 from ..state import Link
-from ..widgets.canvas import Canvas, Lines
+from ..widgets.canvas import STYLE_CLASSES, Canvas, Lines
 from ..widgets.keys import Keys
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ TOO_SMALL = "too small\n\ninferd top needs 60 columns and 20 lines;\nthis termin
 
 class Looking(Screen[None]):
     """Who inherits composes `#top`, `#body`, Keys and `#small`, and paints itself in `paint`."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {*STYLE_CLASSES}
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +93,7 @@ class Looking(Screen[None]):
         return self.monitor.check_action(action, parameters)
 
     def on_screen_resume(self) -> None:
+        self.show()  # before it is painted, so that this is done once
         self._resume_soon()
 
     def on_resize(self, event: Any) -> None:

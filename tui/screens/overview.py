@@ -80,7 +80,7 @@ class Overview(RequestsPage):
         return [(f"   {current.id} waits: {current.why_text}", "warn")]
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
-        self.show()
+        self.show_heading(*self.counts)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "graphs" and not self.is_large:

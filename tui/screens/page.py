@@ -94,6 +94,7 @@ class TablePage(Page, Generic[T]):
     def __init__(self) -> None:
         super().__init__()
         self.lens = Lens()
+        self.counts = 0, 0  # rows that are seen, of all
 
     def sheet(self) -> Sheet[T]:
         raise NotImplementedError
@@ -114,7 +115,8 @@ class TablePage(Page, Generic[T]):
         table = self.table
         seen = self.lens.look(rows, table.sheet, table.symbols)
         table.show(seen, self.lens)
-        self.show_heading(len(seen), len(rows))
+        self.counts = len(seen), len(rows)
+        self.show_heading(*self.counts)
 
     def show_heading(self, n_shown: int, n_all: int) -> None:
         count = f"{n_all}" if n_shown == n_all else f"{n_shown} of {n_all}"

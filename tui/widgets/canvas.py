@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 FAINT = Style(dim=True)
 
 
+# What screens with a canvas have among their component classes; for each canvas apart, styles would take most of a
+# change of screens.
+STYLE_CLASSES = frozenset(f"canvas--{name}" for name in STYLES)
+
+
 class PlainBar(ScrollBarRender):
     """A scrollbar without the blocks that end it to the eighth of a line."""
 
@@ -32,7 +37,6 @@ class PlainBar(ScrollBarRender):
 class Canvas(ScrollView):
     """Who inherits says what is on each line of the window; `repaint` finds out what is new there."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"canvas--{name}" for name in STYLES}
     DEFAULT_CSS = """
     Canvas { overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
     """
@@ -88,7 +92,9 @@ class Canvas(ScrollView):
         return self._selected(strip, number).apply_offsets(0, number)
 
     def _style(self, name: str, base: Style) -> Style:
-        return base + self.get_component_rich_style(f"canvas--{name}", partial=True) if name else base
+        if not name:
+            return base
+        return base + self.screen.get_component_rich_style(f"canvas--{name}", partial=True, default=Style.null())
 
     def _selected(self, strip: Strip, number: int) -> Strip:
         selection = self.text_selection

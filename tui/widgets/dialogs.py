@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, SelectionList, Static
 from textual.widgets.option_list import Option
 
-from .canvas import Lines
+from .canvas import STYLE_CLASSES, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +43,8 @@ class Wrapped(Lines):
 
 class Asking(ModalScreen[T]):
     """Answered once: keys that come in a bunch must not answer what is below it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {*STYLE_CLASSES}
 
     def answer(self, value: T) -> None:
         if self.app.screen is self:
