@@ -1,4 +1,4 @@
-"""All models and their workers: born when wanted, drained when not, buried and forgiven."""
+"""All models and their workers: born when wanted, drained when not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from ...backends.messages import Dropped, Fetch, Kept, LoadFailed, Loading, Ready, Step, WorkerStats
 from ..domain.errors import Code, InferdError
 from ..domain.model import ModelState
 from ..policy.corrections import Corrections, key
@@ -18,6 +17,7 @@ from ..system.digests import Digests
 from .beside import Beside, beside
 from .deployment import LOADED, Deployment, place_name, wheres
 from .disk import Disk
+from .lives import Lives
 from .plans import Gpu, keep_alive_s, make_plans, options_for
 from .prompter import PROCESS_BYTES
 from .resident import Resident
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ...backends.facts import LoadPlan, ModelFacts
-    from ...backends.messages import FromWorker
-    from ...backends.process import Exit
     from ..system.catalog import Entry
     from .node import Node
 
@@ -47,6 +45,7 @@ class Fleet:
         self.residents: dict[str, Resident] = {}  # of all models, by place
         self.corrections = Corrections()
         self.tiers = Tiers(Disk(), Digests())
+        self.lives = Lives(self)
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
         self.sharing = Sharing()
         self.closed = False  # nothing is started any more
@@ -141,7 +140,7 @@ class Fleet:
                     self._settle_in(deployment, place_name(deployment.name, plan, 0), plan)
             for resident in deployment.on(gone):
                 if resident.model.state is ModelState.COLD:
-                    self._bury(resident)
+                    self.lives.bury(resident)
         self.node.look_again()
         self.node.changes.notify()
 
@@ -154,14 +153,6 @@ class Fleet:
                 resident.model.move(ModelState.DRAINING)
             resident.kill()
 
-    def _bury(self, resident: Resident) -> None:
-        """Nothing of it is left, and its place is none any more."""
-        node, place = self.node, resident.place
-        node.carry_out(node.scheduler.on_freed(place, time.monotonic()))
-        node.scheduler.remove_place(place)
-        del self.residents[place], self.deployments[resident.model.name].residents[place]
-        node.changes.notify()
-
     def begin(self, resident: Resident) -> None:
         """Reserve and spawn, as the scheduler decided."""
         place, now_s = resident.place, time.monotonic()
@@ -170,9 +161,9 @@ class Fleet:
         try:
             resident.load(
                 now_s,
-                lambda message: self._on_message(resident, message),
-                lambda: self._on_gone(resident),
-                lambda how: self._on_reaped(resident, how),
+                lambda message: self.lives.on_message(resident, message),
+                lambda: self.lives.on_gone(resident),
+                lambda how: self.lives.on_reaped(resident, how),
             )
         except Shortfall as short:
             self.tiers.on_gone(resident, lambda: None, crashed=True)
@@ -264,86 +255,8 @@ class Fleet:
     def share_cores(self) -> None:
         self.sharing.share(self.residents.values(), self.node.scheduler.places, self.n_threads)
 
-    # what workers say
-
-    def _on_message(self, resident: Resident, message: FromWorker) -> None:
-        if resident.lost:
-            return  # what it computed is computed again elsewhere
-        match message:
-            case Step(events=events):
-                self.node.answers.on_events(resident, events)
-            case WorkerStats():
-                resident.model.stats = message
-            case Loading(progress=progress):
-                resident.model.load_progress = progress
-                self.node.changes.notify()
-            case Ready():
-                self._on_ready(resident, message)
-            case Kept() | Dropped() | Fetch():
-                self.tiers.on_message(resident, message)
-            case LoadFailed():
-                resident.note_load_failure(message)
-            case other:
-                raise AssertionError(f"not from a worker: {other}")
-
-    def _on_ready(self, resident: Resident, ready: Ready) -> None:
-        node, model, now_s = self.node, resident.model, time.monotonic()
-        resident.worker_ready()
-        model.move(ModelState.READY)
-        model.ready, model.load_progress = ready, 1.0
-        model.load_ms = (now_s - model.load_started_s) * 1e3
-        load_s = now_s - model.load_started_s
-        self.tiers.on_ready(resident, ready.fingerprint)
-        node.carry_out(
-            node.scheduler.on_ready(
-                resident.place,
-                ready.n_slots,
-                ready.kv_cells,
-                load_s,
-                now_s,
-                shares_prefixes=ready.shares_prefixes,
-            )
-        )
-        node.changes.notify()
-
-    def _on_gone(self, resident: Resident) -> None:
-        """The worker's channel ended: what ran in it ends now, before the process is reaped."""
-        self.node.scheduler.on_closed(resident.place, float("inf"))
-        self.node.answers.on_worker_gone(resident)
-
-    def _on_reaped(self, resident: Resident, how: Exit) -> None:
-        """What it leaves for the disk is written first: until then its bytes are not free."""
-        crashed = resident.model.state is not ModelState.DRAINING
-        self.tiers.on_gone(resident, lambda: self._on_ended(resident, how), crashed=crashed)
-
-    def _on_ended(self, resident: Resident, how: Exit) -> None:
-        node, model, now_s = self.node, resident.model, time.monotonic()
-        was_loading = model.state is ModelState.LOADING
-        back_off_s = resident.reaped(how, now_s)
-        if resident.lost:
-            return self._bury(resident)
-        node.scheduler.places[resident.place].bytes_on = resident.bytes_on
-        self.on_corrected()
-        if model.state is ModelState.FAILED:
-            if was_loading and resident.load_error is not None:
-                node.carry_out(node.scheduler.on_load_failed(resident.place, resident.load_error, now_s))
-            if not back_off_s:  # at once: no request may meet a failed model in between
-                return self._on_back_off_over(resident)
-            asyncio.get_running_loop().call_later(back_off_s, self._on_back_off_over, resident)
-        else:
-            node.carry_out(node.scheduler.on_cold(resident.place, now_s))
-        return node.changes.notify()
-
     def _on_prompter_released(self, deployment: Deployment) -> None:
-        """Its helper's bytes are free; a worker's are told of in `_on_reaped`."""
+        """Its helper's bytes are free; a worker's are told of in `Lives.on_reaped`."""
         for resident in list(deployment.residents.values()):
             if not self.closed and resident.model.state is not ModelState.DRAINING:  # else on_cold follows
                 self.node.carry_out(self.node.scheduler.on_freed(resident.place, time.monotonic()))
-
-    def _on_back_off_over(self, resident: Resident) -> None:
-        if resident.lost:
-            return self._bury(resident)
-        resident.model.move(ModelState.COLD)
-        if not self.closed:
-            self.node.carry_out(self.node.scheduler.on_cold(resident.place, time.monotonic()))
-        return self.node.changes.notify()

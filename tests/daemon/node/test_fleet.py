@@ -1,23 +1,20 @@
-"""Models are born when wanted, drained when not, and forgiven after a pause."""
+"""Models are born when wanted, and make way for each other."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from inferd.backends.messages import LoadFailed
 from inferd.daemon.domain.config import ClassOptions, Turns
-from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.errors import Code
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.domain.request import Priority
-from inferd.daemon.node import resident as residents
 from inferd.daemon.node.plans import Gpu
 from inferd.daemon.node.stream import Resumed
 from inferd.tests.daemon.node.house import (
@@ -25,11 +22,9 @@ from inferd.tests.daemon.node.house import (
     GIB,
     SLOW,
     House,
-    finished,
     first_text,
     load_failure,
     read,
-    text,
     tokens,
     what_the_fake_says,
 )
@@ -59,20 +54,6 @@ async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None
         await house.load(model)
     assert house.state("beta") is ModelState.COLD
     assert house.node.meter.total.evictions == 2
-
-
-async def test_a_load_that_ran_out_of_memory_is_tried_once_more_with_less(open_house: Open) -> None:
-    house = open_house(load_s=2.0)
-    waits = house.submit()
-    resident = house.resident()
-    n_cells = resident.model.plan.kv_cells
-    await house.until(lambda: resident.model.pid is not None)
-    assert resident.model.pid is not None
-    resident.note_load_failure(LoadFailed("memory", "x"))
-    os.kill(resident.model.pid, signal.SIGKILL)
-    assert text(await read(waits))
-    assert resident.model.plan.kv_cells == n_cells // 2
-    assert resident.model.failures == 0
 
 
 async def test_what_loads_took_corrects_what_the_next_one_reserves(house: House) -> None:
@@ -164,69 +145,7 @@ async def test_the_prompt_helper_of_a_cold_model_goes_after_the_keep_alive(open_
     assert house.node.ledger.reservations == {}
 
 
-# failing
-
-
-@pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Workers are run by this program; an empty name gives Python back."""
-    python = sys.executable
-    return lambda program: monkeypatch.setattr(sys, "executable", program or python)
-
-
-async def test_a_worker_that_dies_while_loading_fails_all_who_wait(
-    house: House, no_process: Callable[[str], None]
-) -> None:
-    no_process("/bin/false")
-    first, second = house.submit(), house.submit()
-    for stream in (first, second):
-        with pytest.raises(InferdError, match=r"ended while loading \(exit status 1\)") as caught:
-            await read(stream)
-        assert caught.value.code is Code.MODEL_FAILED
-    model = house.resident().model
-    assert (model.state, model.failures) == (ModelState.FAILED, 1)
-    assert house.node.ledger.reservations == {}
-
-
-async def test_a_model_in_back_off_refuses_at_once_and_says_how_long(
-    house: House, no_process: Callable[[str], None]
-) -> None:
-    no_process("/no/such/program")
-    assert (await load_failure(house)).code is Code.MODEL_FAILED
-    for _ in range(2):
-        with pytest.raises(InferdError, match="No such file") as caught:
-            house.submit()
-        assert caught.value.code is Code.MODEL_FAILED
-        assert caught.value.retry_after_ms is not None
-        assert 0 < caught.value.retry_after_ms <= 1000
-    assert (await load_failure(house)).retry_after_ms is not None
-
-
-async def test_after_the_back_off_a_model_is_tried_again_and_a_token_forgives_it(
-    house: House, no_process: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(residents, "BACK_OFF_S", (0.02, 0.04))
-    no_process("/no/such/program")
-    model = house.resident().model
-    for n_failures in (1, 2, 3):
-        await load_failure(house)
-        assert model.failures == n_failures
-        await house.until(lambda: model.state is ModelState.COLD)
-    no_process("")
-    assert await house.answer()
-    assert model.error == ""
-    assert finished(await read(house.submit("fake:crash=1 fake:tokens=4"))).completion_tokens == 4
-    assert model.failures == 0
-
-
-async def test_a_crash_before_any_token_counts_as_a_failure(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residents, "BACK_OFF_S", (0.02, 30.0))
-    await house.load()
-    with pytest.raises(InferdError, match="ended 2 times while this request ran"):
-        await house.answer("fake:crash=0")
-    await house.until(lambda: house.resident().model.state is ModelState.FAILED)
-    model = house.resident().model
-    assert (model.failures, "signal SIGABRT" in model.error) == (2, True)
+# cores
 
 
 async def test_workers_that_compute_side_by_side_divide_the_cores(slow_house: House) -> None:
