@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Preempt:
     """Have the job make way at its next token; it is queued again with what it has so far."""
 
     job: Job
+    asker: str = field(default="", compare=False)  # the request that it makes way for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Evict:
     """End the worker in this place, to make room; what runs in it is parked first and waits again."""
 
     place: str
+    model: str = field(default="", compare=False)  # that is to have the room
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from ..domain.request import Priority
 from .admission import AdmitQuestion, Refusal
 from .placing import PlaceQuestion, RouteQuestion
 from .residency import EvictQuestion, evict
-from .turns import EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion
+from .turns import ClassQuestion, EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion
 
 if TYPE_CHECKING:
     from .journal import Record
@@ -94,6 +94,9 @@ def sentence(record: Record, request_id: str) -> str:
             return f"{', '.join(record.answer)} makes way so that {question.model} can be loaded"
         case EndQuestion() as question:
             return f"sent away: {question.message}"
+        case ClassQuestion() as question:
+            while_it = ", while it has a slot" if question.runs else ""
+            return f"moved from {CLASSES[question.rank]} to {CLASSES[record.answer]} by an operator{while_it}"
     raise AssertionError(f"no words for {record.kind}")
 
 

@@ -23,7 +23,7 @@ class Counters:
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
         self._credit: dict[str, float] = {}  # charged and not taken up
-        self._waiting: dict[str, int] = {}  # requests
+        self.waiting: dict[str, int] = {}  # requests, by tenant
         self._left = 0.0  # the counter of the tenant that stopped waiting last
         self._lowest: list[tuple[float, str]] = []  # of those who wait, at least; counters only grow
 
@@ -32,7 +32,7 @@ class Counters:
 
     def join(self, tenant: str) -> None:
         """One more request of the tenant waits."""
-        if tenant not in self._waiting:
+        if tenant not in self.waiting:
             lowest = self._lowest_waiting()
             self._forget(lowest)
             if self.served(tenant) < lowest:
@@ -40,15 +40,15 @@ class Counters:
                 self._served[tenant] = lowest
             self._served.setdefault(tenant, 0.0)
             heappush(self._lowest, (self._served[tenant], tenant))
-        self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
+        self.waiting[tenant] = self.waiting.get(tenant, 0) + 1
 
     def leave(self, tenant: str) -> None:
         """One less, for whatever reason."""
-        n = self._waiting[tenant] - 1
+        n = self.waiting[tenant] - 1
         if n:
-            self._waiting[tenant] = n
+            self.waiting[tenant] = n
         else:
-            del self._waiting[tenant]
+            del self.waiting[tenant]
             self._left = self.served(tenant)
 
     def charge(self, tenant: str, weighted_tokens: float) -> float:
@@ -69,7 +69,7 @@ class Counters:
         heap = self._lowest
         while heap:
             served, tenant = heap[0]
-            if tenant not in self._waiting:
+            if tenant not in self.waiting:
                 heappop(heap)
             elif served < self._served[tenant]:
                 heapreplace(heap, (self._served[tenant], tenant))
@@ -79,10 +79,10 @@ class Counters:
 
     def _forget(self, lowest: float) -> None:
         """Counters at or below `lowest` mean nothing any more; of the others the oldest go when there are too many."""
-        if len(self._served) <= MAX_TENANTS + len(self._waiting):
+        if len(self._served) <= MAX_TENANTS + len(self.waiting):
             return
-        kept = {t: s for t, s in self._served.items() if s > lowest or t in self._waiting}
-        for tenant in [t for t in kept if t not in self._waiting][: max(0, len(kept) - MAX_TENANTS)]:
+        kept = {t: s for t, s in self._served.items() if s > lowest or t in self.waiting}
+        for tenant in [t for t in kept if t not in self.waiting][: max(0, len(kept) - MAX_TENANTS)]:
             del kept[tenant]
         self._served = kept
         self._credit = {t: c for t, c in self._credit.items() if t in kept}

@@ -10,10 +10,24 @@ import msgspec
 from .admission import AdmitQuestion, admit
 from .placing import PlaceQuestion, RouteQuestion, place, route
 from .residency import EvictQuestion, evict
-from .turns import EndQuestion, PreemptQuestion, TurnQuestion, WaitQuestion, end, preempt, turn, wait
+from .turns import (
+    ClassQuestion,
+    EndQuestion,
+    PreemptQuestion,
+    TurnQuestion,
+    WaitQuestion,
+    end,
+    preempt,
+    reclass,
+    turn,
+    wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ..domain.errors import InferdError
+    from ..domain.request import Job
 
 CAPACITY = 8192  # records
 
@@ -26,6 +40,7 @@ Question = (
     | PlaceQuestion
     | EvictQuestion
     | EndQuestion
+    | ClassQuestion
 )
 
 # kind of record -> (its question, the pure rule that answered it)
@@ -38,6 +53,7 @@ RULES: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "place": (PlaceQuestion, place),
     "evict": (EvictQuestion, evict),
     "refuse": (EndQuestion, end),
+    "priority": (ClassQuestion, reclass),
 }
 
 
@@ -63,6 +79,11 @@ class Journal:
         self._records.append(record)
         if self.sink is not None:
             self.sink(record)
+
+    def note_end(self, job: Job, error: InferdError, now_s: float) -> None:
+        """A request that had been taken in is sent away."""
+        question = EndQuestion(job.id, error.code.value, error.message, dict(error.details))
+        self.note(Record(now_s, "refuse", (job.id,), job.request.model, question, end(question)))
 
     def about(self, request_id: str) -> list[Record]:
         """Oldest first: the decisions on this request, and the turns in which it was passed over."""

@@ -155,7 +155,7 @@ class Lane:
     def note_first_token(self, job: Job, now_s: float) -> None:
         """How good was the forecast of it?"""
         ticket = self.running.get(job)
-        if ticket is not None and ticket.forecast_ms is not None and not ticket.resumed:
+        if ticket is not None and ticket.forecast_ms is not None and not ticket.resumed and ticket.moved_s is None:
             self.pace.first_token[ticket.at_once].add(ticket.forecast_ms, (now_s - job.arrived_s) * 1e3)
 
     def note_end(self, job: Job, prefill_ms: float, decode_ms: float, now_s: float) -> None:
@@ -167,7 +167,7 @@ class Lane:
         if job.cached_tokens and computed < MIN_LEARNT_TOKENS:
             computed = 0
         self.pace.on_finished(computed, len(job.generated), prefill_ms, decode_ms, job.request.max_tokens)
-        if ticket.forecast_end_ms is not None:
+        if ticket.forecast_end_ms is not None and ticket.moved_s is None:
             self.pace.finish.add(ticket.forecast_end_ms, (now_s - job.arrived_s) * 1e3)
 
     def load_above(self, priority: Priority, now_s: float) -> float:
@@ -192,11 +192,14 @@ class Lane:
             parked=job.parked_why,
         )
 
-    def eta_ms(self, ticket: Ticket, share: float = 0.8) -> tuple[float, float] | None:
-        """Between which times after arrival `share` of such requests get their first token."""
-        if ticket.forecast_ms is None:
+    def eta_ms(self, job: Job, now_s: float, share: float = 0.8) -> tuple[float, float] | None:
+        """Between which times from now `share` of such requests get their first token; None while nothing is known."""
+        ticket = self.line.tickets.get(job)
+        if ticket is None or ticket.forecast_ms is None:
             return None
-        return self.pace.first_token[ticket.at_once].around(ticket.forecast_ms, share)
+        low_ms, high_ms = self.pace.first_token[ticket.at_once].around(ticket.forecast_ms, share)
+        gone_ms = (now_s - (job.arrived_s if ticket.moved_s is None else ticket.moved_s)) * 1e3
+        return max(0.0, low_ms - gone_ms), max(0.0, high_ms - gone_ms)
 
     def residual_ms(self, job: Job, ticket: Ticket, now_s: float) -> float:
         """How long a running job still holds its slot, as far as anybody can tell."""

@@ -32,7 +32,7 @@ class Ticket:
     deadline_s: float = math.inf
     pickable: bool = False
     charged_tokens: int = 0  # generated tokens that its tenant has been charged for
-    prompt_charged: bool = False
+    prompt_class: Priority | None = None  # whose account its prompt is on; None: not charged yet
     parks: int = 0  # how often it made way
     start_tokens: int = 0  # that it had to have computed when it last got a slot
     resumed: bool = False  # it lost its slot before, for whatever reason
@@ -40,6 +40,7 @@ class Ticket:
     forecast_ms: float | None = None  # from arrival to its first token
     forecast_end_ms: float | None = None
     at_once: bool = False  # the forecast saw a free slot
+    moved_s: float | None = None  # into another class: its forecasts count from then, and nothing is learnt from them
 
     @property
     def tokens(self) -> int:
@@ -172,11 +173,12 @@ class Line:
         return found
 
     def _head(self, priority: Priority, tenant: str) -> Entry | None:
-        """The first pickable job of a tenant; those that have left are dropped when they come up."""
+        """The first pickable job of a tenant; those that have left, or are in another class, go when they come up."""
         heap, tickets = self._heaps[priority].get(tenant), self.tickets
         while heap:
-            ticket = tickets.get(heap[0][2])
-            if ticket is not None and ticket.pickable:
+            job = heap[0][2]
+            ticket = tickets.get(job)
+            if ticket is not None and ticket.pickable and (self.fifo or job.request.priority is priority):
                 return heap[0]
             heappop(heap)
         self._heaps[priority].pop(tenant, None)

@@ -48,6 +48,13 @@ class Place:
         """Loaded, or about to be."""
         return self.slots > 0 or self.loading or bool(self.granted)
 
+    def let_go(self, job: Job) -> Ticket:
+        """Its slot is free."""
+        if job in self.parking:
+            self.parking.remove(job)
+            self.running[job].parks += 1
+        return self.running.pop(job)
+
     def close(self, until_s: float) -> None:
         """It takes nothing new, and asks for no memory."""
         self.loading, self.slots, self.idle_since_s, self.leaving = False, 0, None, False

@@ -74,7 +74,7 @@ class Rooms:
             place.granted = set(victims) | self._draining(place, now_s)
             for victim in self.places():
                 victim.leaving = victim.leaving or (victim.name in victims and victim.slots > 0)
-            return [Evict(name) for name in victims]
+            return [Evict(name, lane.name) for name in victims]
         place.loading = True
         return [Load(place.name)]
 

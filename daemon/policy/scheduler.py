@@ -20,12 +20,13 @@ from .lane import Lane
 from .line import Line
 from .place import Place
 from .pressure import Grade, Pressure
+from .reclass import move
 from .rooms import NoRoom, Rooms, no_room
 from .slots import Slots
-from .turns import EndQuestion, end, wait
+from .turns import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..domain.config import Config
     from ..domain.decision import Decision
@@ -97,7 +98,7 @@ class Scheduler:
             return [Reject(job, error)]
         superseded = self.keys.arrive(job)
         for cancel in superseded:
-            self._note_end(cancel.job, cancel.error, now_s)
+            self.journal.note_end(cancel.job, cancel.error, now_s)
         self.desk.hold(job)
         self._enter(lane, job, ticket)
         lane.note_work(job.request.priority, ticket, now_s)
@@ -152,6 +153,13 @@ class Scheduler:
         ticket.resumed = True
         self._enter(lane, job, ticket)
         return self._settle(lane, now_s)
+
+    def on_priority(self, jobs: Sequence[Job], priority: Priority, now_s: float) -> list[Decision]:
+        """The choices of one call belong to another class from now on."""
+        lane = self.lanes[jobs[0].request.model]
+        for job in jobs:
+            move(job, priority, lane, self.desk, self.slots, now_s)
+        return self._settle(lane, now_s) + self._others(lane, now_s)
 
     # what happens to models
 
@@ -256,10 +264,7 @@ class Scheduler:
 
     def eta_ms(self, job: Job, now_s: float) -> tuple[float, float] | None:
         """Between which times from now it gets its first token, in 80 of 100 cases; None while nothing is known."""
-        ticket = self.lanes[job.request.model].line.tickets.get(job)
-        eta = None if ticket is None else self.lanes[job.request.model].eta_ms(ticket)
-        gone_ms = (now_s - job.arrived_s) * 1e3
-        return None if eta is None else (max(0.0, eta[0] - gone_ms), max(0.0, eta[1] - gone_ms))
+        return self.lanes[job.request.model].eta_ms(job, now_s)
 
     def why(self, job: Job, now_s: float) -> str:
         """What a waiting job waits for; recorded when it is something else than before (`job.why`)."""
@@ -324,14 +329,10 @@ class Scheduler:
     def _let_go(self, lane: Lane, job: Job) -> Ticket:
         """The slot is free; what waited for just this job can be picked."""
         self.slots.charge(lane)
-        place = lane.place_of(job)
-        if job in place.parking:
-            place.parking.remove(job)
-            place.running[job].parks += 1
         for follower in self.keys.let_go(job):
             if follower in lane.line and follower.prompt is not None:
                 lane.line.make_pickable(follower)
-        return place.running.pop(job)
+        return lane.place_of(job).let_go(job)
 
     def _refuse(self, lane: Lane, error: InferdError, now_s: float) -> list[Decision]:
         """Nobody who wants the model gets it."""
@@ -342,9 +343,5 @@ class Scheduler:
 
     def _reject(self, lane: Lane, job: Job, error: InferdError, now_s: float) -> Reject:
         self._leave(lane, job)
-        self._note_end(job, error, now_s)
+        self.journal.note_end(job, error, now_s)
         return Reject(job, error)
-
-    def _note_end(self, job: Job, error: InferdError, now_s: float) -> None:
-        question = EndQuestion(job.id, error.code.value, error.message, dict(error.details))
-        self.journal.note(Record(now_s, "refuse", (job.id,), job.request.model, question, end(question)))

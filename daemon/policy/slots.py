@@ -87,7 +87,7 @@ class Slots:
             self.journal.note(Record(now_s, "preempt", (asker.id, chosen), lane.name, question, chosen))
             victim = next(job for job, _ in running if job.id == chosen)
             lane.place_of(victim).parking.add(victim)
-            decisions.append(Preempt(victim))
+            decisions.append(Preempt(victim, asker.id))
         return decisions
 
     def charge(self, lane: Lane) -> None:
@@ -101,8 +101,10 @@ class Slots:
 
     def refund(self, lane: Lane, job: Job, cached_tokens: int) -> None:
         """Tokens of its prompt had been computed before."""
-        priority, tenant = lane.line.where(job)
-        self.counters[priority].credit(tenant, service(cached_tokens, 0))
+        _, tenant = lane.line.where(job)
+        account = lane.running[job].prompt_class
+        assert account is not None, "it has a slot, and nobody paid for its prompt"
+        self.counters[account].credit(tenant, service(cached_tokens, 0))
 
     def _start(self, place: Place, job: Job, owed: list[Priority], now_s: float) -> None:
         lane = place.lane
@@ -112,8 +114,8 @@ class Slots:
         lane.started_s[priority] = now_s
         ticket.owed = priority in owed
         ticket.start_tokens = job.reached
-        if not ticket.prompt_charged:  # once: what a parked request computes again is not its tenant's doing
-            ticket.prompt_charged = True
+        if ticket.prompt_class is None:  # once: what a parked request computes again is not its tenant's doing
+            ticket.prompt_class = priority
             self._serve(lane, job, service(ticket.prompt_tokens, 0))
 
     def _serve(self, lane: Lane, job: Job, weighted_tokens: float) -> None:

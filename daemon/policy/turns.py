@@ -79,6 +79,20 @@ def end(question: EndQuestion) -> str:
     return str(question.details.get("reason", question.code))
 
 
+class ClassQuestion(msgspec.Struct, frozen=True):
+    """Somebody wants a request in the class of rank `wanted`."""
+
+    request_id: str
+    rank: int
+    wanted: int
+    runs: bool  # it has a slot
+
+
+def reclass(question: ClassQuestion) -> int:
+    """The rank it has from now on: who is asked has decided already."""
+    return question.wanted
+
+
 class WaitQuestion(msgspec.Struct, frozen=True):
     """A waiting request and the state of its model."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.daemon.domain.request import Priority
 from inferd.daemon.policy.audit import check_integrity
 from inferd.tests.daemon.policy.tools import job, ready
 
@@ -44,7 +46,23 @@ def forgotten(it: Scheduler) -> None:
     del it.places["other"]
 
 
-@pytest.mark.parametrize("spoil", [overfull, doubled, elsewhere, miscounted, ghost, granted, forgotten])
+def misplaced(it: Scheduler) -> None:
+    waits = next(iter(it.lanes["m"].line))
+    waits.request = replace(waits.request, priority=Priority.BATCH)
+
+
+def overlooked(it: Scheduler) -> None:
+    it.lanes["m"].line.pickable[Priority.NORMAL] = 0
+
+
+def unfair(it: Scheduler) -> None:
+    it.slots.counters[Priority.NORMAL].leave("t")
+
+
+SPOILERS = [overfull, doubled, elsewhere, miscounted, ghost, granted, forgotten, misplaced, overlooked, unfair]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
 def test_every_false_entry_is_found(spoil: Callable[[Scheduler], None]) -> None:
     it = ready()
     it.on_request(job(), 0.0)

@@ -32,9 +32,11 @@ def busy(n: int, priority=NORMAL, tenant: str = "t", **options) -> Scheduler:  #
 
 
 def test_nothing_is_forecast_of_a_model_that_was_never_measured() -> None:
-    it = ready()
+    it, waits = ready(), job()
     assert forecast(it).forecast_ms is None
-    assert it.lanes["m"].eta_ms(forecast(it)) is None
+    it.on_request(job(), 0.0)
+    it.on_request(waits, 0.0)
+    assert it.eta_ms(waits, 0.0) is None
 
 
 def test_a_free_slot_needs_no_waiting() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.policy.journal import CAPACITY, RULES, Journal, Record, recompute
-from inferd.daemon.policy.turns import TurnQuestion, Waiting
-from inferd.tests.daemon.policy.tools import as_json
+from inferd.daemon.policy.turns import ClassQuestion, TurnQuestion, Waiting
+from inferd.tests.daemon.policy.tools import as_json, job
 
 QUESTION = TurnQuestion("m", (Waiting("a", "t", 1, 0.0, None, 0), Waiting("b", "u", 1, 5.0, None, 1)))
 
@@ -41,5 +42,18 @@ def test_a_question_is_answered_again_also_from_json() -> None:
     assert recompute("start", QUESTION) == recompute("start", as_json(QUESTION)) == "a"
 
 
+def test_who_is_sent_away_is_noted_with_the_narrowest_reason() -> None:
+    journal, one = Journal(), job()
+    journal.note_end(one, InferdError(Code.OVERLOADED, "too busy", reason="shed"), 1.0)
+    (kept,) = journal.about(one.id)
+    assert (kept.kind, kept.answer, kept.question.message) == ("refuse", "shed", "too busy")  # type: ignore[union-attr]
+    assert recompute("refuse", as_json(kept.question)) == "shed"
+
+
+def test_a_move_is_answered_again_also_from_json() -> None:
+    question = ClassQuestion("a", 2, 0, runs=False)
+    assert recompute("priority", question) == recompute("priority", as_json(question)) == 0
+
+
 def test_every_kind_has_a_question_and_a_rule() -> None:
-    assert set(RULES) == {"admit", "queue", "start", "route", "preempt", "place", "evict", "refuse"}
+    assert set(RULES) == {"admit", "queue", "start", "route", "preempt", "place", "evict", "refuse", "priority"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.daemon.domain.decision import Preempt
 from inferd.daemon.domain.inputs import Inputs
 from inferd.daemon.policy.place import HEADROOM_TOKENS, cells, cells_together
-from inferd.tests.daemon.policy.tools import CHAT, add, job, load, ready, scheduler
+from inferd.tests.daemon.policy.tools import BATCH, CHAT, add, job, load, ready, scheduler
 
 
 def test_an_empty_place_takes_any_prompt_and_a_busy_one_what_its_cells_allow() -> None:
@@ -18,6 +19,17 @@ def test_an_empty_place_takes_any_prompt_and_a_busy_one_what_its_cells_allow() -
     assert place.cells_free() == 200 - 100 - HEADROOM_TOKENS
     assert not place.takes(large)
     assert place.takes(job(n_prompt=36))
+
+
+def test_who_lets_go_of_a_slot_has_made_way_if_it_was_told_to() -> None:
+    it, told, ended = ready(slots=2), job(BATCH), job(CHAT)
+    it.on_request(told, 0.0)
+    it.on_request(ended, 0.0)
+    assert it.on_request(job(CHAT), 0.0) == [Preempt(told)]
+    place = it.places["m"]
+    assert (place.let_go(told).parks, place.let_go(ended).parks) == (1, 0)
+    assert not place.running
+    assert not place.parking
 
 
 def test_inputs_that_are_embedded_keep_no_cells() -> None:

@@ -141,6 +141,20 @@ class SchedulerMachine(RuleBasedStateMachine):
     def cancelled(self, data: st.DataObject) -> None:
         self.end(self.pick(data, "waiting", "running", "parking"))
 
+    @precondition(lambda self: self.jobs("waiting", "running", "parking"))
+    @rule(data=st.data(), priority=st.sampled_from(Priority))
+    def moved(self, data: st.DataObject, priority: Priority) -> None:
+        """An operator puts it into another class."""
+        one = self.pick(data, "waiting", "running", "parking")
+        if one.request.priority is not priority:
+            self.carry_out(self.it.on_priority([one], priority, self.now_s))
+            assert one.request.priority is priority
+
+    @precondition(lambda self: self.jobs("running"))
+    @rule(data=st.data(), cached_tokens=st.integers(0, 10))
+    def told_of_its_start(self, data: st.DataObject, cached_tokens: int) -> None:
+        self.it.on_started(self.pick(data, "running"), cached_tokens)
+
     @precondition(lambda self: self.jobs("running"))
     @rule(data=st.data(), n=st.integers(1, 50))
     def grown(self, data: st.DataObject, n: int) -> None:
