@@ -22,7 +22,7 @@ from inferd import Client, InferdError, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inferd.protos.client import Generation
+    from inferd.protos.streams import Generation
 
 MODEL = "demo"
 QUESTIONS = ("Hello! Who are you?", "Tell me a story")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -11,22 +11,18 @@ import grpc.aio
 from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
-from .answer import Answer, Delta
+from .aio_streams import AsyncGeneration, AsyncLease, AsyncStream
 from .client import TENANT_METADATA, TIMEOUT_S
-from .compose import generate_request, plain_request, tokenize_request
-from .errors import InferdError
+from .compose import generate_request, plain_request, priority_request, tokenize_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self, Unpack
 
     from .compose import GenerateOptions
     from .pooled import QueueOptions
-
-T = TypeVar("T")
-EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the published stubs forgot it
 
 
 class AsyncClient:
@@ -106,6 +102,11 @@ class AsyncClient:
         answer = await self._call(method, plain_request(pb.CancelRequest, request_id=request_id))
         return bool(answer.cancelled)
 
+    async def set_priority(self, request_id: str, priority: str) -> bool:
+        """Move a live request to another class: interactive, normal or batch; False when no such request is live."""
+        method = stubs.InferenceStub(self.channel()).SetPriority
+        return bool((await self._call(method, priority_request(request_id, priority))).changed)
+
     async def models(self) -> list[pb.ModelInfo]:
         """Every model in the catalog."""
         method = stubs.ModelsStub(self.channel()).ListModels
@@ -133,6 +134,11 @@ class AsyncClient:
         request = plain_request(pb.LeaseRequest, model=model)
         return AsyncLease(self, lambda channel: stubs.ModelsStub(channel).Lease, request)
 
+    async def pin(self, model: str, pinned: bool = True) -> bool:
+        """Have a model stay once it is loaded, whoever wants its memory; True when it was pinned before."""
+        method = stubs.ModelsStub(self.channel()).Pin
+        return bool((await self._call(method, plain_request(pb.PinRequest, model=model, pinned=pinned))).was_pinned)
+
     async def explain(self, request_id: str) -> list[pb.DecisionRecord]:
         """The last decisions about a request, oldest first."""
         method = stubs.MonitorStub(self.channel()).Explain
@@ -147,6 +153,21 @@ class AsyncClient:
         """Snapshots as they come, the present one first; a slow reader gets only the newest."""
         request = plain_request(pb.WatchRequest, interval_ms=interval_ms)
         return AsyncStream(self, lambda channel: stubs.MonitorStub(channel).Watch, request)
+
+    def events(self, after: int | None = None, severity: str = "", follow: bool = True) -> AsyncStream[pb.Event]:
+        """What is kept of what happened after the event `after`, oldest first; then, to `follow`, what happens."""
+        request = plain_request(pb.WatchEventsRequest, after=after, severity=severity, follow=follow)
+        return AsyncStream(self, lambda channel: stubs.MonitorStub(channel).WatchEvents, request)
+
+    async def whoami(self) -> pb.WhoAmIResponse:
+        """How the daemon sees this client."""
+        answer: pb.WhoAmIResponse = await self._call(stubs.MonitorStub(self.channel()).WhoAmI, pb.WhoAmIRequest())
+        return answer
+
+    async def drain(self, draining: bool = True) -> bool:
+        """Have no new request taken in, or requests again; what is there goes on. True when it was draining before."""
+        method = stubs.AdminStub(self.channel()).Drain
+        return bool((await self._call(method, plain_request(pb.DrainRequest, draining=draining))).was_draining)
 
     def channel(self) -> grpc.aio.Channel:
         """The channel of the running loop: one belongs to the loop that it was made on."""
@@ -167,131 +188,3 @@ class AsyncClient:
             except grpc.RpcError as error:
                 pause_s = patience.pause_s(error)
             await asyncio.sleep(pause_s)
-
-
-class AsyncStream(Generic[T]):
-    """Messages of one call, which starts when first read. Leaving the loop early cancels it."""
-
-    def __init__(self, client: AsyncClient, method: Callable[[grpc.aio.Channel], Any], request: Any) -> None:
-        self._client = client  # also keeps the channel open
-        self._method = method
-        self._request = request
-        self._patience = Patience(client.address, client.connect_timeout_s)
-        self._failure: InferdError | None = None
-        self._heard = False
-        self._done = False
-        self._cancelled = False
-        self._call: Any = None
-
-    async def __aiter__(self) -> AsyncIterator[T]:
-        try:
-            while (message := await self._next()) is not None:
-                yield message
-        finally:
-            self.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.cancel()
-
-    async def wait(self) -> T | None:
-        """Read to the end; the last message."""
-        last = None
-        async for message in self:
-            last = message
-        return last
-
-    def cancel(self) -> None:
-        """End the call; a loop over it in any task ends too. Does nothing when it is over."""
-        if not self._done:
-            self._cancelled = True
-            if self._call is not None:
-                self._call.cancel()
-
-    async def _next(self) -> T | None:
-        """The next message, None at the end; a failure is raised again by who comes later."""
-        while not self._over():
-            try:
-                if self._call is None:
-                    method = self._method(self._client.channel())
-                    self._call = method(self._request, metadata=self._client.metadata)
-                message = await self._call.read()
-                if message is not EOF:
-                    self._heard = True
-                    return cast(T, message)
-                self._done = True
-            except grpc.RpcError as error:
-                await self._on_error(error)
-            except asyncio.CancelledError:
-                # Our own cancel() looks the same as the cancelling of the task that reads.
-                if not self._cancelled or _task_is_cancelled():
-                    raise
-        if self._failure is not None:
-            raise self._failure
-        return None
-
-    def _over(self) -> bool:
-        return self._done or self._cancelled
-
-    async def _on_error(self, error: grpc.RpcError) -> None:
-        """Make a call that nobody has heard once more; keep any other failure."""
-        try:
-            pause_s = self._patience.pause_s(error, heard=self._heard)
-        except InferdError as failure:
-            if not self._cancelled:
-                self._failure, self._done = failure, True
-            return
-        self._call = None
-        await asyncio.sleep(pause_s)
-
-
-def _task_is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-class AsyncLease(AsyncStream[pb.LeaseState]):
-    """Held from the start of an `async with` block to its end."""
-
-    async def __aenter__(self) -> Self:
-        if await self._next() is None:
-            raise InferdError("internal", "the lease ended before it was held")
-        return self
-
-
-class AsyncGeneration(AsyncStream[Any], Answer):
-    """An answer while it is written: `async for` over it, or await the whole `.text()`."""
-
-    def __init__(
-        self, client: AsyncClient, method: Callable[[grpc.aio.Channel], Any], request: pb.GenerateRequest
-    ) -> None:
-        Answer.__init__(self, request)
-        AsyncStream.__init__(self, client, method, request)
-
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        try:
-            while (event := await self._next()) is not None:
-                delta = self.take(event)
-                if delta is not None:
-                    yield delta
-            self.check_complete()
-        finally:
-            self.cancel()
-
-    async def events(self) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """The daemon's own events, for who wants to show waiting too; the attributes move with them."""
-        try:
-            while (event := await self._next()) is not None:
-                self.note(event)
-                yield event
-            self.check_complete()
-        finally:
-            self.cancel()
-
-    async def text(self, choice: int = 0) -> str:
-        """Read to the end; the whole text of one choice."""
-        async for _ in self:
-            pass
-        return self.text_so_far(choice)

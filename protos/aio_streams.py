@@ -34,7 +34,7 @@ class AsyncStream(Generic[T]):
         self._failure: InferdError | None = None
         self._heard = False
         self._done = False
-        self._cancelled = False
+        self._cancelled: bool = False
         self._call: Any = None
 
     async def __aiter__(self) -> AsyncIterator[T]:

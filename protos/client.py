@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.experimental
@@ -12,15 +12,13 @@ import grpc.experimental
 from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
-from .answer import Answer, Delta
-from .compose import generate_request, plain_request, tokenize_request
-from .errors import InferdError
+from .compose import generate_request, plain_request, priority_request, tokenize_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
+from .streams import Generation, Lease, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self, Unpack
 
     from .compose import GenerateOptions
@@ -58,6 +56,7 @@ class Client:
         self._inference = stubs.InferenceStub(channel)
         self._models = stubs.ModelsStub(channel)
         self._monitor = stubs.MonitorStub(channel)
+        self._admin = stubs.AdminStub(channel)
 
     def close(self) -> None:
         """End the connection and whatever still runs on it."""
@@ -115,6 +114,10 @@ class Client:
         request = plain_request(pb.CancelRequest, request_id=request_id)
         return self._call(self._inference.Cancel, request).cancelled
 
+    def set_priority(self, request_id: str, priority: str) -> bool:
+        """Move a live request to another class: interactive, normal or batch; False when no such request is live."""
+        return self._call(self._inference.SetPriority, priority_request(request_id, priority)).changed
+
     def models(self) -> list[pb.ModelInfo]:
         """Every model in the catalog."""
         return list(self._call(self._models.ListModels, pb.ListModelsRequest()).models)
@@ -136,6 +139,10 @@ class Client:
         """`with client.lease(model):` keeps the model loaded for the block; no other takes its place."""
         return Lease(self, self._models.Lease, plain_request(pb.LeaseRequest, model=model))
 
+    def pin(self, model: str, pinned: bool = True) -> bool:
+        """Have a model stay once it is loaded, whoever wants its memory; True when it was pinned before."""
+        return self._call(self._models.Pin, plain_request(pb.PinRequest, model=model, pinned=pinned)).was_pinned
+
     def explain(self, request_id: str) -> list[pb.DecisionRecord]:
         """The last decisions about a request, oldest first."""
         return list(self._call(self._monitor.Explain, plain_request(pb.ExplainRequest, request_id=request_id)).records)
@@ -147,6 +154,19 @@ class Client:
     def watch(self, interval_ms: int | None = None) -> Stream[pb.Snapshot]:
         """Snapshots as they come, the present one first; a slow reader gets only the newest."""
         return Stream(self, self._monitor.Watch, plain_request(pb.WatchRequest, interval_ms=interval_ms))
+
+    def events(self, after: int | None = None, severity: str = "", follow: bool = True) -> Stream[pb.Event]:
+        """What is kept of what happened after the event `after`, oldest first; then, to `follow`, what happens."""
+        request = plain_request(pb.WatchEventsRequest, after=after, severity=severity, follow=follow)
+        return Stream(self, self._monitor.WatchEvents, request)
+
+    def whoami(self) -> pb.WhoAmIResponse:
+        """How the daemon sees this client."""
+        return self._call(self._monitor.WhoAmI, pb.WhoAmIRequest())
+
+    def drain(self, draining: bool = True) -> bool:
+        """Have no new request taken in, or requests again; what is there goes on. True when it was draining before."""
+        return self._call(self._admin.Drain, plain_request(pb.DrainRequest, draining=draining)).was_draining
 
     def check_open(self) -> None:
         if not self._close.alive:
@@ -160,127 +180,3 @@ class Client:
                 return method(request, timeout=self.timeout_s if bounded else None, metadata=self.metadata)
             except grpc.RpcError as error:
                 time.sleep(patience.pause_s(error))
-
-
-class Stream(Generic[T]):
-    """Messages of one running call. Leaving the loop early, or dropping this, cancels the call."""
-
-    def __init__(self, client: Client, method: Callable[..., Any], request: Any) -> None:
-        self._client = client  # also keeps the channel open
-        self._method = method
-        self._request = request
-        self._patience = Patience(client.address, client.connect_timeout_s)
-        self._failure: InferdError | None = None
-        self._heard = False
-        self._done = False
-        self._cancelled = False
-        self._call = self._start()
-
-    def __iter__(self) -> Iterator[T]:
-        try:
-            while (message := self._next()) is not None:
-                yield message
-        finally:
-            self.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
-
-    def wait(self) -> T | None:
-        """Read to the end; the last message."""
-        last = None
-        for message in self:
-            last = message
-        return last
-
-    def cancel(self) -> None:
-        """End the call; a loop over it in any thread ends too. Does nothing when it is over."""
-        if not self._done:
-            self._cancelled = True
-            self._call.cancel()
-
-    def _start(self) -> Any:
-        self._client.check_open()
-        return self._method(self._request, metadata=self._client.metadata)
-
-    def _next(self) -> T | None:
-        """The next message, None at the end; a failure is raised again by who comes later."""
-        while not self._done:
-            try:
-                message: T = next(self._call)
-            except StopIteration:
-                self._done = True
-            except grpc.RpcError as error:
-                self._on_error(error)
-            else:
-                self._heard = True
-                return message
-        if self._failure is not None:
-            raise self._failure
-        return None
-
-    def _on_error(self, error: grpc.RpcError) -> None:
-        """Make a call that nobody has heard once more; keep any other failure."""
-        if self._cancelled:
-            self._done = True
-            return
-        try:
-            pause_s = self._patience.pause_s(error, heard=self._heard)
-        except InferdError as failure:
-            self._failure, self._done = failure, True
-            return
-        time.sleep(pause_s)
-        self._restart()
-
-    def _restart(self) -> None:
-        self._call = self._start()
-        if self._cancelled:  # by another thread, during the pause
-            self._call.cancel()
-
-
-class Lease(Stream[pb.LeaseState]):
-    """Held from the start of a `with` block to its end."""
-
-    def __enter__(self) -> Self:
-        if self._next() is None:
-            raise InferdError("internal", "the lease ended before it was held")
-        return self
-
-
-class Generation(Stream[Any], Answer):
-    """An answer while it is written: iterate over it, or take the whole `.text()`."""
-
-    def __init__(self, client: Client, method: Callable[..., Any], request: pb.GenerateRequest) -> None:
-        Answer.__init__(self, request)
-        Stream.__init__(self, client, method, request)
-
-    def __iter__(self) -> Iterator[Delta]:
-        try:
-            while (event := self._next()) is not None:
-                delta = self.take(event)
-                if delta is not None:
-                    yield delta
-            self.check_complete()
-        finally:
-            self.cancel()
-
-    def events(self) -> Generator[pb.GenerateResponse, None, None]:
-        """The daemon's own events, for who wants to show waiting too; the attributes move with them."""
-        try:
-            while (event := self._next()) is not None:
-                self.note(event)
-                yield event
-            self.check_complete()
-        finally:
-            self.cancel()
-
-    def text(self, choice: int = 0) -> str:
-        """Read to the end; the whole text of one choice."""
-        for _ in self:
-            pass
-        return self.text_so_far(choice)

@@ -93,6 +93,13 @@ def tokenize_request(model: str, prompt: Any) -> pb.TokenizeRequest:
     return request
 
 
+def priority_request(request_id: str, priority: str) -> pb.SetPriorityRequest:
+    """Build the request; a class that nobody knows is InferdError("invalid")."""
+    request = plain_request(pb.SetPriorityRequest, request_id=request_id)
+    guarded("priority", lambda: set_priority(request, priority))
+    return request
+
+
 def _set_input(request: pb.GenerateRequest, prompt: Any, *, raw: bool, system: str | None) -> None:
     if isinstance(prompt, str):
         if raw:
@@ -117,7 +124,9 @@ def _set_stop(request: pb.GenerateRequest, stop: str | Sequence[str]) -> None:
     request.stop.extend([stop] if isinstance(stop, str) else stop)
 
 
-def set_priority(request: pb.GenerateRequest | pb.EmbedRequest | pb.RerankRequest, priority: str) -> None:
+def set_priority(
+    request: pb.GenerateRequest | pb.EmbedRequest | pb.RerankRequest | pb.SetPriorityRequest, priority: str
+) -> None:
     names = {"interactive": pb.INTERACTIVE, "normal": pb.NORMAL, "batch": pb.BATCH}
     if priority not in names:
         raise ValueError(f"it must be one of {', '.join(names)}, not {priority!r}")

@@ -33,7 +33,7 @@ class Stream(Generic[T]):
         self._failure: InferdError | None = None
         self._heard = False
         self._done = False
-        self._cancelled = False
+        self._cancelled: bool = False
         self._call = self._start()
 
     def __iter__(self) -> Iterator[T]:

@@ -12,8 +12,9 @@ from .waiting import Waiting
 
 if TYPE_CHECKING:
     from ...protos.answer import Answer
-    from ...protos.client import Client, Generation
+    from ...protos.client import Client
     from ...protos.compose import GenerateOptions
+    from ...protos.streams import Generation
 
 Priority = Literal["interactive", "normal", "batch"]
 Prompt = Annotated[

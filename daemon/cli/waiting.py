@@ -10,7 +10,8 @@ from .common import duration
 if TYPE_CHECKING:
     from ...protos import inferd_pb2 as pb
     from ...protos.answer import Answer
-    from ...protos.client import Client, Stream
+    from ...protos.client import Client
+    from ...protos.streams import Stream
 
 WATCH_MS = 250
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...protos import inferd_pb2 as pb
-    from ...protos.aio import AsyncGeneration
+    from ...protos.aio_streams import AsyncGeneration
     from .arrivals import Arrival
 
 # Ids that every vocabulary has, above those that are control tokens by custom.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from inferd.protos.client import Generation
+    from inferd.protos.streams import Generation
 
 N_QUEUED = 300
 N_QUEUED_OUT = 2000  # of each: so many that all but a few still wait when the last has been sent

@@ -16,7 +16,7 @@ from inferd.tests.models.random_gguf import SHAPES, write_random_gguf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inferd.protos.client import Generation
+    from inferd.protos.streams import Generation
     from inferd.tests.e2e.daemons import Daemon, Launcher
 
 DAY = {"type": "integer", "minimum": 1, "maximum": 9}

@@ -66,7 +66,7 @@ def fail(
     return step
 
 
-class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.MonitorServicer):
+class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.MonitorServicer, stubs.AdminServicer):
     """Plays `script` to every Generate; keeps what it was asked, and knows when a call has ended."""
 
     def __init__(self, folder: Path) -> None:
@@ -85,6 +85,12 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         self.plan = pb.PlanLoadResponse(model="demo", outcome="fits", devices=["cpu"], load_ms=1500)
         self.plan.pools.add(pool="host", needed_bytes=64 << 20, free_bytes=1 << 30)
         self.records: list[pb.DecisionRecord] = []
+        ready = pb.Event(
+            sequence=8, unix_s=1.5, severity="info", kind="model_ready", message="demo is ready", model="demo"
+        )
+        drains = pb.Event(sequence=9, unix_s=2.5, severity="warning", kind="draining", message="nothing is taken in")
+        self.happened = [ready, drains]
+        self.already = False  # what is pinned or drained was so before
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
@@ -92,6 +98,7 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         stubs.add_InferenceServicer_to_server(self, self._server)
         stubs.add_ModelsServicer_to_server(self, self._server)
         stubs.add_MonitorServicer_to_server(self, self._server)
+        stubs.add_AdminServicer_to_server(self, self._server)
         self._server.add_insecure_port(target(self.address))
         self._server.start()
 
@@ -140,6 +147,10 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         self._ask(request, context)
         return pb.CancelResponse(cancelled=request.request_id == "r1")
 
+    def SetPriority(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.SetPriorityResponse(changed=request.request_id == "r1")
+
     def ListModels(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         return pb.ListModelsResponse(models=self.catalog)
@@ -161,6 +172,26 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         context.add_callback(self.ended.set)
         yield pb.LeaseState(state="ready", device="cpu")
         self.ended.wait(10)
+
+    def Pin(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.PinResponse(was_pinned=request.pinned is self.already)
+
+    def Drain(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.DrainResponse(was_draining=request.draining is self.already)
+
+    def WhoAmI(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        metadata = {item.key: item.value for item in context.invocation_metadata()}
+        return pb.WhoAmIResponse(tenant=str(metadata.get("inferd-tenant", "default")), role="operator")
+
+    def WatchEvents(self, request: Any, context: Any) -> Iterator[Any]:
+        self._ask(request, context)
+        context.add_callback(self.ended.set)
+        yield from self.happened
+        if request.follow:
+            self.ended.wait(10)
 
     def Explain(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
