@@ -74,8 +74,10 @@ class Slots:
         if not self.max_parks or not waiting:
             return []
         ready = [place for place in lane.places if place.slots and not place.leaving]
-        for _ in range(min(waiting, lane.slots) - sum(len(place.parking) for place in ready)):
-            running = [(job, ticket) for p in ready for job, ticket in p.running.items() if job not in p.parking]
+        # Those that are over for their client, and only wait for their worker to say so, give their slot back anyway.
+        n_leaving = sum(job in place.parking or not job.live for place in ready for job in place.running)
+        for _ in range(min(waiting, lane.slots) - n_leaving):
+            running = [(j, ticket) for p in ready for j, ticket in p.running.items() if j.live and j not in p.parking]
             if all(job.request.priority is Priority.INTERACTIVE for job, _ in running):
                 break  # the usual case when all is busy; nothing to decide
             asker = lane.line.heads(Priority.INTERACTIVE, 1)[0][1][2]

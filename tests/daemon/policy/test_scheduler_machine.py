@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inferd.daemon.domain.decision import Cancel, Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from inferd.daemon.domain.errors import Code, InferdError
-from inferd.daemon.domain.request import Job, Priority
+from inferd.daemon.domain.request import Job, Phase, Priority
 from inferd.daemon.policy.audit import check_integrity
 from inferd.daemon.policy.place import cells
 from inferd.tests.daemon.policy.tools import FOREVER, add, job, scheduler
@@ -61,6 +61,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         match decision:
             case Start(job=one, place=place):
                 assert self.where[one] == "waiting"
+                assert one.live
                 assert one.prompt is not None
                 assert place in self.loaded(one.request.model)
                 self.where[one], self.at[one] = "running", place
@@ -103,6 +104,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def end(self, one: Job) -> None:
         """Cancelled: a waiting one is out at once, a running one when its worker says so."""
+        if one.live:
+            one.move(Phase.CANCELLED)
         if self.where[one] == "waiting":
             self.where[one] = "over"
             self.carry_out(self.it.on_withdrawn(one, self.now_s))

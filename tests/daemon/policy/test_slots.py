@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.daemon.domain.config import ClassOptions
+from inferd.daemon.domain.decision import Preempt, Start
+from inferd.daemon.domain.request import Phase
 from inferd.daemon.policy.fair import service
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, NORMAL, job, ready, started
 
@@ -83,6 +85,17 @@ def test_who_runs_on_its_floor_share_is_not_parked() -> None:
     assert started(it.on_released(chat, 1.0)) == [low]
     assert it.on_request(job(CHAT), 1.0) == []
     assert low not in it.places["m"].parking
+
+
+def test_one_that_was_cancelled_is_not_told_to_make_way_and_its_slot_is_waited_for() -> None:
+    it, cancelled, other = ready(slots=2), job(BATCH, n_prompt=1), job(BATCH)
+    it.on_request(cancelled, 0.0)
+    it.on_request(other, 0.0)
+    cancelled.move(Phase.CANCELLED)
+    first, second = job(CHAT), job(CHAT)
+    assert it.on_request(first, 1.0) == []
+    assert it.on_request(second, 1.0) == [Preempt(other)]
+    assert it.on_released(cancelled, 2.0) == [Start(first, "m")]
 
 
 def test_what_is_left_of_a_share_goes_with_the_last_who_waited() -> None:
