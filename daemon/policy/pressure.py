@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ..domain.errors import Code, InferdError
+
 CALM_S = 10.0  # a lower grade is believed after this long
 
 
@@ -36,3 +38,9 @@ class Pressure:
         elif now_s - self._calm_since_s >= CALM_S:
             self.grade, self._calm_since_s = Grade(self.grade - 1), now_s
         return self.grade
+
+
+def shed() -> InferdError:
+    """What a batch request that waited is told."""
+    message = "the machine is short of memory: batch requests are sent away until it has recovered"
+    return InferdError(Code.OVERLOADED, message, retry_after_ms=10_000, reason="shed")

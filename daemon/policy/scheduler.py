@@ -11,7 +11,6 @@ import math
 from typing import TYPE_CHECKING
 
 from ..domain.decision import Refuse, Reject, Unload
-from ..domain.errors import Code, InferdError
 from ..domain.request import Priority
 from .desk import Desk
 from .journal import Journal, Record
@@ -19,7 +18,7 @@ from .keys import Keys
 from .lane import Lane
 from .line import Line
 from .place import Place
-from .pressure import Grade, Pressure
+from .pressure import Grade, Pressure, shed
 from .reclass import move
 from .rooms import NoRoom, Rooms, no_room
 from .slots import Slots
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..domain.config import Config
     from ..domain.decision import Decision
+    from ..domain.errors import InferdError
     from ..domain.request import Job
     from .ledger import Ledger
     from .line import Ticket
@@ -232,11 +232,12 @@ class Scheduler:
         self.desk.pressure = int(grade)
         if grade < Grade.SHED_BATCH:
             return []
-        message = "the machine is short of memory: batch requests are sent away until it has recovered"
-        error = InferdError(Code.OVERLOADED, message, retry_after_ms=10_000, reason="shed")
-        waiting = [(lane, job) for lane in self.lanes.values() for job in lane.line]
-        batch = [(lane, job) for lane, job in waiting if job.request.priority is Priority.BATCH]
-        return [self._reject(lane, job, error, now_s) for lane, job in batch]
+        rejects: list[Decision] = []
+        for lane in self.lanes.values():
+            batch = [job for job in lane.line if job.request.priority is Priority.BATCH]
+            rejects += [self._reject(lane, job, shed(), now_s) for job in batch]
+            lane.note_idle(now_s)
+        return rejects
 
     def on_freed(self, name: str, now_s: float) -> list[Decision]:
         """Bytes of the model are free: those it made way for may have them."""

@@ -510,6 +510,13 @@ def test_under_pressure_nothing_is_loaded_and_then_batch_is_sent_away() -> None:
     assert it.on_tick(30.0) == [Load("m")]
 
 
+def test_a_model_whose_last_request_was_sent_away_is_idle_since_then() -> None:
+    it, unread = ready(), job(BATCH, n_prompt=None)
+    it.on_request(unread, 1.0)
+    assert rejected(it.on_pressure(45.0, 2.0)) == [(unread, "shed")]
+    assert it.places["m"].idle_since_s == 2.0
+
+
 # keep-alive
 
 
