@@ -29,6 +29,7 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.SLOW_CONSUMER: grpc.StatusCode.ABORTED,
     Code.WORKER_CRASHED: grpc.StatusCode.UNAVAILABLE,
     Code.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Code.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Code.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 DOMAIN = "inferd"

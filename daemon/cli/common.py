@@ -30,6 +30,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 EXIT_CODES = {
     "invalid": USAGE,
     "unreachable": UNREACHABLE,
+    "draining": REFUSED,
     "not_found": REFUSED,
     "no_room": REFUSED,
     "over_budget": REFUSED,

@@ -25,6 +25,7 @@ class Code(Enum):
     SLOW_CONSUMER = "slow_consumer"
     WORKER_CRASHED = "worker_crashed"
     SHUTTING_DOWN = "shutting_down"
+    DRAINING = "draining"  # an operator lets nothing new in for now
     INTERNAL = "internal"
 
 

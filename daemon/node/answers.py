@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...backends.messages import Delta, Embedded, Finished, FinishReason, Inferred, Started, Stopped
 from ..domain.errors import Code, InferdError
+from ..domain.event import Kind, Severity
 from ..domain.model import ModelState
 from ..domain.request import Phase
 
@@ -72,6 +73,9 @@ class Answers:
                 if job.live:
                     if not job.announced:
                         self.scheduler.on_started(job, event.cached_tokens)
+                    else:
+                        message = f"{job.id} goes on where it stopped ({job.parked_why})"
+                        self.node.events.about(job, Severity.INFO, Kind.RESUMED, message)
                     device = resident.model.ready.device if resident.model.ready else ""
                     self.jobs.started(job, event, device)
             case Embedded():

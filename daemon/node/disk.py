@@ -29,6 +29,7 @@ class Disk:
     def __init__(self) -> None:
         self.n_bytes = 0
         self.on_opened: Callable[[], None] = lambda: None
+        self.on_refused: Callable[[str], None] = lambda _: None  # with what is not done for that
         self._limit_bytes = 0
         self._vault: Vault | None = None
         self._files: dict[Path, Filed] = {}  # the one used last is last
@@ -46,7 +47,7 @@ class Disk:
             await asyncio.to_thread(vault.lock)
             files = await asyncio.to_thread(vault.scan, time.time() - config.disk_ttl_s)
         except (OSError, ValueError, RuntimeError) as error:
-            return log.warning("computed prompts are not kept on disk: %s", error)
+            return self._refused("computed prompts are not kept on disk", error)
         self._vault, self._limit_bytes = vault, config.disk_bytes
         for filed in files:
             self._add(filed)
@@ -80,7 +81,7 @@ class Disk:
             try:
                 filed = await asyncio.to_thread(self._vault.write, fingerprint, run, fd)
             except OSError as error:
-                log.warning("computed prompts are not kept on disk for a while: %s", error.strerror)
+                self._refused("computed prompts are not kept on disk for a while", error)
                 self._rest_until_s = time.monotonic() + REST_S
                 return False
             took_s = (time.monotonic() - start_s) / filed.n_bytes
@@ -112,6 +113,12 @@ class Disk:
                     self._files[filed.path] = self._files.pop(filed.path)
         had = {name for run, _ in found for name in run.names}
         return found, [name for name in wanted if name not in had]
+
+    def _refused(self, what: str, error: Exception) -> None:
+        """Paths are for the log alone."""
+        log.warning("%s: %s", what, error)
+        why = error.strerror if isinstance(error, OSError) else None
+        self.on_refused(f"{what}: {why or 'the log says why'}")
 
     def _add(self, filed: Filed) -> None:
         if (old := self._files.get(filed.path)) is not None:

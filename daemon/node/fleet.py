@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..domain.errors import Code, InferdError
+from ..domain.event import Kind, Severity
 from ..domain.model import ModelState
 from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
@@ -48,6 +49,7 @@ class Fleet:
         self.lives = Lives(self)
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
         self.sharing = Sharing()
+        self.pins: dict[str, bool] = {}  # by model: an operator's word, which wins over the config
         self.closed = False  # nothing is started any more
 
     def __iter__(self) -> Iterator[Resident]:
@@ -101,7 +103,7 @@ class Fleet:
             keep_alive_s(name, node.config),
             slots=plans[0].n_slots,
             context_tokens=plans[0].n_ctx,
-            pinned=bool(options.pinned),
+            pinned=self.pins.get(name, bool(options.pinned)),
             helper_bytes=PROCESS_BYTES,
             replicas=options.replicas or 1,
             grows=plans[0].task == "generate",
@@ -130,6 +132,8 @@ class Fleet:
             return
         for device in gone:
             log.error("%s is lost; what ran there moves", device)
+            message = f"{device} is lost; what ran there moves"
+            self.node.events.note(Severity.ERROR, Kind.DEVICE_LOST, message, device=device)
             del self.gpus[device]
         for deployment in self.deployments.values():
             for resident in deployment.on(gone):
@@ -170,6 +174,10 @@ class Fleet:
             self.node.scheduler.on_closed(place, now_s)
             error = no_room(resident.model.name, short)
             self.node.carry_out(self.node.scheduler.on_load_failed(place, error, now_s))
+        else:
+            model, device = resident.model, resident.where
+            message = f"{place} is being loaded on {device}, with {model.booked_bytes / 2**20:,.0f} MiB"
+            self.node.events.note(Severity.INFO, Kind.MODEL_LOADING, message, model=model.name, device=device)
         self.node.changes.notify()
 
     def drain(self, resident: Resident, force: bool) -> None:
@@ -188,10 +196,12 @@ class Fleet:
             resident.stop()
         node.changes.notify()
 
-    def evict(self, resident: Resident) -> None:
-        """Make room: what runs is parked and waits again, then the worker ends; the prompt helper goes, too."""
+    def evict(self, resident: Resident, wanted: str) -> None:
+        """Make room for that model: what runs is parked, then the worker ends; the prompt helper goes, too."""
         model, deployment = resident.model, self.deployments[resident.model.name]
-        log.info("%s makes way for another model", resident.place)
+        log.info("%s makes way for %s", resident.place, wanted)
+        message = f"{resident.place} makes way for {wanted}"
+        self.node.events.note(Severity.INFO, Kind.MODEL_EVICTED, message, model=model.name)
         self.node.meter.total.evictions += 1
         if self.node.scheduler.rooms.keeps_helper(self.node.scheduler.places[resident.place]):
             deployment.prompter.retire()

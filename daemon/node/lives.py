@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ...backends.messages import Dropped, Fetch, Kept, LoadFailed, Loading, Ready, Step, WorkerStats
+from ..domain.event import Kind, Severity
 from ..domain.model import ModelState
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Lives:
         model.load_ms = (now_s - model.load_started_s) * 1e3
         load_s = now_s - model.load_started_s
         self.fleet.tiers.on_ready(resident, ready.fingerprint)
+        message = f"{resident.place} is ready on {ready.device} after {load_s:.1f} s"
+        node.events.note(Severity.INFO, Kind.MODEL_READY, message, model=model.name, device=resident.where)
         node.carry_out(
             node.scheduler.on_ready(
                 resident.place,
@@ -78,6 +81,7 @@ class Lives:
         back_off_s = resident.reaped(how, now_s)
         if resident.lost:
             return self.bury(resident)
+        self._tell_end(resident, was_loading=was_loading)
         node.scheduler.places[resident.place].bytes_on = resident.bytes_on
         self.fleet.on_corrected()
         if model.state is ModelState.FAILED:
@@ -89,6 +93,17 @@ class Lives:
         else:
             node.carry_out(node.scheduler.on_cold(resident.place, now_s))
         return node.changes.notify()
+
+    def _tell_end(self, resident: Resident, *, was_loading: bool) -> None:
+        model, error = resident.model, resident.load_error
+        if model.state is not ModelState.FAILED:
+            end = Severity.INFO, Kind.MODEL_UNLOADED, f"{resident.place} is unloaded"
+        elif error is None:
+            message = f"{resident.place} ran out of memory while loading; it is tried once more with less"
+            end = Severity.WARNING, Kind.OUT_OF_MEMORY, message
+        else:
+            end = Severity.ERROR, Kind.MODEL_FAILED if was_loading else Kind.WORKER_CRASHED, error.message
+        self.node.events.note(*end, model=model.name, device=resident.where)
 
     def _on_back_off_over(self, resident: Resident) -> None:
         if resident.lost:

@@ -15,6 +15,7 @@ from ...backends.messages import Cancel
 from ..domain.decision import Cancel as CancelJob
 from ..domain.decision import Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from ..domain.errors import Code, InferdError
+from ..domain.event import Kind, Severity
 from ..domain.inputs import check_task
 from ..domain.model import ModelState, check_adapter
 from ..domain.request import Phase, Priority
@@ -23,6 +24,8 @@ from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
 from .answers import Answers
 from .changes import Changes
+from .controls import Controls
+from .events import Events
 from .fleet import Fleet
 from .jobs import Jobs
 from .news import News
@@ -54,8 +57,10 @@ class Node:
         self.meter = Meter()
         self.jobs = Jobs(self.meter)
         self.changes = Changes()
+        self.events = Events()
         self.fleet = Fleet(self, n_threads)
         self.wishes = Wishes(self)
+        self.controls = Controls(self)
         self.draining = False  # no new request is taken in
         self.closing = False
         self._drain_limit: asyncio.Timeout | None = None
@@ -93,7 +98,7 @@ class Node:
 
     def _door(self, request: Request, now_s: float) -> Deployment:
         """The model that it asks for, if that can do it. Raises InferdError."""
-        self.refuse_when_closing()
+        self.refuse_new()
         deployment = self.fleet.get(request.model)
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(now_s)
@@ -134,11 +139,25 @@ class Node:
         for stream in self.jobs.stalled(now_s, limit_s):
             error = InferdError(Code.SLOW_CONSUMER, f"the reader of this stream took nothing for {limit_s:g} s")
             self.jobs.tenants.of(stream.job.request.tenant).stalls += 1
+            message = f"{stream.job.id} was cut: its reader took nothing for {limit_s:g} s"
+            self.events.about(stream.job, Severity.WARNING, Kind.SLOW_CONSUMER, message)
             self._cancel(stream.job, error)
             stream.cut(error)
         self.news.tick(now_s)
         self.fleet.tick(now_s)
+        self.events.tick()
         self.changes.notify()
+
+    def on_pressure(self, psi_some_avg10: float | None, now_s: float) -> None:
+        """What the machine says about its memory, once a second."""
+        pressure = self.scheduler.pressure
+        before = pressure.grade
+        decisions = self.scheduler.on_pressure(psi_some_avg10, now_s)
+        if pressure.grade is not before:
+            severity = Severity.WARNING if pressure.grade else Severity.INFO
+            message = f"pressure on memory: from {before.name.lower()} to {pressure.grade.name.lower()}"
+            self.events.note(severity, Kind.PRESSURE, message)
+        self.carry_out(decisions)
 
     async def drain(self, limit_s: float) -> None:
         """Refuse what is new, let what is here finish, then end every process. Bounded by `limit_s` and a grace.
@@ -146,6 +165,7 @@ class Node:
         Batch work is not waited for: what it has computed goes to the disk, and whoever asks again goes on from there.
         """
         self.closing = True
+        self.events.note(Severity.INFO, Kind.DAEMON_STOPPING, "the daemon is shutting down")
         for job in self.jobs:
             if job.request.priority is Priority.BATCH:
                 self._cancel(job, shutting_down())
@@ -167,6 +187,13 @@ class Node:
         if self.closing:
             raise shutting_down()
 
+    def refuse_new(self) -> None:
+        """Raises InferdError while nothing new is taken in."""
+        self.refuse_when_closing()
+        if self.draining:
+            message = "the daemon is draining: no new request is taken in"
+            raise InferdError(Code.DRAINING, message, retry_after_ms=5000)
+
     # what happens
 
     def on_prepared(self, job: Job) -> None:
@@ -186,6 +213,7 @@ class Node:
     def _on_deadline(self, job: Job) -> None:
         if job.live:
             message = f"not finished {job.request.deadline_ms} ms after arrival"
+            self.events.about(job, Severity.WARNING, Kind.DEADLINE_MISSED, f"{job.id}: {message}")
             self.cancel(job.id, InferdError(Code.DEADLINE, message, field="deadline_ms"))
 
     def _cancel(self, job: Job, error: InferdError | None = None) -> bool:
@@ -211,7 +239,8 @@ class Node:
             match decision:
                 case Start(job=job, place=place):
                     self._start(job, place)
-                case Preempt(job=job):
+                case Preempt(job=job, asker=asker):
+                    self.events.about(job, Severity.INFO, Kind.PREEMPTED, f"{job.id} makes way for {asker}")
                     self._park(job, "preempted")
                 case CancelJob(job=job, error=error):
                     self._cancel(job, error)
@@ -220,11 +249,12 @@ class Node:
                         self.fleet.begin(self.fleet.residents[place])
                 case Unload(place=place):
                     self.fleet.drain(self.fleet.residents[place], force=False)
-                case Evict(place=place):
-                    self.fleet.evict(self.fleet.residents[place])
+                case Evict(place=place, model=name):
+                    self.fleet.evict(self.fleet.residents[place], name)
                 case Refuse(model=name, error=error):
                     self.fleet.refuse(name, error)
                 case Reject(job=job, error=error):
+                    self.events.about(job, Severity.WARNING, Kind.REFUSED, f"{job.id} was refused: {error.message}")
                     self.jobs.refused(job, error)
                     self.jobs.forget(job)
         self._set_alarm()

@@ -61,6 +61,11 @@ class Resident:
         """Some of its layers are computed by the processor (llama.cpp counts the output as one more)."""
         return 0 <= self.model.plan.n_gpu_layers <= self.model.facts.n_layers
 
+    @property
+    def where(self) -> str:
+        """Its devices, for people."""
+        return ", ".join(self.model.plan.devices) or "cpu"
+
     def load(
         self,
         now_s: float,

@@ -43,7 +43,7 @@ class Telemetry:
             if reading is None or reading.done():
                 reading = asyncio.create_task(self._read(), name="sensors")
             now_s = time.monotonic()
-            self.node.carry_out(self.node.scheduler.on_pressure(self.machine.memory.psi_some_avg10, now_s))
+            self.node.on_pressure(self.machine.memory.psi_some_avg10, now_s)
             self.node.tick(now_s)
             await asyncio.sleep(PERIOD_S)
 

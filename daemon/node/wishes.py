@@ -27,6 +27,7 @@ class Wishes:
 
     async def load(self, name: str) -> AsyncGenerator[Model, None]:
         """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""
+        self.node.refuse_new()
         deployment = self.node.fleet.get(name)
         deployment.askers += 1
         try:
@@ -54,8 +55,8 @@ class Wishes:
     async def lease(self, name: str) -> AsyncGenerator[Model, None]:
         """Have a model loaded, and keep it so until the iterator is closed; yields it with each new worker."""
         node, lease = self.node, f"lease-{next(self._lease_ids)}"
+        node.refuse_new()
         deployment = node.fleet.get(name)
-        node.refuse_when_closing()
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(time.monotonic())
         deployment.refused = None

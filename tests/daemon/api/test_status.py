@@ -36,6 +36,7 @@ def test_what_is_refused_for_now_differs_from_what_is_wrong() -> None:
         Code.OVERLOADED,
         Code.WORKER_CRASHED,
         Code.SHUTTING_DOWN,
+        Code.DRAINING,
     }
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from inferd.daemon.domain.event import Kind
     from inferd.daemon.domain.model import ModelState
     from inferd.daemon.domain.request import Job
     from inferd.daemon.node.deployment import Deployment
@@ -88,6 +89,10 @@ class House:
 
     async def answer(self, said: str = "fake:tokens=3", /, model: str = "alpha", **fields: Any) -> str:
         return text(await read(self.submit(said, model, **fields)))
+
+    def told(self, *kinds: Kind) -> list[str]:
+        """The messages of all events of these kinds."""
+        return [event.message for event in self.node.events.after(0) if event.kind in kinds]
 
     async def close(self) -> None:
         """End everything; nothing may be left of it."""

@@ -161,6 +161,8 @@ async def test_a_disk_that_refuses_is_left_alone_for_a_while(
 ) -> None:
     disk = await opened(tmp_path)
     tries = []
+    told: list[str] = []
+    disk.on_refused = told.append
 
     def full(fd: int, part: object) -> None:
         tries.append(part)
@@ -171,6 +173,7 @@ async def test_a_disk_that_refuses_is_left_alone_for_a_while(
     assert not await put(disk, run_of("b"))
     assert len(tries) == 1
     assert caplog.text.count("No space left") == 1
+    assert told == ["computed prompts are not kept on disk for a while: No space left on device"]
     monkeypatch.undo()
     disk._rest_until_s = time.monotonic()
     assert await put(disk, run_of("b"))

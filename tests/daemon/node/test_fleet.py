@@ -13,6 +13,7 @@ import pytest
 
 from inferd.daemon.domain.config import ClassOptions, Turns
 from inferd.daemon.domain.errors import Code
+from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.domain.request import Priority
 from inferd.daemon.node.plans import Gpu
@@ -54,6 +55,7 @@ async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None
         await house.load(model)
     assert house.state("beta") is ModelState.COLD
     assert house.node.meter.total.evictions == 2
+    assert house.told(Kind.MODEL_EVICTED) == ["alpha makes way for beta", "beta makes way for alpha"]
 
 
 async def test_what_loads_took_corrects_what_the_next_one_reserves(house: House) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from inferd.backends.messages import LoadFailed
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node import resident as residents
 from inferd.tests.daemon.node.house import House, finished, load_failure, read, text
@@ -33,6 +35,8 @@ async def test_a_load_that_ran_out_of_memory_is_tried_once_more_with_less(open_h
     assert text(await read(waits))
     assert resident.model.plan.kv_cells == n_cells // 2
     assert resident.model.failures == 0
+    assert house.told(Kind.OUT_OF_MEMORY) == ["alpha ran out of memory while loading; it is tried once more with less"]
+    assert house.told(Kind.MODEL_FAILED) == []
 
 
 @pytest.fixture
@@ -54,6 +58,8 @@ async def test_a_worker_that_dies_while_loading_fails_all_who_wait(
     model = house.resident().model
     assert (model.state, model.failures) == (ModelState.FAILED, 1)
     assert house.node.ledger.reservations == {}
+    assert house.told(Kind.MODEL_FAILED) == [model.error]
+    assert house.told(Kind.MODEL_READY, Kind.WORKER_CRASHED) == []
 
 
 async def test_a_model_in_back_off_refuses_at_once_and_says_how_long(
@@ -95,3 +101,16 @@ async def test_a_crash_before_any_token_counts_as_a_failure(house: House, monkey
     await house.until(lambda: house.resident().model.state is ModelState.FAILED)
     model = house.resident().model
     assert (model.failures, "signal SIGABRT" in model.error) == (2, True)
+    assert house.told(Kind.WORKER_CRASHED)[-1] == model.error
+
+
+async def test_the_life_of_a_worker_is_told(house: House) -> None:
+    await house.load()
+    assert await house.node.wishes.unload("alpha", force=False)
+    kinds = [event.kind for event in house.node.events.after(0)]
+    assert kinds == [Kind.MODEL_LOADING, Kind.MODEL_READY, Kind.MODEL_UNLOADED]
+    loading, ready, unloaded = house.node.events.after(0)
+    assert (loading.model, loading.device) == ("alpha", "cpu")
+    assert re.fullmatch(r"alpha is being loaded on cpu, with 30 MiB", loading.message)
+    assert re.fullmatch(r"alpha is ready on fake after \d+\.\d s", ready.message)
+    assert unloaded.message == "alpha is unloaded"

@@ -11,6 +11,7 @@ import pytest
 from inferd.backends.messages import FinishReason
 from inferd.daemon.domain.config import Queue, Server
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.event import Kind, Severity
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.domain.request import Phase, Priority
 from inferd.daemon.node.stream import Queued, Resumed, Started
@@ -135,6 +136,7 @@ async def test_a_full_queue_ends_the_stream_and_keeps_the_others(open_house: Ope
     assert (await failure(read(greedy))).code is Code.QUEUE_FULL
     error = await failure(read(late))
     assert (error.code, error.retry_after_ms is not None) == (Code.QUEUE_FULL, True)
+    assert house.told(Kind.REFUSED)[-1] == f"{late.job.id} was refused: {error.message}"
     assert await read(kept)
     assert await read(other)
 
@@ -171,6 +173,18 @@ async def test_a_cancelled_request_gives_its_slot_to_the_next(open_house: Open) 
     assert house.node.meter.total.requests_cancelled == 1
 
 
+async def test_who_finds_only_a_slot_of_a_cancelled_request_waits_for_it(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    stream = house.submit(ENDLESS, priority=Priority.BATCH)
+    await first_text(stream)
+    chat = house.submit("fake:tokens=2", priority=Priority.INTERACTIVE)
+    house.node.cancel(stream.job.id)  # the worker has not let go yet when the prompt of the other one is read
+    await asyncio.sleep(0)
+    assert chat.job.prompt is not None
+    assert finished(await read(chat)).completion_tokens == 2
+    assert house.node.meter.total.preemptions == 0
+
+
 async def test_hanging_up_cancels_and_after_the_end_does_nothing(slow_house: House) -> None:
     house = slow_house
     stream, other = house.submit(ENDLESS), house.submit("fake:tokens=1")
@@ -191,6 +205,9 @@ async def test_a_deadline_ends_a_request_that_waits_and_one_that_runs(open_house
         error = await failure(read(stream))
         assert (error.code, error.field) == (Code.DEADLINE, "deadline_ms")
         assert str(limit_ms) in error.message
+    assert house.told(Kind.DEADLINE_MISSED) == [f"{waits.job.id}: not finished 30 ms after arrival"]
+    house.node.tick(time.monotonic())  # the second one in the same second is told then
+    assert house.told(Kind.DEADLINE_MISSED)[1:] == [f"{runs.job.id}: not finished 60 ms after arrival"]
     in_time = house.submit("fake:tokens=1", deadline_ms=20_000)
     assert finished(await read(in_time)).reason is FinishReason.STOP
 
@@ -218,6 +235,7 @@ async def test_a_reader_that_stands_still_is_cut_and_its_slot_is_free_again(open
         await reading
     error = await failure(read(stream))
     assert (error.code, "30 s" in error.message) == (Code.SLOW_CONSUMER, True)
+    assert house.told(Kind.SLOW_CONSUMER) == [f"{stream.job.id} was cut: its reader took nothing for 30 s"]
     assert await house.answer()
 
 
@@ -303,6 +321,17 @@ async def test_what_was_computed_is_delivered_or_counted_as_wasted(open_house: O
     assert total.computed_tokens - total.delivered_tokens == sum(total.wasted_tokens.values())
     assert total.wasted_tokens["preempted"] >= len("fake:tokens=200")
     assert set(total.wasted_tokens) <= {"preempted", "cancelled"}
+
+
+async def test_pressure_on_memory_is_told_when_its_grade_changes(house: House) -> None:
+    for psi, now_s in ((0.0, 1.0), (25.0, 2.0), (25.0, 3.0), (0.0, 4.0), (0.0, 15.0), (0.0, 26.0)):
+        house.node.on_pressure(psi, now_s)
+    assert house.told(Kind.PRESSURE) == [
+        "pressure on memory: from normal to no_loads",
+        "pressure on memory: from no_loads to no_prefetch",
+        "pressure on memory: from no_prefetch to normal",
+    ]
+    assert [event.severity for event in house.node.events.after(0)] == [*2 * [Severity.WARNING], Severity.INFO]
 
 
 # keep-alive, drain

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from inferd.daemon.domain.errors import InferdError
+from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node.stream import Resumed, Started
 from inferd.tests.daemon.node.house import (
@@ -95,6 +96,7 @@ async def test_a_device_that_nobody_uses_may_be_lost_as_well(open_house: Open) -
     assert list(house.node.fleet.residents) == [A]
     assert await house.answer()
     house.node.fleet.lose(["gpu1"])
+    assert house.told(Kind.DEVICE_LOST) == ["gpu1 is lost; what ran there moves"]
 
 
 async def test_a_device_lost_under_a_load_has_it_begin_elsewhere(open_house: Open) -> None:
