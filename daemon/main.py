@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from ..protos import inferd_pb2, oip_pb2
 from ..protos.errors import InferdError
 from .api import oip_service, rpc
 from .api.guard import LARGEST_BYTES, Reading
+from .domain.event import Kind, Severity
 from .node.disk import Disk
 from .node.machine import Machine
 from .node.node import Node
@@ -96,6 +98,7 @@ async def _serve(config: Config, where: str) -> int:
     server, health = _server(config, node, telemetry)
     _bind(server, where)
     await server.start()
+    node.events.note(Severity.INFO, Kind.DAEMON_STARTED, f"inferd {version('inferd')} serves on {where}")
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
     log.info("serving on %s", where)
     opening = asyncio.create_task(node.fleet.tiers.disk.open(config.cache, state_folder()), name="disk")
@@ -103,6 +106,7 @@ async def _serve(config: Config, where: str) -> int:
         asyncio.create_task(telemetry.run(), name="telemetry"),
         asyncio.create_task(_probe(node, telemetry), name="probe"),
         asyncio.create_task(_keep_corrections(node), name="corrections"),
+        asyncio.create_task(_tell_health(node, health), name="health"),
         asyncio.create_task(_give_back_memory(), name="memory"),
     ]
     await _until(stop, eternal)
@@ -129,6 +133,7 @@ def build(config: Config) -> tuple[Node, Telemetry]:
     catalog = Catalog([_path(folder) for folder in config.models.folders], bundled)
     node = Node(config, catalog, ledger, hardware.cpu.threads)
     node.fleet.tiers = Tiers(Disk(), Digests(state_folder()))
+    node.fleet.tiers.disk.on_refused = partial(node.events.note, Severity.WARNING, Kind.DISK)
     node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))
     if config.records.arrivals_file:
         node.jobs.on_over = Arrivals(_path(config.records.arrivals_file), time.time() - time.monotonic()).on_over
@@ -219,6 +224,18 @@ def _described() -> DescriptorPool:
 async def _set_health(health: Any, status: int) -> None:
     for service in ("", *rpc.SERVICES, oip_service.SERVICE):
         await health.set(service, status)
+
+
+async def _tell_health(node: Node, health: Any) -> None:
+    """For ever: who balances loads by health sends nothing here while nothing new is taken in."""
+    switched = asyncio.Event()
+    node.controls.on_draining = switched.set
+    status = health_pb2.HealthCheckResponse
+    while True:
+        for service in (rpc.INFERENCE, oip_service.SERVICE):
+            await health.set(service, status.NOT_SERVING if node.draining else status.SERVING)
+        await switched.wait()
+        switched.clear()
 
 
 def _bind(server: grpc.aio.Server, where: str) -> None:

@@ -49,7 +49,7 @@ async def stream_infer(
 ) -> AsyncGenerator[oip.ModelInferResponse, None]:
     """All answers to one request; with `pieces` a text comes as it is written. Raises InferdError."""
     check_version(wire.model_version)
-    node.refuse_when_closing()
+    node.refuse_new()
     model = node.fleet.get(wire.model_name).model
     given: Parts = list(zip(*await _beside(wire.ByteSize(), to_tensors, wire), strict=True))
     names = {tensor.name for tensor, _ in given}

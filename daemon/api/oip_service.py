@@ -39,7 +39,7 @@ class GRPCInferenceService(oip_grpc.GRPCInferenceServiceServicer):
 
     @guarded
     async def ServerReady(self, request: oip.ServerReadyRequest, context: Context) -> oip.ServerReadyResponse:
-        return oip.ServerReadyResponse(ready=not self.node.closing)
+        return oip.ServerReadyResponse(ready=not (self.node.closing or self.node.draining))
 
     @guarded
     async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:

@@ -1,22 +1,21 @@
-"""The gRPC doors: wire messages in, calls on the Node, wire messages out."""
+"""The gRPC doors of requests and models: wire messages in, calls on the Node, wire messages out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any
 
 from ...protos import inferd_pb2 as pb
 from ...protos import inferd_pb2_grpc as pb_grpc
 from ..domain.errors import Code, InferdError
-from ..domain.request import MAX_ID_CHARS
 from ..node.planner import plan_load
 from ..node.plans import options_for
 from . import pooled, wire
+from .admin import Admin
 from .guard import guarded
+from .monitor import Monitor
 from .who import tenant
-from .wire_snapshot import to_snapshot
 
 if TYPE_CHECKING:
     import grpc
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-MAX_RECORDS = 512  # of one explanation: the first 64 and the last ones
-WATCH_MS = (100, 1000, 60_000)  # lowest, default, highest
-SERVICES = tuple(pb.DESCRIPTOR.services_by_name[name].full_name for name in ("Inference", "Models", "Monitor"))
+SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
+INFERENCE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
 
 class Inference(pb_grpc.InferenceServicer):
@@ -73,7 +71,12 @@ class Inference(pb_grpc.InferenceServicer):
 
     @guarded
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
-        return pb.CancelResponse(cancelled=self.node.cancel(request.request_id))
+        return pb.CancelResponse(cancelled=self.node.controls.cancel(request.request_id))
+
+    @guarded
+    async def SetPriority(self, request: pb.SetPriorityRequest, context: Context) -> pb.SetPriorityResponse:
+        priority = wire.to_priority(request.priority, must=True)
+        return pb.SetPriorityResponse(changed=self.node.controls.set_priority(request.request_id, priority))
 
     @guarded
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
@@ -126,36 +129,10 @@ class Models(pb_grpc.ModelsServicer):
                 device = model.ready.device if model.ready is not None else ""
                 await context.write(pb.LeaseState(state=model.state.value, device=device))
 
-
-class Monitor(pb_grpc.MonitorServicer):
-    def __init__(self, node: Node, telemetry: Telemetry) -> None:
-        self.node = node
-        self.telemetry = telemetry
-
     @guarded
-    async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.Snapshot:
-        return to_snapshot(self.telemetry.snapshot())
-
-    @guarded
-    async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
-        lowest, default, highest = WATCH_MS
-        interval_ms = request.interval_ms if request.HasField("interval_ms") else default
-        if not lowest <= interval_ms <= highest:
-            message = f"interval_ms must be in [{lowest}, {highest}], not {interval_ms}"
-            raise InferdError(Code.INVALID, message, field="interval_ms", lowest=lowest, highest=highest)
-        while True:
-            # A slow reader blocks here and so sees only the newest state, never a backlog.
-            await context.write(to_snapshot(self.telemetry.snapshot()))
-            await asyncio.sleep(interval_ms / 1e3)
-
-    @guarded
-    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
-        records = self.node.scheduler.journal.about(request.request_id)
-        if not records:
-            text = f"nothing is remembered of request {request.request_id[:MAX_ID_CHARS]!r}"
-            raise InferdError(Code.NOT_FOUND, text, field="request_id")
-        shown = records if len(records) <= MAX_RECORDS else [*records[:64], *records[64 - MAX_RECORDS :]]
-        return wire.to_explanation(request.request_id, shown, time.monotonic())
+    async def Pin(self, request: pb.PinRequest, context: Context) -> pb.PinResponse:
+        pinned = not request.HasField("pinned") or request.pinned
+        return pb.PinResponse(was_pinned=self.node.controls.pin(request.model, pinned))
 
 
 async def _forward(stream: Stream, choice: int, context: Context) -> None:
@@ -184,7 +161,8 @@ async def _forward_all(streams: list[Stream], context: Context) -> None:
 
 
 def register(server: grpc.aio.Server, node: Node, telemetry: Telemetry) -> None:
-    """Put the three services on a server."""
+    """Put our services on a server."""
     pb_grpc.add_InferenceServicer_to_server(Inference(node), server)
     pb_grpc.add_ModelsServicer_to_server(Models(node), server)
     pb_grpc.add_MonitorServicer_to_server(Monitor(node, telemetry), server)
+    pb_grpc.add_AdminServicer_to_server(Admin(node), server)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 TENANT = "inferd-tenant"
 DEFAULT_TENANT = "default"
+OPERATOR = "operator"
 
 
 def tenant(context: grpc.aio.ServicerContext[Any, Any]) -> str:
@@ -22,3 +23,8 @@ def tenant(context: grpc.aio.ServicerContext[Any, Any]) -> str:
                 raise InferdError(Code.INVALID, f"{TENANT} must have 1 to 64 printable characters", field=TENANT)
             return name
     return DEFAULT_TENANT
+
+
+def role(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """What the caller may do: who reaches the socket operates the daemon."""
+    return OPERATOR

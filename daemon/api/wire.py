@@ -88,15 +88,21 @@ def envelope(wire: pb.GenerateRequest | pb.EmbedRequest | pb.RerankRequest, tena
         raise InferdError(Code.INVALID, "model is missing", field="model")
     if wire.HasField("deadline_ms"):
         check_range("deadline_ms", wire.deadline_ms)
-    if wire.priority not in PRIORITY:
-        raise InferdError(Code.INVALID, f"priority has no value {wire.priority}", field="priority")
     return {
         "id": _id(wire.request_id),
         "model": wire.model,
-        "priority": PRIORITY[wire.priority],
+        "priority": to_priority(wire.priority),
         "tenant": tenant,
         "deadline_ms": wire.deadline_ms if wire.HasField("deadline_ms") else None,
     }
+
+
+def to_priority(wire: pb.Priority.ValueType, *, must: bool = False) -> Priority:
+    """Where none is named it is the highest, unless one `must` be. Raises InferdError."""
+    if wire not in PRIORITY or (must and wire == pb.PRIORITY_UNSPECIFIED):
+        text = f"priority must be INTERACTIVE, NORMAL or BATCH, not {wire}"
+        raise InferdError(Code.INVALID, text, field="priority")
+    return PRIORITY[wire]
 
 
 def _choice(request: Request, i: int) -> Request:

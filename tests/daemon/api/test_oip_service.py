@@ -89,6 +89,13 @@ async def test_the_server_tells_of_itself(house: House) -> None:
     told = await house.oip.ServerMetadata(oip.ServerMetadataRequest())
     assert told.name == "inferd"
     assert "statistics" in told.extensions
+    house.node.controls.drain(True)
+    assert not (await house.oip.ServerReady(oip.ServerReadyRequest())).ready
+    assert (await house.oip.ServerLive(oip.ServerLiveRequest())).live
+    error = await refused(house.oip.ModelInfer(wire()))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    house.node.controls.drain(False)
+    assert (await house.oip.ServerReady(oip.ServerReadyRequest())).ready
     house.node.closing = True
     assert not (await house.oip.ServerReady(oip.ServerReadyRequest())).ready
 

@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import grpc
-import grpc.aio
 import pytest
 
 from inferd.backends.messages import FinishReason
-from inferd.daemon import main
 from inferd.daemon.api import rpc
-from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models, Queue
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node.stream import Finished, Queued, Text
 from inferd.protos import inferd_pb2 as pb
-from inferd.protos import inferd_pb2_grpc as stubs
-from inferd.protos.errors import from_rpc
+from inferd.tests.daemon.api.house import WAIT_S, House, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
-
-    from inferd.daemon.node.node import Node
     from inferd.daemon.node.stream import Stream, StreamEvent
-
-WAIT_S = 10.0
-
-
-class House:
-    """A Node behind its doors."""
-
-    def __init__(self, node: Node, channel: grpc.aio.Channel) -> None:
-        self.node = node
-        self.inference: Any = stubs.InferenceStub(channel)
-        self.models: Any = stubs.ModelsStub(channel)
-        self.monitor: Any = stubs.MonitorStub(channel)
-
-    async def generate(self, **given: Any) -> list[pb.GenerateResponse]:
-        request = pb.GenerateRequest(**{"model": "small", "prompt": "fake:tokens=3"} | given)
-        return [event async for event in self.inference.Generate(request, timeout=WAIT_S)]
-
-
-@pytest.fixture
-def folder(gguf: Any) -> Iterator[Path]:
-    # A socket's path has at most 107 bytes: pytest's own folders can be longer.
-    with tempfile.TemporaryDirectory(prefix="inferd-") as name:
-        (Path(name) / "small.gguf").write_bytes(gguf.small(n_vocab=512).build())
-        (Path(name) / "broken.gguf").write_bytes(b"GGUF")
-        yield Path(name)
-
-
-@pytest.fixture
-async def house(folder: Path) -> AsyncIterator[House]:
-    config = Config(
-        fake=Fake(enabled=True, tokens_per_s=500),
-        models=Models(folders=(str(folder),), defaults=ModelOptions(slots=2)),
-        queue=Queue(max_requests=3),
-    )
-    node, telemetry = main.build(config)
-    server, _ = main._server(config, node, telemetry)
-    address = f"unix:{folder}/d.sock"
-    main._bind(server, address)
-    await server.start()
-    options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        yield House(node, channel)
-    await node.drain(0.0)
-    await server.stop(None)
-    telemetry.sensors.close()
-
-
-async def refused(call: Awaitable[Any]) -> InferdError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    error = from_rpc(caught.value, "")
-    return InferdError(Code(error.code), error.message, field=error.field)
 
 
 async def test_an_answer_comes_in_order(house: House) -> None:
@@ -132,6 +70,37 @@ async def test_load_shows_progress_and_unload_says_whether_it_was(house: House) 
     assert error.code is Code.NOT_FOUND
 
 
+async def test_a_request_is_moved_by_its_id(house: House) -> None:
+    call = house.inference.Generate(
+        pb.GenerateRequest(model="small", prompt="fake:tokens=5000", request_id="r", priority=pb.BATCH), timeout=WAIT_S
+    )
+    await call.read()
+    moved = await house.inference.SetPriority(pb.SetPriorityRequest(request_id="r", priority=pb.NORMAL))
+    assert moved.changed
+    (row,) = (await house.monitor.GetSnapshot(pb.GetSnapshotRequest())).requests
+    assert row.priority == "normal"
+    said = (await house.monitor.Explain(pb.ExplainRequest(request_id="r"))).records
+    assert "moved from batch to normal by an operator" in [record.summary.partition(",")[0] for record in said]
+    call.cancel()
+    gone = pb.SetPriorityRequest(request_id="nobody", priority=pb.BATCH)
+    assert not (await house.inference.SetPriority(gone)).changed
+
+
+@pytest.mark.parametrize("priority", [pb.PRIORITY_UNSPECIFIED, 17])
+async def test_a_class_must_be_named(house: House, priority: Any) -> None:
+    error = await refused(house.inference.SetPriority(pb.SetPriorityRequest(request_id="r", priority=priority)))
+    assert (error.code, error.field) == (Code.INVALID, "priority")
+    assert "INTERACTIVE, NORMAL or BATCH" in error.message
+
+
+async def test_a_model_is_pinned_unless_it_is_said_otherwise(house: House) -> None:
+    for asked, was in ((None, False), (True, True), (False, True), (False, False)):
+        answer = await house.models.Pin(pb.PinRequest(model="small", pinned=asked))
+        assert answer.was_pinned is was
+    error = await refused(house.models.Pin(pb.PinRequest(model="none")))
+    assert (error.code, error.field) == (Code.NOT_FOUND, "model")
+
+
 async def test_cancel_says_whether_there_was_something(house: House) -> None:
     call = house.inference.Generate(
         pb.GenerateRequest(model="small", prompt="fake:tokens=5000", request_id="r"), timeout=WAIT_S
@@ -146,17 +115,6 @@ async def test_cancel_says_whether_there_was_something(house: House) -> None:
             pass
 
     assert (await refused(rest())).code is Code.CANCELLED
-
-
-async def test_watch_repeats_what_get_snapshot_says(house: House) -> None:
-    once = await house.monitor.GetSnapshot(pb.GetSnapshotRequest())
-    watch = house.monitor.Watch(pb.WatchRequest(interval_ms=100), timeout=WAIT_S)
-    sequences = [once.sequence, (await watch.read()).sequence, (await watch.read()).sequence]
-    watch.cancel()
-    assert sequences == sorted(set(sequences))
-    for interval_ms in (0, 99, 60_001):
-        error = await refused(house.monitor.Watch(pb.WatchRequest(interval_ms=interval_ms)).read())
-        assert (error.code, error.field) == (Code.INVALID, "interval_ms")
 
 
 class Asker:

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from inferd.daemon.api.who import DEFAULT_TENANT, TENANT, tenant
+from inferd.daemon.api.who import DEFAULT_TENANT, OPERATOR, TENANT, role, tenant
 from inferd.daemon.domain.errors import InferdError
 
 
@@ -24,6 +24,10 @@ def test_the_metadata_names_the_tenant() -> None:
     assert name((TENANT, "team-a")) == "team-a"
     assert name(("other", "x"), (TENANT, b"team-b")) == "team-b"
     assert name() == DEFAULT_TENANT
+
+
+def test_who_reaches_the_socket_operates_the_daemon() -> None:
+    assert role(cast("Any", Asker((TENANT, "team-a")))) == OPERATOR
 
 
 @pytest.mark.parametrize("value", ["", "a" * 65, "a\nb", b"\x00"])
