@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, embed, explain, models, plan, ps, run, serve, top
+from . import bench, config, doctor, embed, events, explain, models, operate, plan, ps, run, serve, top
 
 app = typer.Typer(
     name="inferd",
@@ -31,6 +31,12 @@ app.command()(models.load)
 app.command()(models.unload)
 app.command()(plan.plan)
 app.command()(explain.explain)
+app.command()(events.events)
+app.command()(operate.priority)
+app.command()(operate.pin)
+app.command()(operate.unpin)
+app.command()(operate.drain)
+app.command()(operate.whoami)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.add_typer(config.app, name="config")

@@ -13,7 +13,24 @@ from inferd.daemon.cli.app import app
 
 def test_every_verb_is_there() -> None:
     shown = CliRunner().invoke(app, ["--help"]).stdout
-    for verb in ("serve", "run", "ps", "models", "load", "unload", "doctor", "config", "cancel", "version"):
+    for verb in (
+        "serve",
+        "run",
+        "ps",
+        "models",
+        "load",
+        "unload",
+        "doctor",
+        "config",
+        "cancel",
+        "version",
+        "events",
+        "priority",
+        "pin",
+        "unpin",
+        "drain",
+        "whoami",
+    ):
         assert f"\n  {verb}" in shown
 
 
@@ -24,7 +41,14 @@ def test_version_two_ways() -> None:
 
 
 def test_bad_usage_is_two() -> None:
-    for args in (["nope"], ["run"], ["run", "demo", "hi", "--priority", "urgent"], ["ps", "--max-tokens", "3"]):
+    for args in (
+        ["nope"],
+        ["run"],
+        ["run", "demo", "hi", "--priority", "urgent"],
+        ["ps", "--max-tokens", "3"],
+        ["priority", "r1", "urgent"],
+        ["pin"],
+    ):
         assert CliRunner().invoke(app, args).exit_code == 2
 
 
