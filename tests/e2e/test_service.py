@@ -33,6 +33,7 @@ def test_health_knows_every_service(daemon: Daemon) -> None:
         "inferd.v1.Inference",
         "inferd.v1.Models",
         "inferd.v1.Monitor",
+        "inferd.v1.Admin",
         "inference.GRPCInferenceService",
     ):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S)
@@ -44,9 +45,8 @@ def test_health_knows_every_service(daemon: Daemon) -> None:
 
 def test_reflection_is_enough_to_call_generate(daemon: Daemon) -> None:
     database = ProtoReflectionDescriptorDatabase(daemon.channel)
-    assert {"inferd.v1.Inference", "inferd.v1.Models", "inferd.v1.Monitor", "grpc.health.v1.Health"} <= set(
-        database.get_services()
-    )
+    ours = {f"inferd.v1.{name}" for name in ("Inference", "Models", "Monitor", "Admin")}
+    assert ours | {"grpc.health.v1.Health"} <= set(database.get_services())
     pool: Any = descriptor_pool.DescriptorPool(database)
     assert pool.FindServiceByName("inference.GRPCInferenceService").FindMethodByName("ModelStreamInfer")
     method = pool.FindServiceByName("inferd.v1.Inference").FindMethodByName("Generate")
