@@ -46,6 +46,6 @@ LEVEL = Binding("v", "level", "level", id="level")
 
 NAMED = (*EVERYWHERE, *TABLE, *REQUESTS, *MODELS, GRAPHS, FOLLOW, LEVEL, LEAVE)
 # The order in which keys are told of where there is no room for all.
-IMPORTANT = (ENTER, CANCEL, PRIORITY, LOAD, UNLOAD, EVICT, PIN, FOLLOW, LEVEL, LEAVE, FILTER, SORT, HELP, QUIT, MARK)
-IMPORTANT = (*IMPORTANT, DRAIN, FREEZE, GO, COPY, COLUMNS, COMMAND, GRAPHS, THEME)
+_FIRST = (ENTER, CANCEL, PRIORITY, LOAD, UNLOAD, EVICT, PIN, FOLLOW, LEVEL, LEAVE, FILTER, SORT, HELP, QUIT, MARK)
+IMPORTANT = (*_FIRST, DRAIN, FREEZE, GO, COPY, COLUMNS, COMMAND, GRAPHS, THEME)
 ACTING = frozenset({"cancel", "priority", "load", "unload", "evict", "pin", "drain"})  # what a viewer may not

@@ -12,7 +12,8 @@ from ..protos.errors import InferdError
 
 if TYPE_CHECKING:
     from ..protos import inferd_pb2 as pb
-    from ..protos.aio import AsyncClient, AsyncStream
+    from ..protos.aio import AsyncClient
+    from ..protos.aio_streams import AsyncStream
 
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 SILENCE_S, SILENT_PICTURES = 5.0, 3  # after so long, or so many that did not come, the daemon is gone

@@ -23,9 +23,7 @@ app.command()(embed.embed)
 app.command()(embed.rerank)
 app.command()(ps.ps)
 app.command()(ps.cancel)
-app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)(top.top)
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(top.top)
 app.command("models")(models.models)
 app.command()(models.load)
 app.command()(models.unload)

@@ -1,7 +1,7 @@
 """What the monitor costs: when it first paints, how soon a key shows, what it writes, and what it takes of a core.
 
-It runs in a pseudo-terminal of its own, as a terminal over ssh would have it, against a daemon on the fake engine with 50
-streams whose figures change with every picture; once more with 1,000 requests in the table.
+It runs in a pseudo-terminal of its own, as over ssh, against a daemon on the fake engine with 50 streams whose figures
+change with every picture; once more with 1,000 requests in the table.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _outcome(
             of_runs("monitor: RSS", rss, "MB", at_most=BARS["rss_mb"]),
         ],
         [
-            f"{N_STREAMS} live requests whose figures change with every picture; {len(keys_ms)} keys, of which some build "
-            f"a screen: {spread(keys_ms)} ms. Output in true colour."
+            f"{N_STREAMS} live requests whose figures change with every picture; {len(keys_ms)} keys, of which some lead "
+            f"to another screen: {spread(keys_ms)} ms. Output in true colour."
         ],
     )

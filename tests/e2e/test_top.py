@@ -88,7 +88,7 @@ def busy(address: str) -> Iterator[None]:
     def stream(i: int) -> None:
         with contextlib.suppress(InferdError):
             prompt = [ord(char) for char in "fake:tokens=15000"]
-            clients[i % 4].generate("small", prompt, priority=classes[i % 3], request_id=f"stream-{i}").text()  # type: ignore[arg-type]
+            clients[i % 4].generate("small", prompt, priority=classes[i % 3], request_id=f"stream-{i}").text()
 
     threads = [threading.Thread(target=stream, args=(i,)) for i in range(N_STREAMS)]
     for thread in threads:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inferd.tests.tui.stage import Stage
     from inferd.tui.settings import Settings
 
-LIMIT_S = 6.0
+LIMIT_S = 20.0
 SMALL, LARGE = (80, 24), (160, 48)
 
 

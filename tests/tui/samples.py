@@ -14,7 +14,7 @@ WHY = {
 }
 
 
-def request(name: str, state: str = "running", **fields: object) -> pb.RequestState:
+def request(name: str, state: str = "running", /, **fields: object) -> pb.RequestState:
     plain: dict[str, object] = {
         "model": "qwen2.5-7b-q4",
         "priority": "interactive",
@@ -30,8 +30,20 @@ def request(name: str, state: str = "running", **fields: object) -> pb.RequestSt
 
 
 def requests() -> list[pb.RequestState]:
-    flows = {"tokens": 412, "max_tokens": 2048, "tokens_per_s": 48.1, "ttft_ms": 142.0, "cached_tokens": 1622}
-    waits = {"model": "mistral-7b-q5", "priority": "normal", "tenant": "web", "why": "room", "why_text": WHY["room"]}
+    flows: dict[str, object] = {
+        "tokens": 412,
+        "max_tokens": 2048,
+        "tokens_per_s": 48.1,
+        "ttft_ms": 142.0,
+        "cached_tokens": 1622,
+    }
+    waits: dict[str, object] = {
+        "model": "mistral-7b-q5",
+        "priority": "normal",
+        "tenant": "web",
+        "why": "room",
+        "why_text": WHY["room"],
+    }
     return [
         request("r8f21", **flows),
         request("r8f1e", prompt_tokens=11204, max_tokens=512, age_ms=1200.0),

@@ -126,6 +126,11 @@ class Stage(stubs.MonitorServicer, stubs.ModelsServicer, stubs.InferenceServicer
         self._ask("Pin", request, context)
         return pb.PinResponse(was_pinned=False)
 
+    def Generate(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError("monitors do not ask for answers")
+
+    Embed = Rerank = Tokenize = Lease = Generate
+
     def Cancel(self, request: Any, context: Any) -> Any:
         self._ask("Cancel", request, context)
         return pb.CancelResponse(cancelled=any(r.id == request.request_id for r in self.picture.requests))

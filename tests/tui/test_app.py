@@ -167,7 +167,7 @@ async def test_text_that_is_selected_is_copied_first(stage: Stage) -> None:
 
 async def test_thousands_of_events_are_painted_together(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.happened = [samples.event(i, f"number {i}") for i in range(1, 2001)]
-    painted = []
+    painted: list[None] = []
     show = Overview.show
     monkeypatch.setattr(Overview, "show", lambda screen: painted.append(show(screen)))
     async with watching(stage) as pilot:

@@ -57,7 +57,8 @@ def test_requests_and_models_are_found_by_name() -> None:
     assert now.request("nobody") is None
     assert (model := now.model("embed-e5")) is not None
     assert model.slots == 2
-    assert State().model("embed-e5") is State().request("r8f2a") is None
+    assert State().model("embed-e5") is None
+    assert State().request("r8f2a") is None
 
 
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=60))

@@ -118,7 +118,7 @@ class Canvas(ScrollView):
 
     def on_mount(self) -> None:
         if self.app.has_class("-ascii"):
-            self.vertical_scrollbar.renderer = PlainBar
+            self.vertical_scrollbar.renderer = PlainBar  # type: ignore[misc]  # as Textual's own words tell to
 
     def on_resize(self) -> None:
         self._painted.clear()
