@@ -229,7 +229,7 @@ def _outcome(
             of_runs("monitor: RSS", rss, "MB", at_most=BARS["rss_mb"]),
         ],
         [
-            f"{N_STREAMS} live requests whose figures change with every picture; {len(keys_ms)} keys, of which some lead "
+            f"{N_STREAMS} live requests whose figures change each time; {len(keys_ms)} keys, of which some lead "
             f"to another screen: {spread(keys_ms)} ms. Output in true colour."
         ],
     )
