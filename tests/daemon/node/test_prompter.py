@@ -86,7 +86,7 @@ async def test_many_prompts_go_through_one_helper(prompter: Prompter, ledger: Le
     assert ledger.booked_bytes("host") == PROCESS_BYTES
 
 
-@pytest.mark.parametrize("text", ["", "x" * (4 * 2**20 + 1)])
+@pytest.mark.parametrize("text", ["", "x" * (4 * 2**20 + 1)], ids=["none", "too long"])
 async def test_a_prompt_that_cannot_be_used_is_the_callers_fault(prompter: Prompter, text: str) -> None:
     error = await failure(prompter.prepare(prompt=text))
     assert error.code is Code.INVALID
