@@ -105,6 +105,8 @@ def run(address: str | None, chosen: options.Settings) -> int:
     """Until the user has seen enough."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         stop(USAGE, "the monitor needs a terminal; --once prints one picture")
+    for name in ("COLUMNS", "LINES"):  # where a shell exports them, the size would be that for ever
+        os.environ.pop(name, None)
     from .app import Monitor
 
     app = Monitor(address, chosen, settings_path=str(options.path()))

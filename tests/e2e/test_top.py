@@ -115,7 +115,8 @@ def test_a_request_is_cancelled_from_the_keyboard(serving: Daemon, tmp_path: Pat
     def victim() -> None:
         with Client(serving.address, tenant="victim") as client:
             try:
-                client.generate("small", [ord(c) for c in "fake:tokens=15000"], priority="interactive").text()
+                prompt = [ord(char) for char in "fake:tokens=15000"]
+                client.generate("small", prompt, priority="interactive", request_id="victim").text()
             except InferdError as error:
                 ended.append(error.code)
 
@@ -124,10 +125,10 @@ def test_a_request_is_cancelled_from_the_keyboard(serving: Daemon, tmp_path: Pat
         waiting = threading.Thread(target=victim)
         waiting.start()
         window.shows("Requests 21")
-        window.press("/", "victim", "Enter")
+        window.press("/", "^victim", "Enter")  # of others it is said that they wait for it
         window.shows("1 of 21", "victim")
         window.press("x")
-        until(lambda: "Cancel r" in window.text() or ended)
+        until(lambda: "Cancel victim?" in window.text() or ended)
         if not ended:  # it runs already, so it is asked once
             window.press("y")
         waiting.join(60)
