@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from .words import plain
 
@@ -82,13 +82,12 @@ def wrapped(text: str, width: int, style: str = "") -> list[Line]:
     """A sentence over as many lines as it takes, broken between words where it can be."""
     lines, current = [], ""
     for word in plain(text).split():
-        while cell_len(word) > width > 0:
-            head = set_cell_size(word, width).rstrip()
+        if cell_len(word) > width > 0:
             if current:
                 lines.append(current)
                 current = ""
-            lines.append(head)
-            word = word[len(head) :]
+            *full, word = chop_cells(word, width)
+            lines += full
         if current and cell_len(current) + 1 + cell_len(word) > width:
             lines.append(current)
             current = word

@@ -93,4 +93,5 @@ def eta(low_ms: float | None, high_ms: float | None) -> str:
     low, high = span(low_ms / 1e3), span(high_ms / 1e3)
     if low == high:
         return high
-    return f"{low[:-1]}-{high}" if low[-1] == high[-1] and low[:-1].replace(".", "").isdigit() else f"{low}-{high}"
+    plain_seconds = all(text.endswith("s") and text[:-1].replace(".", "").isdigit() for text in (low, high))
+    return f"{low[:-1]}-{high}" if plain_seconds else f"{low}-{high}"
