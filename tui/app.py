@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 BLURRED_MS = 2000  # the least between two pictures while nobody types here
 CONNECT_TIMEOUT_S = 0.5
+TYPED = frozenset(binding.action.partition("(")[0] for binding in bindings.EVERYWHERE)  # by keys that are letters
+QUIT_S = 1.0  # for calls that have not been answered
 BUILD_S = 0.3  # between two screens that are made in advance
 EVENTS_S = 0.1  # events of so long are shown at once
 
@@ -83,10 +87,26 @@ class Monitor(App[None]):
 
     async def on_mount(self) -> None:
         await self.push_screen(bindings.NAMES[0])
+        if not self.is_headless:
+            self._end_well()
         self.run_worker(self.feed.run(), name="feed", group="feed")
         self.set_interval(1.0, self._tick)
 
+    def _end_well(self) -> None:
+        """Who ends the process gets the terminal back as it was; of one that is gone nothing more is read."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, partial(self.exit, return_code=128 + number))
+
+    async def action_quit(self) -> None:
+        """What was asked for in the last moment is still sent."""
+        acting = [worker.wait() for worker in self.workers if worker.group == "act" and not worker.is_finished]
+        if acting:
+            await asyncio.wait([asyncio.ensure_future(one) for one in acting], timeout=QUIT_S)
+        self.exit()
+
     async def on_unmount(self) -> None:
+        self.explanations.close()
         await self.client.close()
 
     # what the daemon says
@@ -260,7 +280,9 @@ class Monitor(App[None]):
         return self.settings.read_only or self.state.role == "viewer"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in bindings.ACTING and self.may_only_look:
+        stack = self.screen_stack
+        typing = bool(stack) and isinstance(screen := stack[-1], Page) and screen.is_typing
+        if (action in bindings.ACTING and self.may_only_look) or (typing and action in TYPED):
             return False
         return super().check_action(action, parameters)
 

@@ -27,6 +27,16 @@ BACK = Binding("escape", "back", "back", key_display="esc", show=False, id="back
 LEAVE = Binding("escape", "leave", "back", key_display="esc", id="leave")
 TABLE = (FILTER, SORT, REVERSE, COLUMNS, COPY, BACK)
 
+# Of a table that keys go to.
+MOVES = (
+    Binding("up,k", "move(-1)", "up", show=False, id="up"),
+    Binding("down,j", "move(1)", "down", show=False, id="down"),
+    Binding("pageup", "page(-1)", "page up", show=False, id="page_up"),
+    Binding("pagedown", "page(1)", "page down", show=False, id="page_down"),
+    Binding("home", "edge(0)", "first", show=False, id="first"),
+    Binding("end,G", "edge(-1)", "last", show=False, id="last"),
+)
+
 ENTER = Binding("enter", "detail", "detail", key_display="enter", id="detail")
 CANCEL = Binding("x", "cancel", "cancel", id="cancel")
 PRIORITY = Binding("p", "priority", "priority", id="priority")
@@ -44,7 +54,7 @@ GRAPHS = Binding("g", "graphs", "graphs", id="graphs")
 FOLLOW = Binding("f", "follow", "follow", id="follow")
 LEVEL = Binding("v", "level", "level", id="level")
 
-NAMED = (*EVERYWHERE, *TABLE, *REQUESTS, *MODELS, GRAPHS, FOLLOW, LEVEL, LEAVE)
+NAMED = (*EVERYWHERE, *TABLE, *REQUESTS, *MODELS, GRAPHS, FOLLOW, LEVEL, LEAVE, *MOVES)
 # The order in which keys are told of where there is no room for all.
 _FIRST = (ENTER, CANCEL, PRIORITY, LOAD, UNLOAD, EVICT, PIN, FOLLOW, LEVEL, LEAVE, FILTER, SORT, HELP, QUIT, MARK)
 IMPORTANT = (*_FIRST, DRAIN, FREEZE, GO, COPY, COLUMNS, COMMAND, GRAPHS, THEME)

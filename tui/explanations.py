@@ -47,6 +47,11 @@ class Explanations:
             self._task.cancel()
         self._task = asyncio.get_running_loop().create_task(self._fetch(request_id), name="explain")
 
+    def close(self) -> None:
+        """Nobody looks any more."""
+        if self._task is not None:
+            self._task.cancel()
+
     async def _fetch(self, request_id: str) -> None:
         await asyncio.sleep(REST_S)
         try:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .symbols import Symbols
 
 T = TypeVar("T")
+SEARCHED = 400  # signs of a row
+# What makes a search exponential, and the monitor deaf while it goes on.
+NESTED = re.compile(r"[+*}][^()]*\)[+*{]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Lens:
             seen = [row for row in seen if column.cell(row, symbols)[0] == self.only[1]]
         if self.pattern and (match := compiled(self.pattern)) is not None:
             keep, expression = match
-            seen = [row for row in seen if bool(expression.search(sheet.text(row, symbols))) is keep]
+            seen = [row for row in seen if bool(expression.search(sheet.text(row, symbols)[:SEARCHED])) is keep]
         seen.sort(key=sheet.order)
         if (column := sheet.column(self.sorted_by)) is not None:
             known = [row for row in seen if column.sort(row) is not None]
@@ -54,16 +57,16 @@ def compiled(pattern: str) -> tuple[bool, re.Pattern[str]] | None:
     """(matches are kept, the expression); None when it is none, or not yet while it is typed."""
     keep = not pattern.startswith("!")
     text = pattern if keep else pattern[1:]
-    try:
-        return (keep, re.compile(text, re.IGNORECASE)) if text else None
-    except re.error:
-        return None
+    return (keep, re.compile(text, re.IGNORECASE)) if text and not fault(pattern) else None
 
 
 def fault(pattern: str) -> str:
     """What is wrong with a pattern, in a few words; empty when nothing is."""
+    text = pattern.removeprefix("!")
+    if NESTED.search(text):
+        return "a repeated group that repeats something may take for ever"
     try:
-        re.compile(pattern.removeprefix("!"), re.IGNORECASE)
+        re.compile(text, re.IGNORECASE)
     except re.error as error:
         return str(error)
     return ""

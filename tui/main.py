@@ -15,8 +15,16 @@ import msgspec
 from ..protos.errors import InferdError, Unreachable
 from . import settings as options
 
-OK, USAGE, UNREACHABLE, FAILED, BAD_CONFIG = 0, 2, 3, 5, 78
-EXIT_CODES = {"unreachable": UNREACHABLE, "invalid": USAGE}
+OK, USAGE, UNREACHABLE, REFUSED, FAILED, BAD_CONFIG = 0, 2, 3, 4, 5, 78
+INTERRUPTED, BROKEN_PIPE = 130, 141
+# As those of the other verbs; only what a look can meet.
+EXIT_CODES = {
+    "unreachable": UNREACHABLE,
+    "invalid": USAGE,
+    "permission_denied": REFUSED,
+    "unauthenticated": REFUSED,
+    "shutting_down": REFUSED,
+}
 SCREENS = ("overview", "queue", "models", "devices", "events", "clients")
 PIPE_COLUMNS = 160  # of who reads this by a program
 
@@ -50,8 +58,15 @@ def main() -> int:
             return once(given, chosen)
         return run(given.address, chosen)
     except InferdError as error:
-        hint = "; start one with: inferd serve" if isinstance(error, Unreachable) else ""
+        nobody = isinstance(error, Unreachable) and error.message.startswith("no daemon")
+        hint = "; start one with: inferd serve" if nobody else ""
         stop(EXIT_CODES.get(error.code, FAILED), f"{error.message}{hint}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left; keep Python from failing once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 def settings(given: argparse.Namespace) -> options.Settings:
@@ -94,10 +109,10 @@ def once(given: argparse.Namespace, chosen: options.Settings) -> int:
     if given.as_json:
         from ..protos.twin import snapshot_twin
 
-        print(json.dumps(snapshot_twin(now.snapshot), ensure_ascii=False))
+        print(json.dumps(snapshot_twin(now.snapshot), ensure_ascii=False), flush=True)
         return OK
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
-    print(plain.text(plain.lines(now, given.screen, width, ASCII if chosen.ascii else UNICODE, where)))
+    print(plain.text(plain.lines(now, given.screen, width, ASCII if chosen.ascii else UNICODE, where)), flush=True)
     return OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PACES_MS = (250, 500, 1000, 2000)  # between two snapshots
+TAKEN = frozenset({"ctrl+c", "ctrl+p", "ctrl+q", "tab", "shift+tab"})  # by the library of the screens
+KEY = re.compile(r"((ctrl|alt|shift)\+)*([a-z0-9]|f[1-9][0-9]?|[a-z]+(_[a-z]+)*)")
+LONG = {
+    "?": "question_mark", "/": "slash", ":": "colon", "+": "plus", "-": "minus", "=": "equals_sign", " ": "space",
+    ",": "comma", ".": "full_stop", "*": "asterisk", "#": "number_sign",
+}  # fmt: skip
 THEMES = ("inferd", "inferd-light", "inferd-cb", "ansi-dark", "ansi-light")
 
 
@@ -62,13 +69,24 @@ def check(settings: Settings, names: Mapping[str, str] | None, where: str) -> Se
 
 
 def check_keys(keys: Mapping[str, str], names: Mapping[str, str], where: str) -> None:
-    """One key has one meaning."""
-    for name in keys:
+    """One key has one meaning, and is a key."""
+    for name, given in keys.items():
         if name not in names:
             raise SettingsError(f"{where}: `keys` has no {name!r}; there are {', '.join(sorted(names))}")
+        for key in keys_of(given):
+            if key in TAKEN or not (len(key) == 1 or KEY.fullmatch(key)):
+                raise SettingsError(
+                    f"{where}: `keys` cannot give {key!r} to {name!r}; such as: x, X, ctrl+x, f5, space"
+                )
     owners: dict[str, str] = {}
     for name, first in names.items():
-        for key in keys.get(name, first).split(","):
+        for key in keys_of(keys.get(name, first)):
             other = owners.setdefault(key, name)
             if other != name and (name in keys or other in keys):
                 raise SettingsError(f"{where}: `keys` gives {key!r} to {other!r} and to {name!r}")
+
+
+def keys_of(text: str) -> list[str]:
+    """As the library of the screens calls them."""
+    parts = [text] if text == "," else [part.strip() or part for part in text.split(",")]
+    return [LONG.get(part, part) for part in parts]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
+TEXT: Any = {"capture_output": True, "text": True, "check": True}
 N_STREAMS = 20
 CONFIG = """
 [models.defaults]
@@ -125,8 +128,11 @@ def test_a_request_is_cancelled_from_the_keyboard(serving: Daemon, tmp_path: Pat
         waiting = threading.Thread(target=victim)
         waiting.start()
         window.shows("Requests 21")
-        window.press("/", "^victim", "Enter")  # of others it is said that they wait for it
+        window.press("/")
+        window.shows("a regular expression")
+        window.press("^victim", "Enter")  # of others it is said that they wait for it
         window.shows("1 of 21", "victim")
+        until(lambda: window.text().count("^victim") == 1)  # the line one types in is closed
         window.press("x")
         until(lambda: "Cancel victim?" in window.text() or ended)
         if not ended:  # it runs already, so it is asked once
@@ -168,3 +174,19 @@ def test_ascii_and_no_colour_reach_the_terminal(serving: Daemon, tmp_path: Path)
     with top(tmp_path / "t", serving.address, "--ascii", "--read-only") as window:
         window.shows("* serving", "read-only")
         assert window.text().isascii()
+
+
+def test_who_ends_it_gets_the_terminal_back(serving: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    line = f"{sys.executable} -m inferd.daemon.cli.app top --address {serving.address}; echo ended with $?; sleep 60"
+    window = Tmux(tmp_path / "t", line)
+    try:
+        window.shows("serving")
+        pid = int(
+            subprocess.run(["pgrep", "-f", f"inferd.tui --address {serving.address}$"], **TEXT).stdout.split()[-1]
+        )
+        os.kill(pid, signal.SIGTERM)
+        window.shows("ended with 143")
+        assert "Overview" not in window.text()
+    finally:
+        window.close()

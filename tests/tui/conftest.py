@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.tests.tui.stage import Stage
+from inferd.tui import feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,12 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage says nothing for as long as nothing changes."""
+    monkeypatch.setattr(feed, "SILENCE_S", 600.0)
 
 
 @pytest.fixture

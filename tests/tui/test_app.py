@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.events import Key
 
 from inferd.protos import inferd_pb2 as pb
 from inferd.tests.tui import samples
@@ -191,3 +192,12 @@ async def test_odd_figures_end_nothing(stage: Stage) -> None:
     async with watching(stage, LARGE) as pilot:
         for key in "123456":
             assert "\x1b" not in await press(pilot, key)
+
+
+async def test_what_was_asked_for_in_the_last_moment_is_still_sent(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "x")
+        for key in "yq":
+            monitor(pilot).post_message(Key(key, key))
+        await until(pilot, lambda: not monitor(pilot).is_running or stage.did("Cancel"), "the end")
+    assert stage.did("Cancel")

@@ -36,6 +36,12 @@ def test_a_pattern_that_is_none_yet_hides_nothing(pattern: str) -> None:
     assert len(names(Lens(pattern=pattern))) == 3
 
 
+@pytest.mark.parametrize("pattern", [r"(\w+)+!", "!(a*)*b", "(x{2,}y)+"])
+def test_a_pattern_that_could_search_for_ever_is_refused(pattern: str) -> None:
+    assert "for ever" in fault(pattern)
+    assert compiled(pattern) is None
+
+
 def test_a_broken_pattern_says_what_is_wrong() -> None:
     assert "missing" in fault("!(")
     assert fault("a|b") == ""

@@ -99,3 +99,19 @@ def test_printing_once_loads_no_textual(stage: Stage, home: Path) -> None:
     command = [sys.executable, "-c", code, "--once", "--address", stage.address]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stderr.strip() == "False"
+
+
+def test_a_reader_that_leaves_is_no_failure(stage: Stage, home: Path) -> None:
+    command = [sys.executable, "-m", "inferd.tui", "--once", "--json", "--address", stage.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as top:
+        assert top.stdout is not None
+        assert top.stderr is not None
+        top.stdout.close()
+        assert top.stderr.read() == b""
+        assert top.wait(20) == 141
+
+
+def test_exit_codes_are_those_of_the_other_verbs() -> None:
+    from inferd.daemon.cli.common import EXIT_CODES
+
+    assert {code: EXIT_CODES[code] for code in tops.EXIT_CODES} == tops.EXIT_CODES

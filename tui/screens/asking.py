@@ -37,6 +37,7 @@ class RequestsPage(TablePage[pb.RequestState]):
         if (current := self.table.current) is not None:
             self.monitor.marks ^= {current.id}
             self.table.action_move(1)
+            self.show_heading(*self.counts)
 
     def heading_extra(self) -> list[tuple[str, str]]:
         n = sum(row.id in self.monitor.marks for row in self.table.rows)
@@ -45,8 +46,10 @@ class RequestsPage(TablePage[pb.RequestState]):
     def action_cancel(self) -> None:
         """Asks also when the row that was aimed at may have left under the finger."""
         just_moved = time.monotonic() - self.table.displaced_s < DISPLACED_S
-        if targets := self.targets():
-            self.monitor.cancel(targets, ask=just_moved)
+        targets = self.targets()
+        elsewhere = bool(self.monitor.marks) and not self.monitor.marks & set(targets)  # marks that are not seen here
+        if targets:
+            self.monitor.cancel(targets, ask=just_moved or elsewhere)
 
     def action_priority(self) -> None:
         targets = self.targets()

@@ -50,6 +50,11 @@ class Looking(Screen[None]):
     def is_large(self) -> bool:
         return self.has_class("-wide") and self.has_class("-tall")
 
+    @property
+    def is_typing(self) -> bool:
+        """Keys are letters of something."""
+        return False
+
     def show(self) -> None:
         """The state as it is now. Cheap when little has changed."""
         if self.is_mounted and not self.is_small and self.query("#top"):
@@ -87,8 +92,8 @@ class Looking(Screen[None]):
         return sorted(found.values(), key=lambda binding: ORDER.get(binding.id, len(ORDER)))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing is done to what cannot be seen."""
-        if action in bindings.ACTING and self.is_small:
+        """Nothing is done to what cannot be seen, or while one types: what is typed fast may come here first."""
+        if (action in bindings.ACTING and self.is_small) or self.is_typing:
             return False
         return self.monitor.check_action(action, parameters)
 

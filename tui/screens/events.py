@@ -53,9 +53,12 @@ class Events(TablePage[pb.Event]):
         yield from self.main_table()
 
     def show_body(self, state: State) -> None:
+        table = self.table
+        if self.follows and table.rows and not table.in_view:
+            self.follows = False  # the wheel has turned it away
         super().show_body(state)
         if self.follows:
-            self.table.action_edge(-1)
+            table.action_edge(-1)
 
     def heading_extra(self) -> list[tuple[str, str]]:
         follow = "follows" if self.follows else "stands still (f follows)"

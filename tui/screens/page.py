@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from textual.containers import Container
 from textual.widgets import Static
@@ -35,15 +35,21 @@ T = TypeVar("T")
 class Page(Looking):
     number: ClassVar[int] = 0  # of its tab
     AUTO_FOCUS = "Rows"
+    finder: Finder | None = None  # until it is composed
 
     def compose(self) -> ComposeResult:
         yield Lines(id="top")
         yield Tabs(bindings.NAMES, self.number, self.monitor.symbols.rule)
         with Container(id="body"):
             yield from self.body()
-        yield Finder()
+        self.finder = Finder()
+        yield self.finder
         yield Keys()
         yield Static("", id="small", markup=False)
+
+    @property
+    def is_typing(self) -> bool:
+        return self.finder is not None and self.finder.display
 
     def body(self) -> Iterable[Widget]:
         """What is between the tabs and the keys."""
@@ -74,7 +80,12 @@ class Page(Looking):
         self.monitor.go_to(event.name)
 
     def on_finder_left(self, event: Finder.Left) -> None:
-        self.focus_body()
+        if self.focused is None:
+            self.focus_body()
+
+    def on_resize(self, event: Any) -> None:
+        if self.is_small:
+            self.query_one(Finder).close_line(undo=False)
 
     def focus_body(self) -> None:
         """To the table."""

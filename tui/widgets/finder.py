@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
+from textual.events import Key
 from textual.message import Message
 from textual.widgets import Input
 
@@ -62,15 +63,28 @@ class Finder(Input):
         if self.display and self.purpose == FILTER:
             self.post_message(self.Typed(event.value))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    async def _on_key(self, event: Key) -> None:
+        """Keys come in bunches: what follows the one that closes the line is for what is below it."""
+        if self.display and event.key != "enter":
+            return await super()._on_key(event)
         event.stop()
-        if self.purpose == GO and event.value.strip():
-            self.post_message(self.Went(event.value.strip()))
-        self._close(undo=False)
+        event.prevent_default()
+        if not self.display:
+            self.app.post_message(Key(event.key, event.character).set_sender(self.app))
+            return None
+        if self.purpose == GO and self.value.strip():
+            self.post_message(self.Went(self.value.strip()))
+        return self.close_line(undo=False)
 
     def action_leave(self) -> None:
-        self._close(undo=self.purpose == FILTER)
+        self.close_line(undo=self.purpose == FILTER)
 
-    def _close(self, *, undo: bool) -> None:
-        self.display = False
-        self.post_message(self.Left(undo))
+    def on_blur(self) -> None:
+        if self.app.app_focus and self.screen.is_active:
+            self.close_line(undo=False)
+
+    def close_line(self, *, undo: bool) -> None:
+        if self.display:
+            self.display = False
+            self.screen.set_focus(None)
+            self.post_message(self.Left(undo))

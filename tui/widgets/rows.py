@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from textual.binding import Binding
 from textual.geometry import Size
 from textual.message import Message
 
+from ..bindings import MOVES
 from ..cells import text_of
 from ..columns import column_at, head_line, lay_out, row_line
 from .canvas import Canvas
@@ -31,14 +31,7 @@ MARGIN = 2  # cells before each row, for the cursor and the mark
 class Rows(Canvas, Generic[T], can_focus=True):
     """The cursor stays on its row wherever that moves. `end`: new rows come at the end, and the cursor follows them."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "up", show=False, id="up"),
-        Binding("down,j", "move(1)", "down", show=False, id="down"),
-        Binding("pageup", "page(-1)", "page up", show=False, id="page_up"),
-        Binding("pagedown", "page(1)", "page down", show=False, id="page_down"),
-        Binding("home", "edge(0)", "first", show=False, id="first"),
-        Binding("end,G", "edge(-1)", "last", show=False, id="last"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*MOVES]
 
     class Moved(Message):
         """The cursor is on another row."""
@@ -92,6 +85,11 @@ class Rows(Canvas, Generic[T], can_focus=True):
         return tuple(column.key for column, _ in self._layout)
 
     @property
+    def in_view(self) -> bool:
+        """Whether the cursor is seen; a table that has no size yet says nothing about that."""
+        return self.size.height <= 1 or self._in_view(self.at)
+
+    @property
     def current(self) -> T | None:
         return self.rows[self.at] if self.rows else None
 
@@ -107,7 +105,7 @@ class Rows(Canvas, Generic[T], can_focus=True):
         """Where its row is now; when that is gone, the one that took its place."""
         before, rows = self._key, self.rows
         if not rows:
-            self.at, self._key = 0, ""
+            self.at = 0  # whose row it was is kept: what comes next is another one
         elif not (self.at < len(rows) and self.sheet.key(rows[self.at]) == before):
             found = next((i for i, row in enumerate(rows) if self.sheet.key(row) == before), None)
             self.at = min(self.at, len(rows) - 1) if found is None else found
@@ -116,7 +114,7 @@ class Rows(Canvas, Generic[T], can_focus=True):
                 self.displaced_s = time.monotonic()
         if rows and in_view:
             self._into_view()
-        if self._key != before:
+        if self._key != before or not rows:
             self.post_message(self.Moved())
 
     # lines
@@ -168,9 +166,9 @@ class Rows(Canvas, Generic[T], can_focus=True):
     def _into_view(self) -> None:
         top = round(self.scroll_y)
         if self.at < top:
-            self.scroll_to(y=self.at, animate=False, force=True)
+            self.scroll_to(y=self.at, animate=False, force=True, immediate=True)
         elif self.at >= top + self._n_visible:
-            self.scroll_to(y=self.at - self._n_visible + 1, animate=False, force=True)
+            self.scroll_to(y=self.at - self._n_visible + 1, animate=False, force=True, immediate=True)
 
     def _go(self, number: int) -> None:
         if not self.rows:

@@ -54,3 +54,14 @@ async def test_the_whole_sentence_and_copying_it(stage: Stage) -> None:
         assert "the worker of phi4-q4 ended while loading (signal SIGABRT)" in " ".join(text.split())
         await press(pilot, "escape", "y")
         assert monitor(pilot).clipboard.startswith("12:00:02 error worker_crashed: ")
+
+
+async def test_the_wheel_looks_back_too(stage: Stage) -> None:
+    stage.happened = [samples.event(i, f"number {i} happened") for i in range(1, 60)]
+    async with watching(stage) as pilot:
+        await press(pilot, "5")
+        table = pilot.app.screen.query_one("#table")
+        table.scroll_to(y=0, animate=False, immediate=True)
+        stage.happen(samples.event(60, "number 60 happened"))
+        await until(pilot, lambda: "stands still" in text_of(monitor(pilot)), "an end of following")
+        assert "number 1 happened" in text_of(monitor(pilot))

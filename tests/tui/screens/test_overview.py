@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.events import Key
 
 from inferd.protos import inferd_pb2 as pb
 from inferd.tests.tui import samples
@@ -183,3 +184,41 @@ async def test_a_selection_that_begins_below_the_rows_is_no_text(stage: Stage) -
         await pilot.mouse_up("#table", offset=(9, 11))
         await press(pilot, "y")
         assert monitor(pilot).clipboard == "r8f21"
+
+
+async def test_marks_that_are_not_seen_do_not_pass_for_the_row_under_the_cursor(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "m", "2")
+        assert "Cancel r8f2c?" in await press(pilot, "x")
+        assert stage.asked == []
+
+
+async def test_a_key_typed_right_after_the_filter_is_for_the_table(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "slash", *"nightly")
+        for key in ("enter", "x"):
+            monitor(pilot).post_message(Key(key, key if len(key) == 1 else None))
+        await until(pilot, lambda: "Cancel r8ef0?" in text_of(monitor(pilot)), "the question")
+
+
+async def test_a_click_into_the_table_closes_the_filter_line_and_keeps_the_filter(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        await press(pilot, "slash", *"nightly")
+        await pilot.click("#table", offset=(5, 1))
+        await pilot.pause()
+        assert not pilot.app.screen.query_one("#finder").display
+        assert "2 of 7" in text_of(monitor(pilot))
+
+
+async def test_the_last_mark_shows_at_once(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        assert "1 marked" in await press(pilot, "space", "end", "m")
+
+
+async def test_what_is_typed_before_the_line_is_there_does_nothing_else(stage: Stage) -> None:
+    async with watching(stage) as pilot:
+        for key in ("slash", *"cxdq"):
+            monitor(pilot).post_message(Key(key, "/" if key == "slash" else key))
+        await until(pilot, lambda: pilot.app.screen.query_one("#finder").has_focus, "the line")
+        assert len(pilot.app.screen_stack) == 2
+        assert stage.asked == []
