@@ -26,7 +26,7 @@ EXIT_CODES = {
     "shutting_down": REFUSED,
 }
 SCREENS = ("overview", "queue", "models", "devices", "events", "clients")
-PIPE_COLUMNS = 160  # of who reads this by a program
+PIPE_COLUMNS = 240  # of who reads this by a program: the reasons whole
 
 
 def parser() -> argparse.ArgumentParser:
