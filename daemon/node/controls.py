@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ..domain.errors import Code, InferdError
 from ..domain.event import Kind, Severity
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Controls:
 
     def cancel(self, request_id: str) -> bool:
         """End a request with all its choices; False when nothing of it is live."""
+        _check(request_id)
         job = next((job for job in self.node.jobs if job.live and request_id in (job.id, job.request.parent_id)), None)
         if job is None:
             return False
@@ -34,6 +36,7 @@ class Controls:
 
     def set_priority(self, request_id: str, priority: Priority) -> bool:
         """All choices of a call move together; False when nothing of it is live."""
+        _check(request_id)
         node = self.node
         roots = {job.request.root_id for job in node.jobs if request_id in (job.id, job.request.parent_id)}
         jobs = [job for job in node.jobs if job.live and job.request.root_id in roots]
@@ -71,3 +74,9 @@ class Controls:
             self.on_draining()
             node.changes.notify()
         return was_draining
+
+
+def _check(request_id: str) -> None:
+    """What is the choice of no other one has an empty parent: without an id it would be meant. Raises InferdError."""
+    if not request_id:
+        raise InferdError(Code.INVALID, "request_id is missing", field="request_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,6 +134,19 @@ async def test_who_is_cancelled_by_its_id_is_told_of_and_a_client_that_leaves_is
     assert house.told(Kind.CANCELLED) == ["asked was cancelled by its id"]
 
 
+async def test_no_id_is_not_every_id(slow_house: House) -> None:
+    house = slow_house
+    stream = house.submit(ENDLESS)
+    for call in (partial(house.node.controls.cancel, ""), partial(house.node.controls.set_priority, "", BATCH)):
+        with pytest.raises(InferdError) as caught:
+            call()
+        assert (caught.value.code, caught.value.field) == (Code.INVALID, "request_id")
+    assert not house.node.cancel("")
+    assert stream.job.live
+    assert stream.job.request.priority is Priority.NORMAL
+    house.node.cancel(stream.job.id)
+
+
 # pins
 
 
@@ -146,6 +160,7 @@ async def test_a_pinned_model_makes_way_again_when_it_is_unpinned(open_house: Op
     assert house.node.controls.pin("alpha", False)
     await house.load("beta")
     assert house.state("alpha") is ModelState.COLD
+    house.node.events.tick()
     assert house.told(Kind.PINNED, Kind.UNPINNED) == ["alpha is pinned", "alpha is not pinned any more"]
 
 
@@ -198,6 +213,7 @@ async def test_while_it_drains_nothing_new_comes_in_and_what_is_here_goes_on(ope
     assert house.node.controls.drain(True)
     assert house.node.controls.drain(False)
     assert await house.answer()
+    house.node.events.tick()
     assert house.told(Kind.DRAINING, Kind.SERVING) == ["no new request is taken in", "requests are taken in again"]
 
 
