@@ -6,7 +6,7 @@ that comes back is lifted to the lowest of those who wait, so that time away ear
 
 from __future__ import annotations
 
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0  # the paper's w_p and w_q: an output token takes about twice the work
 MAX_TENANTS = 4096  # whose counters are kept while they do not wait
@@ -40,6 +40,9 @@ class Counters:
                 self._served[tenant] = lowest
             self._served.setdefault(tenant, 0.0)
             heappush(self._lowest, (self._served[tenant], tenant))
+            if len(self._lowest) > 2 * len(self.waiting) + 64:  # the lowest one hides those that left above it
+                self._lowest = [(self._served[name], name) for name in (*self.waiting, tenant)]
+                heapify(self._lowest)
         self.waiting[tenant] = self.waiting.get(tenant, 0) + 1
 
     def leave(self, tenant: str) -> None:

@@ -74,6 +74,12 @@ class Flow:
         self._work_ms = self._left_ms(now_s) + work_ms
         self._at_s = now_s
 
+    def withdraw(self, work_ms: float, since_s: float, now_s: float) -> None:
+        """What was added then is asked for elsewhere."""
+        left_ms = work_ms * math.exp((since_s - now_s) / FLOW_S)
+        self._work_ms = max(0.0, self._left_ms(now_s) - left_ms)  # sums of such are not exact
+        self._at_s = now_s
+
     def rate(self, now_s: float) -> float:
         """Slot time asked for in a second, in ms."""
         seen_s = FLOW_S * -math.expm1((self._began_s - now_s) / FLOW_S)  # less, where not all of that time is known

@@ -148,8 +148,11 @@ class Lane:
         return self.uses * math.exp2((self.used_s - now_s) / USE_MEMORY_S) * math.log(2) / USE_MEMORY_S
 
     def note_work(self, priority: Priority, ticket: Ticket, now_s: float) -> None:
-        """A request was let in."""
+        """A request was let in, or came over from another class, which asks for its work no more."""
+        if ticket.noted is not None and (flow := self.flows.get(ticket.noted[0])) is not None:
+            flow.withdraw(*ticket.noted[1:], now_s)
         work_ms = self.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens)
+        ticket.noted = priority, work_ms, now_s
         self.flows.setdefault(priority, Flow(now_s)).add(work_ms, now_s)
 
     def note_first_token(self, job: Job, now_s: float) -> None:

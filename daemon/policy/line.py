@@ -40,6 +40,7 @@ class Ticket:
     forecast_ms: float | None = None  # from arrival to its first token
     forecast_end_ms: float | None = None
     at_once: bool = False  # the forecast saw a free slot
+    noted: tuple[Priority, float, float] | None = None  # the flow that its work counts in, how many ms, and since when
     moved_s: float | None = None  # into another class: its forecasts count from then, and nothing is learnt from them
 
     @property
@@ -162,7 +163,7 @@ class Line:
             counter, entry, tenant = heappop(turns)
             if tenant in seen or (head := self._head(priority, tenant)) is None:
                 continue
-            now = 0.0 if self.fifo else self._counters[priority].served(tenant)
+            now = self._counter(priority, tenant)
             if head is entry and now == counter:
                 seen.add(tenant)
                 found.append((counter, entry))
@@ -174,15 +175,18 @@ class Line:
 
     def _head(self, priority: Priority, tenant: str) -> Entry | None:
         """The first pickable job of a tenant; those that have left, or are in another class, go when they come up."""
-        heap, tickets = self._heaps[priority].get(tenant), self.tickets
+        heap = self._heaps[priority].get(tenant)
         while heap:
-            job = heap[0][2]
-            ticket = tickets.get(job)
-            if ticket is not None and ticket.pickable and (self.fifo or job.request.priority is priority):
+            if self._stands(priority, heap[0][2]):
                 return heap[0]
             heappop(heap)
         self._heaps[priority].pop(tenant, None)
         return None
+
+    def _stands(self, priority: Priority, job: Job) -> bool:
+        """Whether it can be picked, and is in this class."""
+        ticket = self.tickets.get(job)
+        return ticket is not None and ticket.pickable and (self.fifo or job.request.priority is priority)
 
     def oldest_s(self) -> float | None:
         """When the one who waits longest arrived."""
@@ -230,6 +234,15 @@ class Line:
         entry = math.inf if self.fifo else ticket.deadline_s, job.arrival, job
         heap = self._heaps[priority].setdefault(tenant, [])
         heappush(heap, entry)
-        if heap[0] is entry:
-            counter = 0.0 if self.fifo else self._counters[priority].served(tenant)
-            heappush(self._turns[priority], (counter, entry, tenant))
+        if len(heap) > 2 * self.loads[priority][tenant].n + 64:  # one that leaves and comes back is there twice
+            heap[:] = {one[2]: one for one in heap if self._stands(priority, one[2])}.values()
+            heapify(heap)
+        if heap[0][2] is job:
+            heappush(self._turns[priority], (self._counter(priority, tenant), heap[0], tenant))
+        if len(self._turns[priority]) > 2 * self.totals[priority].n + 64:
+            heads = [(self._head(priority, name), name) for name in list(self._heaps[priority])]
+            self._turns[priority] = [(self._counter(priority, name), head, name) for head, name in heads if head]
+            heapify(self._turns[priority])
+
+    def _counter(self, priority: Priority, tenant: str) -> float:
+        return 0.0 if self.fifo else self._counters[priority].served(tenant)

@@ -156,10 +156,10 @@ class Scheduler:
 
     def on_priority(self, jobs: Sequence[Job], priority: Priority, now_s: float) -> list[Decision]:
         """The choices of one call belong to another class from now on."""
-        lane = self.lanes[jobs[0].request.model]
+        lanes = dict.fromkeys(self.lanes[job.request.model] for job in jobs)  # whoever names the call names the models
         for job in jobs:
-            move(job, priority, lane, self.desk, self.slots, now_s)
-        return self._settle(lane, now_s) + self._others(lane, now_s)
+            move(job, priority, self.lanes[job.request.model], self.desk, self.slots, now_s)
+        return [each for lane in lanes for each in self._settle(lane, now_s) + self._others(lane, now_s)]
 
     # what happens to models
 

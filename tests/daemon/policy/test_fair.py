@@ -94,3 +94,16 @@ def test_the_gap_between_two_backlogged_tenants_stays_within_the_bound(
         served[tenant] += amount
         largest = max(service(*cost) for cost in costs)
         assert max(served.values()) - min(served.values()) <= 2 * largest
+
+
+def test_who_comes_and_goes_above_the_lowest_adds_up_to_nothing() -> None:
+    counters = Counters()
+    counters.join("low")
+    counters.charge("high", 100.0)
+    for _ in range(1000):
+        counters.join("high")
+        counters.leave("high")
+    assert len(counters._lowest) <= 70
+    counters.charge("low", 50.0)
+    counters.join("new")
+    assert counters.served("new") == 50.0

@@ -120,3 +120,14 @@ def test_vectors_are_forecast_by_their_prompts_alone() -> None:
     assert pace.known
     assert pace.slot_ms(200, 1) == 100.0
     assert pace.expected_output(0, 1000) == 1
+
+
+def test_what_is_withdrawn_was_never_asked_for() -> None:
+    flow, without = Flow(0.0), Flow(0.0)
+    for it in (flow, without):
+        it.add(500.0, 1.0)
+    flow.add(3000.0, 2.0)
+    flow.withdraw(3000.0, 2.0, 20.0)
+    assert flow.rate(30.0) == pytest.approx(without.rate(30.0))
+    flow.withdraw(1e9, 20.0, 30.0)
+    assert flow.rate(30.0) == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -142,3 +143,33 @@ def heads_of(it: Line, jobs: Iterable[Job]) -> set[Job]:
     for one in sorted(jobs, key=lambda j: (math.inf if it.fifo else it.tickets[j].deadline_s, j.arrival)):
         first.setdefault(it.where(one)[1], one)
     return set(first.values())
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(Priority)), max_size=60), st.integers(1, 40))
+def test_who_goes_from_class_to_class_for_ever_fills_no_heap_and_keeps_the_order(
+    moves: list[tuple[int, Priority]], n_rounds: int
+) -> None:
+    it = line()
+    jobs = [job(tenant="ab"[i % 2]) for i in range(6)]
+    enter(it, *jobs)
+    for i, priority in moves * n_rounds:
+        ticket = it.remove(jobs[i])
+        jobs[i].request = replace(jobs[i].request, priority=priority)
+        it.add(jobs[i], ticket)
+    for priority in Priority:
+        of = [one for one in jobs if one.request.priority is priority]
+        tenants = {one.request.tenant: one for one in reversed(of)}
+        assert {entry[2] for _, entry in it.heads(priority)} == set(tenants.values())
+        assert all(len(heap) <= 2 * len(jobs) + 64 for heap in it._heaps[priority].values())
+        assert len(it._turns[priority]) <= 2 * len(jobs) + 64
+        assert len(it._counters[priority]._lowest) <= 2 * len(jobs) + 64
+
+
+def test_tenants_that_leave_a_class_leave_nothing_behind_in_it() -> None:
+    it = line()
+    for i in range(1000):
+        one = job(BATCH, tenant=f"t{i}")
+        enter(it, one)
+        it.remove(one)
+    assert len(it._heaps[BATCH]) <= 100
+    assert len(it._turns[BATCH]) <= 100

@@ -13,7 +13,7 @@ from inferd.daemon.domain.decision import Evict, Preempt, Start
 from inferd.daemon.domain.request import Priority
 from inferd.daemon.policy.audit import check_integrity
 from inferd.daemon.policy.explain import sentence
-from inferd.tests.daemon.policy.tools import BATCH, CHAT, NORMAL, job, pace, preempted, ready, started
+from inferd.tests.daemon.policy.tools import BATCH, CHAT, NORMAL, job, load, pace, preempted, ready, started
 
 if TYPE_CHECKING:
     from inferd.daemon.domain.decision import Decision
@@ -156,6 +156,32 @@ def test_where_nothing_can_be_known_an_old_forecast_is_not_kept() -> None:
     it.on_closed("m", 100.0)
     move(it, waits, CHAT)
     assert it.eta_ms(waits, 1.0) is None
+
+
+def test_its_work_is_asked_for_in_one_class_only() -> None:
+    it, waits = ready(), job(BATCH, max_tokens=100)
+    pace(it, decode_ms=10.0)
+    behind(it, waits)
+    flows = it.lanes["m"].flows
+    others_ms = {priority: flow.rate(30.0) for priority, flow in flows.items() if priority is not BATCH}
+    for n in range(10):
+        move(it, waits, (NORMAL, BATCH)[n % 2], float(n))
+    assert flows[NORMAL].rate(30.0) == pytest.approx(0.0, abs=1e-6)
+    move(it, waits, CHAT, 30.0)
+    assert flows[BATCH].rate(30.0) == pytest.approx(0.0, abs=1e-6)
+    assert flows[CHAT].rate(30.0) > others_ms[CHAT]
+
+
+def test_choices_that_wait_for_different_models_move_each_in_its_own_line() -> None:
+    it = ready(host_bytes=100)
+    load(it, "other")
+    waiting = [job(BATCH, model, n_prompt=10) for model in ("m", "other")]
+    running = [job(BATCH, model) for model in ("m", "other")]
+    for one in (*running, *waiting):
+        it.on_request(one, 0.0)
+    decisions = it.on_priority(waiting, CHAT, 1.0)
+    assert decisions == [Preempt(one) for one in running]
+    check_integrity(it)
 
 
 # those who run
