@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 512  # of one explanation: the first 64 and the last ones
 WATCH_MS = (100, 1000, 60_000)  # lowest, default, highest
+SHARED_S = 0.1  # so long all who watch are sent the same message
 SEVERITIES = [severity.value for severity in Severity]  # the least first
 
 
@@ -34,6 +36,7 @@ class Monitor(pb_grpc.MonitorServicer):
     def __init__(self, node: Node, telemetry: Telemetry) -> None:
         self.node = node
         self.telemetry = telemetry
+        self._shared, self._shared_s = pb.Snapshot(), -math.inf
 
     @guarded
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.Snapshot:
@@ -46,10 +49,19 @@ class Monitor(pb_grpc.MonitorServicer):
         if not lowest <= interval_ms <= highest:
             message = f"interval_ms must be in [{lowest}, {highest}], not {interval_ms}"
             raise InferdError(Code.INVALID, message, field="interval_ms", lowest=lowest, highest=highest)
+        shown = None
         while True:
+            shown = self._newest(shown)
             # A slow reader blocks here and so sees only the newest state, never a backlog.
-            await context.write(to_snapshot(self.telemetry.snapshot()))
+            await context.write(shown)
             await asyncio.sleep(interval_ms / 1e3)
+
+    def _newest(self, shown: pb.Snapshot | None) -> pb.Snapshot:
+        """One for all who watch; never the one that was shown before."""
+        now_s = time.monotonic()
+        if self._shared is shown or now_s - self._shared_s >= SHARED_S:
+            self._shared, self._shared_s = to_snapshot(self.telemetry.snapshot()), now_s
+        return self._shared
 
     @guarded
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:

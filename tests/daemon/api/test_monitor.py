@@ -23,6 +23,20 @@ async def test_watch_repeats_what_get_snapshot_says(house: House) -> None:
         assert (error.code, error.field) == (Code.INVALID, "interval_ms")
 
 
+async def test_all_who_watch_are_sent_the_same_message_for_a_moment(house: House, monkeypatch: Any) -> None:
+    monkeypatch.setattr("inferd.daemon.api.monitor.SHARED_S", 3600.0)
+    watches = [house.monitor.Watch(pb.WatchRequest(interval_ms=60_000), timeout=WAIT_S) for _ in range(5)]
+    shown = [await watch.read() for watch in watches]
+    assert len({message.sequence for message in shown}) == 1
+    fresh = await house.monitor.GetSnapshot(pb.GetSnapshotRequest())
+    assert fresh.sequence == shown[0].sequence + 1
+    again = house.monitor.Watch(pb.WatchRequest(interval_ms=100), timeout=WAIT_S)
+    assert (await again.read()).sequence == shown[0].sequence
+    assert (await again.read()).sequence > fresh.sequence, "one that it has not seen"
+    for watch in (*watches, again):
+        watch.cancel()
+
+
 def noted(house: House, *severities: Severity) -> None:
     for i, severity in enumerate(severities):
         house.node.events.note(severity, Kind.PRESSURE, str(i))
@@ -50,6 +64,7 @@ async def test_without_following_the_call_ends_with_what_is_kept(house: House) -
     first, second = await kept(house)
     assert await kept(house, after=first.sequence) == [second]
     assert await kept(house, after=second.sequence) == []
+    assert await kept(house, after=second.sequence + 1) == [first, second], "of another daemon, it seems"
 
 
 async def test_a_least_severity_leaves_out_what_matters_less(house: House) -> None:
