@@ -35,7 +35,7 @@ def _row(node: Node, job: Job, told: Told | None, now_s: float) -> RequestRow:
         priority=request.priority.value,
         tenant=request.tenant,
         state=job.phase.value,
-        why=job.why or (told.why if told else ""),  # one that has just come or been parked is told a little later
+        why=told.why if told else job.why,  # as of now, like its text; `job.why` is what its client was told last
         prompt_tokens=None if job.prompt is None else len(job.prompt),
         tokens=len(job.generated),
         tokens_per_s=max(0, len(job.generated) - 1) / decoding_s if decoding_s > 0 else 0.0,

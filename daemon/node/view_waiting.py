@@ -64,7 +64,7 @@ def _scene(node: Node, machine: Machine, lane: Lane, now_s: float, cells_free: i
     places, residents = node.scheduler.places, node.fleet.residents
     loading = [residents[place.name].model for place in lane.places if place.loading]
     foremost = max(loading, key=lambda model: model.load_progress, default=None)
-    leaving = {places[name].lane.name for place in lane.places for name in place.granted}
+    leaving = {places[name].lane.name for place in lane.places for name in place.granted} - {lane.name}
     failed = [model for place in lane.places if (model := residents[place.name].model).state is ModelState.FAILED]
     return Scene(
         lane.name,

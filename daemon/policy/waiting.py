@@ -37,7 +37,7 @@ class Held(msgspec.Struct, frozen=True):
     model: str
     n_bytes: int
     stays: str = ""  # why it does not make way now, as in residency.Holder
-    for_s: float | None = None  # how much longer at most; None: nobody knows
+    for_s: float | None = None  # about how much longer; None: nobody knows
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -201,7 +201,7 @@ def _room(model: str, room: Room) -> str:
 def _held(held: Held) -> str:
     if not held.stays:
         return held.model
-    more = "" if held.for_s is None else f", {held.for_s:.1f} s more at most"
+    more = "" if held.for_s is None else f", about {held.for_s:.1f} s more"
     return f"{held.model} ({STAYS[held.stays]}{more})"
 
 

@@ -44,6 +44,9 @@ async def test_one_that_waits(open_house: Open) -> None:
     it = row(house, first.job.id, after_s=1.0)
     assert (it.state, it.tenant, it.ttft_ms, it.tokens_per_s) == ("queued", "other", None, 0.0)
     assert it.why == first.job.why != ""
+    first.job.why = "turn"  # as it was told last
+    it = row(house, first.job.id, after_s=1.0)
+    assert (it.why, it.why_text) == ("prompt", "its prompt is being read")
     assert (it.position, it.devices, it.moves) == (0, (), 0)
     assert row(house, second.job.id).position == 1
     assert it.deadline_in_ms == pytest.approx(60_000 - it.age_ms)

@@ -91,7 +91,7 @@ def test_memory_that_is_missing_has_both_numbers_and_its_holders_the_largest_fir
     room = Room("gpu0", FULL.need_bytes, FULL.free_bytes, holders)
     assert said("room", Scene("llama3-70b", room=room)) == (
         "llama3-70b needs 31.0 GiB on gpu0 and 4.9 GiB are free; held by "
-        "qwen2.5-7b (busy, 1.2 s more at most), embed-e5 (just loaded), tiny (leased by a client)"
+        "qwen2.5-7b (busy, about 1.2 s more), embed-e5 (just loaded), tiny (leased by a client)"
     )
 
 
