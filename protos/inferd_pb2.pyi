@@ -1442,7 +1442,7 @@ class WatchEventsRequest(google.protobuf.message.Message):
     SEVERITY_FIELD_NUMBER: builtins.int
     FOLLOW_FIELD_NUMBER: builtins.int
     after: builtins.int
-    """the sequence of an event: only later ones; default: all that are kept"""
+    """the sequence of an event: only later ones; default, or never given: all that are kept"""
     severity: builtins.str
     """the least: info, warning, error; empty: info"""
     follow: builtins.bool

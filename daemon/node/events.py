@@ -25,7 +25,12 @@ BURSTS = {
     Kind.DEADLINE_MISSED,
     Kind.SLOW_CONSUMER,
     Kind.PRIORITY_CHANGED,
+    Kind.PINNED,
+    Kind.UNPINNED,
+    Kind.DRAINING,
+    Kind.SERVING,
 }
+BACK = {Kind.UNPINNED: Kind.PINNED, Kind.SERVING: Kind.DRAINING}  # off and on are one burst: the last one is what holds
 MAX_BURSTS = 64  # told apart; there may be any number of tenants
 
 Key = tuple[Kind, str, str]  # tenant and model
@@ -62,14 +67,16 @@ class Events:
         event = Event(0, time.time(), severity, kind, message, model, request_id, tenant, device)
         if kind not in BURSTS:
             return self._keep(event)
-        key = (kind, tenant, model)
+        of = BACK.get(kind, kind)
+        key = (of, tenant, model)
         if key not in self._bursts and len(self._bursts) >= MAX_BURSTS:
-            key = (kind, "", "")
+            key = (of, "", "")
         if (burst := self._bursts.get(key)) is None:
             self._bursts[key] = _Burst()
             return self._keep(event)
         burst.n_more += burst.last is not None
         burst.last = event
+        self._bursts[key] = self._bursts.pop(key)  # in the order of their last ones, as they will be told
         return None
 
     def about(self, job: Job, severity: Severity, kind: Kind, message: str) -> None:
@@ -88,11 +95,13 @@ class Events:
                 self._bursts[key] = _Burst()
 
     def after(self, sequence: int) -> list[Event]:
-        """Those that came later and are kept, the oldest first."""
+        """Those that came later and are kept, the oldest first; all of them after a number that was never given."""
         if not self._kept:
             return []
         n_new = self._kept[-1].sequence - sequence  # nothing is left out between two sequences
-        return list(islice(self._kept, max(0, len(self._kept) - n_new), None)) if n_new > 0 else []
+        if n_new < 0:  # from another daemon, or from before the clock was set back
+            return list(self._kept)
+        return list(islice(self._kept, max(0, len(self._kept) - n_new), None)) if n_new else []
 
     async def later(self, sequence: int) -> list[Event]:
         """The same, as soon as there is one."""

@@ -32,6 +32,12 @@ def refuse(it: Events, n: int, tenant: str = "a", model: str = "m") -> None:
         it.note(WARNING, Kind.REFUSED, f"r{i} was refused", model=model, request_id=f"r{i}", tenant=tenant)
 
 
+def refuse_each(it: Events, n: int) -> None:
+    """As many tenants."""
+    for i in range(n):
+        refuse(it, 1, f"t{i}")
+
+
 def test_an_event_says_what_it_is_about_and_when() -> None:
     it, before_s = Events(), time.time()
     it.note(WARNING, Kind.DEVICE_LOST, "gpu0 is lost", device="gpu0")
@@ -71,7 +77,19 @@ def test_any_cursor_gets_all_that_is_kept_and_later(n: int, kept: int, past: int
     everything = it.after(0)
     assert messages(everything) == [str(i) for i in range(max(0, n - kept), n)]
     cursor = max(0, (everything[0].sequence if everything else 0) + past)
-    assert it.after(cursor) == [event for event in everything if event.sequence > cursor]
+    known = not everything or cursor <= everything[-1].sequence
+    assert it.after(cursor) == [event for event in everything if event.sequence > cursor or not known]
+
+
+async def test_a_cursor_from_the_future_is_none() -> None:
+    it = Events()
+    waiting = asyncio.create_task(it.later(1 << 63))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    it.note(INFO, Kind.MODEL_READY, "first")
+    async with asyncio.timeout(10):
+        assert messages(await waiting) == ["first"]
+        assert messages(await it.later(it.after(0)[-1].sequence + 1)) == ["first"]
 
 
 async def test_who_waits_is_woken_by_the_next_one() -> None:
@@ -128,6 +146,31 @@ def test_tenants_without_number_are_no_flood_either() -> None:
     assert len(it.after(0)) == MAX_BURSTS + 1
     it.tick()
     assert messages(it.after(0))[-1] == f"r0 was refused, and {1000 - MAX_BURSTS - 2:,} more"
+
+
+@pytest.mark.parametrize(("on", "off"), [(Kind.PINNED, Kind.UNPINNED), (Kind.DRAINING, Kind.SERVING)])
+def test_what_goes_on_and_off_all_the_time_is_one_burst_that_ends_with_how_it_is(on: Kind, off: Kind) -> None:
+    for n_tenants in (1, MAX_BURSTS + 1):
+        it = Events()
+        refuse_each(it, n_tenants - 1)
+        n_before = len(it.after(0))
+        for _ in range(1000):
+            it.note(INFO, on, "on")
+            it.note(INFO, off, "off")
+        assert messages(it.after(0))[n_before:] == ["on"]
+        it.tick()
+        assert messages(it.after(0))[n_before:] == ["on", "off, and 1,998 more"]
+
+
+def test_bursts_are_told_in_the_order_of_their_times() -> None:
+    it = Events()
+    for tenant in "abcba":
+        refuse(it, 1, tenant)
+    refuse(it, 1, "c")
+    it.tick()
+    found = it.after(0)
+    assert [event.tenant for event in found] == list("abcbac")
+    assert [event.unix_s for event in found] == sorted(event.unix_s for event in found)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in BURSTS])
