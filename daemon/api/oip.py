@@ -48,9 +48,7 @@ async def stream_infer(
     node: Node, wire: oip.ModelInferRequest, tenant: str, *, pieces: bool = True
 ) -> AsyncGenerator[oip.ModelInferResponse, None]:
     """All answers to one request; with `pieces` a text comes as it is written. Raises InferdError."""
-    check_version(wire.model_version)
-    node.refuse_new()
-    model = node.fleet.get(wire.model_name).model
+    model = _model(node, wire, tenant)
     given: Parts = list(zip(*await _beside(wire.ByteSize(), to_tensors, wire), strict=True))
     names = {tensor.name for tensor, _ in given}
     task = model.plan.task
@@ -69,6 +67,17 @@ async def stream_infer(
     if pieces:
         answer.parameters[FINAL].bool_param = True  # by which who reads a stream tells the last one
     yield answer
+
+
+def _model(node: Node, wire: oip.ModelInferRequest, tenant: str) -> Model:
+    """What is refused before there is a request counts like one. Raises InferdError."""
+    try:
+        check_version(wire.model_version)
+        node.refuse_new()
+        return node.fleet.get(wire.model_name).model
+    except InferdError as error:
+        node.turned_away(tenant, error)
+        raise
 
 
 def _check_length(given: Parts, most: int) -> None:

@@ -63,10 +63,10 @@ class Jobs:
         self.tenants.on_request(request.tenant, now_s)
         return job, stream
 
-    def turned_away(self, request: Request, now_s: float) -> None:
+    def turned_away(self, tenant: str, now_s: float) -> None:
         """It was refused at the door, and is no job."""
         self.meter.total.requests_refused += 1
-        self.tenants.on_refused(request.tenant, now_s)
+        self.tenants.on_refused(tenant, now_s)
 
     def forget(self, job: Job) -> None:
         """The job is over and holds no slot."""

@@ -79,8 +79,8 @@ class Node:
         try:
             deployment = self._door(request, now_s)
             job, stream = self.jobs.add(request, now_s)
-        except InferdError:
-            self.jobs.turned_away(request, now_s)
+        except InferdError as error:
+            self.turned_away(request.tenant, error, request.id)
             raise
         job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
         job.cache_salt += f"\0{request.lora}" if request.lora else ""
@@ -108,9 +108,16 @@ class Node:
             check_ports(request.tensors, request.model, deployment.facts)
         return deployment
 
+    def turned_away(self, tenant: str, error: InferdError, request_id: str = "") -> None:
+        """A door refused it, before it was a job."""
+        self.jobs.turned_away(tenant, time.monotonic())
+        message = f"{request_id or 'a request'} was refused: {error.message}"
+        # Not by its model: that is whatever a client has written, and each name would be a burst of its own.
+        self.events.note(Severity.WARNING, Kind.REFUSED, message, request_id=request_id, tenant=tenant)
+
     def cancel(self, job_id: str, error: InferdError | None = None) -> bool:
         """End a request whatever it is doing, with all its choices; False when nothing of it is live."""
-        jobs = [job for job in self.jobs if job.id == job_id or job.request.parent_id == job_id]
+        jobs = [job for job in self.jobs if job.id == job_id or (job_id and job.request.parent_id == job_id)]
         return any([self._cancel(job, error) for job in jobs])
 
     def hang_up(self, stream: Stream) -> None:
@@ -177,6 +184,7 @@ class Node:
         for job in self.jobs:
             self._cancel(job, shutting_down())
         await self.fleet.close()
+        self.events.tick()  # there is no next second for what it would tell
 
     def hurry(self) -> None:
         """Let the drain end now."""

@@ -14,6 +14,7 @@ from inferd.backends.blob import Blob
 from inferd.backends.tensors import unpack_strings
 from inferd.daemon.api import oip as door
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.domain.event import Kind
 from inferd.protos import oip_pb2 as oip
 from inferd.tests.daemon.node.house import House, build
 from inferd.tests.models.random_onnx import Size, affine, classifier, encoder
@@ -122,6 +123,17 @@ async def test_what_cannot_be_is_refused(house: House, request_: oip.ModelInferR
     with pytest.raises(InferdError) as caught:
         await door.infer(house.node, request_, "t")
     assert caught.value.code is code
+
+
+async def test_who_is_refused_before_there_is_a_request_is_counted_too(house: House) -> None:
+    for request in (wire("nobody", floats(1)), wire("affine", floats(1), model_version="2")):
+        with pytest.raises(InferdError):
+            await door.infer(house.node, request, "t")
+    house.node.draining = True
+    with pytest.raises(InferdError):
+        await door.infer(house.node, wire("affine", floats(1)), "t")
+    assert (house.node.jobs.tenants.of("t").refused, house.node.jobs.meter.total.requests_refused) == (3, 3)
+    assert len(house.told(Kind.REFUSED)) == 1, "the others come with the next second"
 
 
 async def test_a_daemon_that_drains_takes_nothing_new(house: House) -> None:

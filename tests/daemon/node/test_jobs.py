@@ -190,7 +190,7 @@ def test_each_end_is_counted_once_for_all_and_once_for_its_tenant(end: str) -> N
 
 def test_who_is_turned_away_at_the_door_is_no_job() -> None:
     jobs = Jobs(Meter())
-    jobs.turned_away(request(), 5.0)
+    jobs.turned_away("t", 5.0)
     assert (len(jobs), jobs.meter.total.requests_refused, jobs.tenants.of("t").refused) == (0, 1, 1)
 
 

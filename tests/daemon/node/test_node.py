@@ -129,6 +129,16 @@ async def test_an_id_that_is_in_use_is_refused_until_it_is_free(house: House) ->
     await house.answer(request_id="mine")
 
 
+async def test_who_is_refused_at_the_door_is_told_of_whatever_model_it_names(house: House) -> None:
+    messages = [refusal(house, model=f"m{i}", request_id=f"r{i}", tenant="t").message for i in range(3)]
+    assert house.told(Kind.REFUSED) == [f"r0 was refused: {messages[0]}"]
+    await house.node.drain(0.0)
+    assert house.told(Kind.REFUSED)[1:] == [f"r2 was refused: {messages[2]}, and 1 more"], "nothing ticks after the end"
+    (told, *_) = [event for event in house.node.events.after(0) if event.kind is Kind.REFUSED]
+    assert (told.severity, told.model, told.request_id, told.tenant) == (Severity.WARNING, "", "r0", "t")
+    assert house.node.jobs.tenants.of("t").refused == 3
+
+
 async def test_a_full_queue_ends_the_stream_and_keeps_the_others(open_house: Open) -> None:
     house = open_house(queue=Queue(max_requests=2, max_requests_per_tenant=1))
     kept, greedy = house.submit(), house.submit()
