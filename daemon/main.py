@@ -232,8 +232,9 @@ async def _tell_health(node: Node, health: Any) -> None:
     node.controls.on_draining = switched.set
     status = health_pb2.HealthCheckResponse
     while True:
+        told = status.NOT_SERVING if node.draining or node.closing else status.SERVING
         for service in (rpc.INFERENCE, oip_service.SERVICE):
-            await health.set(service, status.NOT_SERVING if node.draining else status.SERVING)
+            await health.set(service, told)
         await switched.wait()
         switched.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import socket
@@ -11,9 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from grpc_health.v1 import health_pb2
 
 from inferd.daemon import main
+from inferd.daemon.api import oip_service, rpc
 from inferd.daemon.domain.config import Config, Models, Server
+from inferd.daemon.node.node import Node
+from inferd.daemon.policy.ledger import Ledger
+from inferd.daemon.system.catalog import Catalog
 from inferd.protos import address as addresses
 
 if TYPE_CHECKING:
@@ -132,3 +138,21 @@ async def test_build_gives_a_daemon_that_can_be_looked_at(folder: Path, monkeypa
     assert not snapshot.models
     await node.drain(0.1)
     telemetry.sensors.close()
+
+
+@pytest.mark.parametrize(("draining", "closing"), [(False, False), (True, False), (False, True), (True, True)])
+async def test_who_asks_for_health_is_sent_elsewhere_while_it_drains_or_ends(draining: bool, closing: bool) -> None:
+    told: dict[str, int] = {}
+
+    class Health:
+        async def set(self, service: str, status: int) -> None:
+            told[service] = status
+
+    node = Node(Config(), Catalog([]), Ledger(), n_threads=1)
+    node.draining, node.closing = draining, closing
+    telling = asyncio.create_task(main._tell_health(node, Health()))
+    await asyncio.sleep(0)
+    telling.cancel()
+    status = health_pb2.HealthCheckResponse
+    expected = status.NOT_SERVING if draining or closing else status.SERVING
+    assert told == dict.fromkeys((rpc.INFERENCE, oip_service.SERVICE), expected)
