@@ -108,7 +108,8 @@ async def test_cancel_says_whether_there_was_something(house: House) -> None:
     await call.read()
     assert (await house.inference.Cancel(pb.CancelRequest(request_id="r"))).cancelled
     assert not (await house.inference.Cancel(pb.CancelRequest(request_id="r"))).cancelled
-    assert not (await house.inference.Cancel(pb.CancelRequest())).cancelled
+    error = await refused(house.inference.Cancel(pb.CancelRequest()))
+    assert (error.code, error.field) == (Code.INVALID, "request_id")
 
     async def rest() -> None:
         while await call.read():
