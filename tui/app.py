@@ -113,7 +113,7 @@ class Monitor(App[None]):
 
     def heard_snapshot(self, snapshot: pb.Snapshot) -> None:
         if self.state.snapshot is None:
-            self.run_worker(self._build_screens(), name="build", group="build")
+            self.run_worker(self._build_screens(), name="build", group="build", exit_on_error=False)
         self.state = state.on_snapshot(self.state, snapshot, self.now_s())
         if self.marks:
             self.marks &= {request.id for request in snapshot.requests}
@@ -146,7 +146,10 @@ class Monitor(App[None]):
         """Those that nobody has seen yet, one by one: the first key that leads to one must not wait for that."""
         for name in bindings.NAMES:
             await asyncio.sleep(BUILD_S)
-            _, built = self._get_screen(name)
+            try:
+                _, built = self._get_screen(name)
+            except KeyError:  # the app ends, and its screens are gone
+                return
             await built
 
     # what is shown

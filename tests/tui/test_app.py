@@ -10,6 +10,7 @@ from textual.events import Key
 from inferd.protos import inferd_pb2 as pb
 from inferd.tests.tui import samples
 from inferd.tests.tui.pilots import LARGE, SMALL, monitor, press, text_of, until, watching
+from inferd.tui import app as apps
 from inferd.tui import feed
 from inferd.tui.app import BLURRED_MS, Monitor
 from inferd.tui.screens.overview import Overview
@@ -201,3 +202,13 @@ async def test_what_was_asked_for_in_the_last_moment_is_still_sent(stage: Stage)
             monitor(pilot).post_message(Key(key, key))
         await until(pilot, lambda: not monitor(pilot).is_running or stage.did("Cancel"), "the end")
     assert stage.did("Cancel")
+
+
+async def test_leaving_while_screens_are_made_in_advance_is_no_failure(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps, "BUILD_S", 0.01)
+    for _ in range(3):
+        async with watching(stage) as pilot:
+            await press(pilot, "q")
+        assert pilot.app.return_code in (0, None)

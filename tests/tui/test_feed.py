@@ -142,6 +142,7 @@ async def test_a_daemon_that_says_nothing_more_is_gone(
     """Its machine was switched off: no error comes, nothing comes."""
     monkeypatch.setattr(feeds, "SILENCE_S", 0.1)
     monkeypatch.setattr(feeds, "SILENT_PICTURES", 0)
+    await running.until(lambda heard: heard.losses)  # the first try was made with more patience
     quiet_stage.start()
     await running.until(lambda heard: any("has said nothing for 0.1 s" in reason for reason, _ in heard.losses))
     assert running.heard.pictures

@@ -56,7 +56,7 @@ class Finder(Input):
         with self.prevent(Input.Changed):
             self.value = text
         self.cursor_position = len(text)
-        self.focus()
+        self.screen.set_focus(self)  # at once: the next key may be on its way
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
