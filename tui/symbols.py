@@ -28,7 +28,6 @@ class Symbols:
     spark: str  # from the lowest to the highest
     axis: str
     corner: str
-    tick: str
     degree: str
     braille: bool  # charts of dots, eight to a cell
 
@@ -53,7 +52,6 @@ UNICODE = Symbols(
     spark="▁▂▃▄▅▆▇█",
     axis="┤",
     corner="└",
-    tick="┬",
     degree="°",
     braille=True,
 )
@@ -77,7 +75,6 @@ ASCII = Symbols(
     spark="_.-=+*%#",
     axis="|",
     corner="+",
-    tick="+",
     degree="",
     braille=False,
 )

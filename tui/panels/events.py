@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Event = pb.Event
 LEVELS = tuple(SEVERITIES)  # from the least
-KIND_CELLS = 16
 
 
 def severity_of(event: Event, symbols: Symbols) -> Cell:

