@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import ipaddress
 import logging
-import os
 import resource
 import signal
 import socket
@@ -17,19 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_health.v1 import health_pb2
 
 from ..backends.blob import Blob, give_back_freed_memory, keep_freed_memory
-from ..protos import address as addresses
-from ..protos import inferd_pb2, oip_pb2
-from ..protos.errors import InferdError
 from .api import oip_service, rpc
-from .api.guard import LARGEST_BYTES, Reading
 from .domain.event import Kind, Severity
+from .listen import BAD_CONFIG, FAILED, Refused, address_of, bind, check_reach, locked, make_server
 from .node.disk import Disk
 from .node.machine import Machine
 from .node.node import Node
@@ -49,19 +38,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("inferd")
 
-OK, FAILED, BUSY, BAD_CONFIG = 0, 5, 75, 78
-SOCKET_MODE = 0o660
+OK = 0
 GIVE_BACK_S = 3.0
 HANG_UP_S = 1.0  # for streams that outlive the drain
 CORRECTIONS = "corrections"  # what loads have taken, kept in the state folder
-
-
-class Refused(Exception):
-    """The daemon cannot start; carries its exit code."""
-
-    def __init__(self, exit_code: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def serve(config: Config, log_level: str = "info") -> int:
@@ -71,9 +51,9 @@ def serve(config: Config, log_level: str = "info") -> int:
     keep_freed_memory()
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:
-        where = _address(config)
-        _check_reach(where)
-        with _locked(where):
+        where = address_of(config)
+        check_reach(where)
+        with locked(where):
             return asyncio.run(_serve(config, where))
     except Refused as error:
         log.error("%s", error)
@@ -95,8 +75,8 @@ async def _serve(config: Config, where: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
-    server, health = _server(config, node, telemetry)
-    _bind(server, where)
+    server, health = make_server(config, node, telemetry)
+    bind(server, where)
     await server.start()
     node.events.note(Severity.INFO, Kind.DAEMON_STARTED, f"inferd {version('inferd')} serves on {where}")
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
@@ -196,31 +176,6 @@ async def _until(stop: asyncio.Event, eternal: list[asyncio.Task[None]]) -> None
         pulse.result()
 
 
-def _server(config: Config, node: Node, telemetry: Telemetry) -> tuple[grpc.aio.Server, Any]:
-    options = [
-        ("grpc.max_receive_message_length", LARGEST_BYTES),  # of each method: see Reading
-        ("grpc.max_concurrent_streams", config.server.max_streams_per_connection),
-        ("grpc.so_reuseport", 0),
-        ("grpc.http2.bdp_probe", 0),
-    ]
-    server = grpc.aio.server(options=options, interceptors=[Reading(config.server.max_message_bytes)])
-    rpc.register(server, node, telemetry)
-    oip_service.register(server, node, version("inferd"))
-    health = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    names = (*rpc.SERVICES, oip_service.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=_described())
-    return server, health
-
-
-def _described() -> DescriptorPool:
-    """What reflection tells: our protocols, of which one is in no common pool."""
-    pool = DescriptorPool()
-    for file in (inferd_pb2, oip_pb2, health_pb2, reflection_pb2):
-        pool.AddSerializedFile(file.DESCRIPTOR.serialized_pb)  # type: ignore[no-untyped-call]
-    return pool
-
-
 async def _set_health(health: Any, status: int) -> None:
     for service in ("", *rpc.SERVICES, oip_service.SERVICE):
         await health.set(service, status)
@@ -237,59 +192,3 @@ async def _tell_health(node: Node, health: Any) -> None:
             await health.set(service, told)
         await switched.wait()
         switched.clear()
-
-
-def _bind(server: grpc.aio.Server, where: str) -> None:
-    before = os.umask(0o177)  # nobody reaches the socket before its mode is set
-    try:
-        server.add_insecure_port(addresses.target(where))
-    except RuntimeError:
-        raise Refused(FAILED, f"cannot listen on {where}") from None
-    finally:
-        os.umask(before)
-    if where.startswith("unix:"):
-        os.chmod(where.removeprefix("unix:"), SOCKET_MODE)
-
-
-def _address(config: Config) -> str:
-    """The config's, else the environment's, else the default socket."""
-    field, given = "server.address", config.server.address
-    if not given:
-        field, given = addresses.ENVIRONMENT, os.environ.get(addresses.ENVIRONMENT) or str(addresses.default_socket())
-    try:
-        return addresses.normalize(given)
-    except InferdError as error:
-        raise Refused(BAD_CONFIG, f"`{field}`: {error}") from None
-
-
-def _check_reach(where: str) -> None:
-    """TCP without TLS and authentication stays on this machine."""
-    if not where.startswith("unix:") and not _is_loopback(where.rpartition(":")[0]):
-        text = f"`server.address`: {where} is reachable from outside, which needs TLS and authentication"
-        raise Refused(BAD_CONFIG, text)
-
-
-def _is_loopback(host: str) -> bool:
-    """By the whole name: `localhost.example.org` and `127.example.org` are anybody's."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-@contextlib.contextmanager
-def _locked(where: str) -> Any:
-    """One daemon per socket: gRPC would steal the path of a running one without a word."""
-    if not where.startswith("unix:"):
-        yield
-        return
-    path = Path(where.removeprefix("unix:"))
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with open(f"{path.with_suffix('') if path.suffix == '.sock' else path}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(BUSY, f"a daemon is already serving on {where}") from None
-        yield
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()

@@ -1073,6 +1073,107 @@ class RerankResponse(google.protobuf.message.Message):
 Global___RerankResponse: typing_extensions.TypeAlias = RerankResponse
 
 @typing.final
+class PullModelRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPO_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    repo: builtins.str
+    """owner/name on the hub"""
+    file: builtins.str
+    """of it; empty: the only one that fits, or what the hub's ONNX folder holds"""
+    revision: builtins.str
+    """a branch, tag or commit; empty: main"""
+    name: builtins.str
+    """what requests will call it; empty: the file's stem, or the repo's name"""
+    sha256: builtins.str
+    """in hex: what the file must have; empty: what the hub says"""
+    def __init__(
+        self,
+        *,
+        repo: builtins.str = ...,
+        file: builtins.str = ...,
+        revision: builtins.str = ...,
+        name: builtins.str = ...,
+        sha256: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["file", b"file", "name", b"name", "repo", b"repo", "revision", b"revision", "sha256", b"sha256"]) -> None: ...
+
+Global___PullModelRequest: typing_extensions.TypeAlias = PullModelRequest
+
+@typing.final
+class PullProgress(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    BYTES_PER_S_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    state: builtins.str
+    """resolving, fetching, verifying, ready"""
+    bytes: builtins.int
+    """that are here"""
+    total_bytes: builtins.int
+    bytes_per_s: builtins.float
+    model: builtins.str
+    """with state "ready": what requests call it"""
+    sha256: builtins.str
+    """with state "ready": of the file, or of the largest one"""
+    def __init__(
+        self,
+        *,
+        state: builtins.str = ...,
+        bytes: builtins.int = ...,
+        total_bytes: builtins.int = ...,
+        bytes_per_s: builtins.float = ...,
+        model: builtins.str = ...,
+        sha256: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "bytes_per_s", b"bytes_per_s", "model", b"model", "sha256", b"sha256", "state", b"state", "total_bytes", b"total_bytes"]) -> None: ...
+
+Global___PullProgress: typing_extensions.TypeAlias = PullProgress
+
+@typing.final
+class SetAliasRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    alias: builtins.str
+    model: builtins.str
+    """empty: the alias is taken away"""
+    def __init__(
+        self,
+        *,
+        alias: builtins.str = ...,
+        model: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias", "model", b"model"]) -> None: ...
+
+Global___SetAliasRequest: typing_extensions.TypeAlias = SetAliasRequest
+
+@typing.final
+class SetAliasResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREVIOUS_MODEL_FIELD_NUMBER: builtins.int
+    previous_model: builtins.str
+    """what it stood for; empty: it was new"""
+    def __init__(
+        self,
+        *,
+        previous_model: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["previous_model", b"previous_model"]) -> None: ...
+
+Global___SetAliasResponse: typing_extensions.TypeAlias = SetAliasResponse
+
+@typing.final
 class PinRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -2360,6 +2461,188 @@ class Warning(google.protobuf.message.Message):
 Global___Warning: typing_extensions.TypeAlias = Warning
 
 @typing.final
+class ReloadRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ReloadRequest: typing_extensions.TypeAlias = ReloadRequest
+
+@typing.final
+class ReloadResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: builtins.int
+    NEEDS_RESTART_FIELD_NUMBER: builtins.int
+    @property
+    def changed(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """settings that are other ones now, such as queue.max_requests"""
+
+    @property
+    def needs_restart(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """settings that differ in the file, and hold from the next start"""
+
+    def __init__(
+        self,
+        *,
+        changed: collections.abc.Iterable[builtins.str] | None = ...,
+        needs_restart: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changed", b"changed", "needs_restart", b"needs_restart"]) -> None: ...
+
+Global___ReloadResponse: typing_extensions.TypeAlias = ReloadResponse
+
+@typing.final
+class CreateTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    TTL_S_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """for people: who or what uses it"""
+    role: builtins.str
+    """viewer, user, operator, admin"""
+    tenant: builtins.str
+    """whose requests come with it; empty: `name`"""
+    ttl_s: builtins.float
+    """after so long it is no longer valid; default: for good"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        role: builtins.str = ...,
+        tenant: builtins.str = ...,
+        ttl_s: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ttl_s", b"_ttl_s", "ttl_s", b"ttl_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ttl_s", b"_ttl_s", "name", b"name", "role", b"role", "tenant", b"tenant", "ttl_s", b"ttl_s"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_ttl_s", b"_ttl_s"]) -> typing.Literal["ttl_s"] | None: ...
+
+Global___CreateTokenRequest: typing_extensions.TypeAlias = CreateTokenRequest
+
+@typing.final
+class CreateTokenResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    INFO_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    @property
+    def info(self) -> Global___TokenInfo: ...
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+        info: Global___TokenInfo | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["info", b"info", "token", b"token"]) -> None: ...
+
+Global___CreateTokenResponse: typing_extensions.TypeAlias = CreateTokenResponse
+
+@typing.final
+class TokenInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    CREATED_UNIX_S_FIELD_NUMBER: builtins.int
+    EXPIRES_UNIX_S_FIELD_NUMBER: builtins.int
+    LAST_USED_UNIX_S_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """of no use to who wants in"""
+    name: builtins.str
+    role: builtins.str
+    tenant: builtins.str
+    created_unix_s: builtins.float
+    expires_unix_s: builtins.float
+    last_used_unix_s: builtins.float
+    """to the minute, and only since the daemon's start"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        role: builtins.str = ...,
+        tenant: builtins.str = ...,
+        created_unix_s: builtins.float = ...,
+        expires_unix_s: builtins.float | None = ...,
+        last_used_unix_s: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expires_unix_s", b"_expires_unix_s", "_last_used_unix_s", b"_last_used_unix_s", "expires_unix_s", b"expires_unix_s", "last_used_unix_s", b"last_used_unix_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expires_unix_s", b"_expires_unix_s", "_last_used_unix_s", b"_last_used_unix_s", "created_unix_s", b"created_unix_s", "expires_unix_s", b"expires_unix_s", "id", b"id", "last_used_unix_s", b"last_used_unix_s", "name", b"name", "role", b"role", "tenant", b"tenant"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_expires_unix_s", b"_expires_unix_s"]) -> typing.Literal["expires_unix_s"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_used_unix_s", b"_last_used_unix_s"]) -> typing.Literal["last_used_unix_s"] | None: ...
+
+Global___TokenInfo: typing_extensions.TypeAlias = TokenInfo
+
+@typing.final
+class ListTokensRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListTokensRequest: typing_extensions.TypeAlias = ListTokensRequest
+
+@typing.final
+class ListTokensResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenInfo]: ...
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Iterable[Global___TokenInfo] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tokens", b"tokens"]) -> None: ...
+
+Global___ListTokensResponse: typing_extensions.TypeAlias = ListTokensResponse
+
+@typing.final
+class RevokeTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """of the token, or its name where that is the only one so called"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+Global___RevokeTokenRequest: typing_extensions.TypeAlias = RevokeTokenRequest
+
+@typing.final
+class RevokeTokenResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVOKED_FIELD_NUMBER: builtins.int
+    revoked: builtins.bool
+    """false: there is no such token"""
+    def __init__(
+        self,
+        *,
+        revoked: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["revoked", b"revoked"]) -> None: ...
+
+Global___RevokeTokenResponse: typing_extensions.TypeAlias = RevokeTokenResponse
+
+@typing.final
 class DrainRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -2391,3 +2674,215 @@ class DrainResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["was_draining", b"was_draining"]) -> None: ...
 
 Global___DrainResponse: typing_extensions.TypeAlias = DrainResponse
+
+@typing.final
+class SubmitJobRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    idempotency_key: builtins.str
+    """1..128 bytes. A second job of a tenant with the key of a first is the first one; another request with it is refused."""
+    @property
+    def request(self) -> Global___GenerateRequest:
+        """As for Generate; `priority` is BATCH unless said otherwise, and there is one completion. A deadline counts from here."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___GenerateRequest | None = ...,
+        idempotency_key: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request", b"request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["idempotency_key", b"idempotency_key", "request", b"request"]) -> None: ...
+
+Global___SubmitJobRequest: typing_extensions.TypeAlias = SubmitJobRequest
+
+@typing.final
+class Job(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    CREATED_UNIX_S_FIELD_NUMBER: builtins.int
+    ENDED_UNIX_S_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    RESUMED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    FINISH_REASON_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    state: builtins.str
+    """queued, running, done, cancelled, failed"""
+    model: builtins.str
+    tenant: builtins.str
+    priority: builtins.str
+    idempotency_key: builtins.str
+    created_unix_s: builtins.float
+    ended_unix_s: builtins.float
+    tokens: builtins.int
+    """of its answer so far, as kept on the disk"""
+    resumed: builtins.int
+    """how often it went on after a restart of the daemon"""
+    error: builtins.str
+    """of one that failed"""
+    code: builtins.str
+    """likewise: the reason, as in google.rpc.ErrorInfo"""
+    finish_reason: Global___FinishReason.ValueType
+    @property
+    def usage(self) -> Global___Usage: ...
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        state: builtins.str = ...,
+        model: builtins.str = ...,
+        tenant: builtins.str = ...,
+        priority: builtins.str = ...,
+        idempotency_key: builtins.str = ...,
+        created_unix_s: builtins.float = ...,
+        ended_unix_s: builtins.float | None = ...,
+        tokens: builtins.int = ...,
+        resumed: builtins.int = ...,
+        error: builtins.str = ...,
+        code: builtins.str = ...,
+        finish_reason: Global___FinishReason.ValueType = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ended_unix_s", b"_ended_unix_s", "ended_unix_s", b"ended_unix_s", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ended_unix_s", b"_ended_unix_s", "code", b"code", "created_unix_s", b"created_unix_s", "ended_unix_s", b"ended_unix_s", "error", b"error", "finish_reason", b"finish_reason", "id", b"id", "idempotency_key", b"idempotency_key", "model", b"model", "priority", b"priority", "resumed", b"resumed", "state", b"state", "tenant", b"tenant", "tokens", b"tokens", "usage", b"usage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_ended_unix_s", b"_ended_unix_s"]) -> typing.Literal["ended_unix_s"] | None: ...
+
+Global___Job: typing_extensions.TypeAlias = Job
+
+@typing.final
+class GetJobRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+Global___GetJobRequest: typing_extensions.TypeAlias = GetJobRequest
+
+@typing.final
+class StreamJobRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    offset: builtins.int
+    """tokens of the answer that the client has already"""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "offset", b"offset"]) -> None: ...
+
+Global___StreamJobRequest: typing_extensions.TypeAlias = StreamJobRequest
+
+@typing.final
+class JobOutput(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELTA_FIELD_NUMBER: builtins.int
+    ENDED_FIELD_NUMBER: builtins.int
+    @property
+    def delta(self) -> Global___Delta: ...
+    @property
+    def ended(self) -> Global___Job:
+        """the last message"""
+
+    def __init__(
+        self,
+        *,
+        delta: Global___Delta | None = ...,
+        ended: Global___Job | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delta", b"delta", "ended", b"ended", "output", b"output"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delta", b"delta", "ended", b"ended", "output", b"output"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["output", b"output"]) -> typing.Literal["delta", "ended"] | None: ...
+
+Global___JobOutput: typing_extensions.TypeAlias = JobOutput
+
+@typing.final
+class ListJobsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    state: builtins.str
+    """only those; empty: all"""
+    limit: builtins.int
+    """1..1,000; default 100"""
+    def __init__(
+        self,
+        *,
+        state: builtins.str = ...,
+        limit: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_limit", b"_limit", "limit", b"limit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_limit", b"_limit", "limit", b"limit", "state", b"state"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_limit", b"_limit"]) -> typing.Literal["limit"] | None: ...
+
+Global___ListJobsRequest: typing_extensions.TypeAlias = ListJobsRequest
+
+@typing.final
+class ListJobsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Job]: ...
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Iterable[Global___Job] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs"]) -> None: ...
+
+Global___ListJobsResponse: typing_extensions.TypeAlias = ListJobsResponse
+
+@typing.final
+class CancelJobRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+Global___CancelJobRequest: typing_extensions.TypeAlias = CancelJobRequest
+
+@typing.final
+class CancelJobResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: builtins.int
+    cancelled: builtins.bool
+    """false: it has ended already"""
+    def __init__(
+        self,
+        *,
+        cancelled: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled", b"cancelled"]) -> None: ...
+
+Global___CancelJobResponse: typing_extensions.TypeAlias = CancelJobResponse

@@ -359,6 +359,16 @@ class ModelsStub(object):
                 request_serializer=inferd__pb2.PinRequest.SerializeToString,
                 response_deserializer=inferd__pb2.PinResponse.FromString,
                 _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/inferd.v1.Models/PullModel',
+                request_serializer=inferd__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=inferd__pb2.PullProgress.FromString,
+                _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/inferd.v1.Models/SetAlias',
+                request_serializer=inferd__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=inferd__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer(object):
@@ -406,6 +416,21 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullModel(self, request, context):
+        """Fetches a model's files from the hub that the config names, checked by their digests. What is there already is not
+        fetched again, and a call that ended early is gone on with. Cancelling the call stops it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """Another name for a model. Kept over restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -438,6 +463,16 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.Pin,
                     request_deserializer=inferd__pb2.PinRequest.FromString,
                     response_serializer=inferd__pb2.PinResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=inferd__pb2.PullModelRequest.FromString,
+                    response_serializer=inferd__pb2.PullProgress.SerializeToString,
+            ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=inferd__pb2.SetAliasRequest.FromString,
+                    response_serializer=inferd__pb2.SetAliasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -602,6 +637,60 @@ class Models(object):
             '/inferd.v1.Models/Pin',
             inferd__pb2.PinRequest.SerializeToString,
             inferd__pb2.PinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inferd.v1.Models/PullModel',
+            inferd__pb2.PullModelRequest.SerializeToString,
+            inferd__pb2.PullProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Models/SetAlias',
+            inferd__pb2.SetAliasRequest.SerializeToString,
+            inferd__pb2.SetAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -876,6 +965,26 @@ class AdminStub(object):
                 request_serializer=inferd__pb2.DrainRequest.SerializeToString,
                 response_deserializer=inferd__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.Reload = channel.unary_unary(
+                '/inferd.v1.Admin/Reload',
+                request_serializer=inferd__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=inferd__pb2.ReloadResponse.FromString,
+                _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/inferd.v1.Admin/CreateToken',
+                request_serializer=inferd__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=inferd__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/inferd.v1.Admin/ListTokens',
+                request_serializer=inferd__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=inferd__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/inferd.v1.Admin/RevokeToken',
+                request_serializer=inferd__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=inferd__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -888,6 +997,33 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reload(self, request, context):
+        """Reads the config again, as SIGHUP does: all of it holds from then on, or none of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateToken(self, request, context):
+        """The token itself is told here once and kept nowhere: the daemon keeps its hash.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Calls that are under way end, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -895,6 +1031,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=inferd__pb2.DrainRequest.FromString,
                     response_serializer=inferd__pb2.DrainResponse.SerializeToString,
+            ),
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=inferd__pb2.ReloadRequest.FromString,
+                    response_serializer=inferd__pb2.ReloadResponse.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=inferd__pb2.CreateTokenRequest.FromString,
+                    response_serializer=inferd__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=inferd__pb2.ListTokensRequest.FromString,
+                    response_serializer=inferd__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=inferd__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=inferd__pb2.RevokeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -924,6 +1080,363 @@ class Admin(object):
             '/inferd.v1.Admin/Drain',
             inferd__pb2.DrainRequest.SerializeToString,
             inferd__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Admin/Reload',
+            inferd__pb2.ReloadRequest.SerializeToString,
+            inferd__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Admin/CreateToken',
+            inferd__pb2.CreateTokenRequest.SerializeToString,
+            inferd__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Admin/ListTokens',
+            inferd__pb2.ListTokensRequest.SerializeToString,
+            inferd__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Admin/RevokeToken',
+            inferd__pb2.RevokeTokenRequest.SerializeToString,
+            inferd__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class JobsStub(object):
+    """Work that outlives its client and the daemon. A job that was acknowledged is on the disk; it ends once, with one result.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SubmitJob = channel.unary_unary(
+                '/inferd.v1.Jobs/SubmitJob',
+                request_serializer=inferd__pb2.SubmitJobRequest.SerializeToString,
+                response_deserializer=inferd__pb2.Job.FromString,
+                _registered_method=True)
+        self.GetJob = channel.unary_unary(
+                '/inferd.v1.Jobs/GetJob',
+                request_serializer=inferd__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=inferd__pb2.Job.FromString,
+                _registered_method=True)
+        self.StreamJob = channel.unary_stream(
+                '/inferd.v1.Jobs/StreamJob',
+                request_serializer=inferd__pb2.StreamJobRequest.SerializeToString,
+                response_deserializer=inferd__pb2.JobOutput.FromString,
+                _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/inferd.v1.Jobs/ListJobs',
+                request_serializer=inferd__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=inferd__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/inferd.v1.Jobs/CancelJob',
+                request_serializer=inferd__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=inferd__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+
+
+class JobsServicer(object):
+    """Work that outlives its client and the daemon. A job that was acknowledged is on the disk; it ends once, with one result.
+    """
+
+    def SubmitJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamJob(self, request, context):
+        """Its answer from a token on, as it comes, and then how it ended. Leaving the call ends nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """The newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_JobsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SubmitJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitJob,
+                    request_deserializer=inferd__pb2.SubmitJobRequest.FromString,
+                    response_serializer=inferd__pb2.Job.SerializeToString,
+            ),
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
+                    request_deserializer=inferd__pb2.GetJobRequest.FromString,
+                    response_serializer=inferd__pb2.Job.SerializeToString,
+            ),
+            'StreamJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamJob,
+                    request_deserializer=inferd__pb2.StreamJobRequest.FromString,
+                    response_serializer=inferd__pb2.JobOutput.SerializeToString,
+            ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=inferd__pb2.ListJobsRequest.FromString,
+                    response_serializer=inferd__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=inferd__pb2.CancelJobRequest.FromString,
+                    response_serializer=inferd__pb2.CancelJobResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'inferd.v1.Jobs', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('inferd.v1.Jobs', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Jobs(object):
+    """Work that outlives its client and the daemon. A job that was acknowledged is on the disk; it ends once, with one result.
+    """
+
+    @staticmethod
+    def SubmitJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Jobs/SubmitJob',
+            inferd__pb2.SubmitJobRequest.SerializeToString,
+            inferd__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Jobs/GetJob',
+            inferd__pb2.GetJobRequest.SerializeToString,
+            inferd__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inferd.v1.Jobs/StreamJob',
+            inferd__pb2.StreamJobRequest.SerializeToString,
+            inferd__pb2.JobOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Jobs/ListJobs',
+            inferd__pb2.ListJobsRequest.SerializeToString,
+            inferd__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferd.v1.Jobs/CancelJob',
+            inferd__pb2.CancelJobRequest.SerializeToString,
+            inferd__pb2.CancelJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

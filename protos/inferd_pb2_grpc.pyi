@@ -378,7 +378,39 @@ _ModelsPinType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _ModelsUnloadModelType, _ModelsPlanLoadType, _ModelsLeaseType, _ModelsPinType]):
+_ModelsPullModelType = typing_extensions.TypeVar(
+    '_ModelsPullModelType',
+    grpc.UnaryStreamMultiCallable[
+        inferd_pb2.PullModelRequest,
+        inferd_pb2.PullProgress,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.PullModelRequest,
+        inferd_pb2.PullProgress,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        inferd_pb2.PullModelRequest,
+        inferd_pb2.PullProgress,
+    ],
+)
+
+_ModelsSetAliasType = typing_extensions.TypeVar(
+    '_ModelsSetAliasType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.SetAliasRequest,
+        inferd_pb2.SetAliasResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.SetAliasRequest,
+        inferd_pb2.SetAliasResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.SetAliasRequest,
+        inferd_pb2.SetAliasResponse,
+    ],
+)
+
+class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _ModelsUnloadModelType, _ModelsPlanLoadType, _ModelsLeaseType, _ModelsPinType, _ModelsPullModelType, _ModelsSetAliasType]):
     @typing.overload
     def __init__(self: ModelsStub[
         grpc.UnaryUnaryMultiCallable[
@@ -404,6 +436,14 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.PinRequest,
             inferd_pb2.PinResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            inferd_pb2.PullModelRequest,
+            inferd_pb2.PullProgress,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.SetAliasRequest,
+            inferd_pb2.SetAliasResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -433,6 +473,14 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
             inferd_pb2.PinRequest,
             inferd_pb2.PinResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            inferd_pb2.PullModelRequest,
+            inferd_pb2.PullProgress,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.SetAliasRequest,
+            inferd_pb2.SetAliasResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListModels: _ModelsListModelsType
@@ -454,6 +502,14 @@ class ModelsStub(typing.Generic[_ModelsListModelsType, _ModelsLoadModelType, _Mo
 
     Pin: _ModelsPinType
     """A pinned model stays once it is loaded: it makes way for no other, and is not unloaded when idle. Loads nothing."""
+
+    PullModel: _ModelsPullModelType
+    """Fetches a model's files from the hub that the config names, checked by their digests. What is there already is not
+    fetched again, and a call that ended early is gone on with. Cancelling the call stops it.
+    """
+
+    SetAlias: _ModelsSetAliasType
+    """Another name for a model. Kept over restarts."""
 
 ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -479,6 +535,14 @@ ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.PinRequest,
         inferd_pb2.PinResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.PullModelRequest,
+        inferd_pb2.PullProgress,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.SetAliasRequest,
+        inferd_pb2.SetAliasResponse,
     ],
 ]
 
@@ -532,6 +596,24 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.PinResponse, collections.abc.Awaitable[inferd_pb2.PinResponse]]:
         """A pinned model stays once it is loaded: it makes way for no other, and is not unloaded when idle. Loads nothing."""
+
+    @abc.abstractmethod
+    def PullModel(
+        self,
+        request: inferd_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[inferd_pb2.PullProgress], collections.abc.AsyncIterator[inferd_pb2.PullProgress]]:
+        """Fetches a model's files from the hub that the config names, checked by their digests. What is there already is not
+        fetched again, and a call that ended early is gone on with. Cancelling the call stops it.
+        """
+
+    @abc.abstractmethod
+    def SetAlias(
+        self,
+        request: inferd_pb2.SetAliasRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.SetAliasResponse, collections.abc.Awaitable[inferd_pb2.SetAliasResponse]]:
+        """Another name for a model. Kept over restarts."""
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
@@ -763,12 +845,92 @@ _AdminDrainType = typing_extensions.TypeVar(
     ],
 )
 
-class AdminStub(typing.Generic[_AdminDrainType]):
+_AdminReloadType = typing_extensions.TypeVar(
+    '_AdminReloadType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ReloadRequest,
+        inferd_pb2.ReloadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ReloadRequest,
+        inferd_pb2.ReloadResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ReloadRequest,
+        inferd_pb2.ReloadResponse,
+    ],
+)
+
+_AdminCreateTokenType = typing_extensions.TypeVar(
+    '_AdminCreateTokenType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.CreateTokenRequest,
+        inferd_pb2.CreateTokenResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.CreateTokenRequest,
+        inferd_pb2.CreateTokenResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.CreateTokenRequest,
+        inferd_pb2.CreateTokenResponse,
+    ],
+)
+
+_AdminListTokensType = typing_extensions.TypeVar(
+    '_AdminListTokensType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ListTokensRequest,
+        inferd_pb2.ListTokensResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ListTokensRequest,
+        inferd_pb2.ListTokensResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ListTokensRequest,
+        inferd_pb2.ListTokensResponse,
+    ],
+)
+
+_AdminRevokeTokenType = typing_extensions.TypeVar(
+    '_AdminRevokeTokenType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.RevokeTokenRequest,
+        inferd_pb2.RevokeTokenResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.RevokeTokenRequest,
+        inferd_pb2.RevokeTokenResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.RevokeTokenRequest,
+        inferd_pb2.RevokeTokenResponse,
+    ],
+)
+
+class AdminStub(typing.Generic[_AdminDrainType, _AdminReloadType, _AdminCreateTokenType, _AdminListTokensType, _AdminRevokeTokenType]):
     @typing.overload
     def __init__(self: AdminStub[
         grpc.UnaryUnaryMultiCallable[
             inferd_pb2.DrainRequest,
             inferd_pb2.DrainResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.ReloadRequest,
+            inferd_pb2.ReloadResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.CreateTokenRequest,
+            inferd_pb2.CreateTokenResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.ListTokensRequest,
+            inferd_pb2.ListTokensResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.RevokeTokenRequest,
+            inferd_pb2.RevokeTokenResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -778,15 +940,58 @@ class AdminStub(typing.Generic[_AdminDrainType]):
             inferd_pb2.DrainRequest,
             inferd_pb2.DrainResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.ReloadRequest,
+            inferd_pb2.ReloadResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.CreateTokenRequest,
+            inferd_pb2.CreateTokenResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.ListTokensRequest,
+            inferd_pb2.ListTokensResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.RevokeTokenRequest,
+            inferd_pb2.RevokeTokenResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Drain: _AdminDrainType
     """No new request is taken in, and what is here goes on, until it is called with `draining` false. Ends nothing."""
 
+    Reload: _AdminReloadType
+    """Reads the config again, as SIGHUP does: all of it holds from then on, or none of it."""
+
+    CreateToken: _AdminCreateTokenType
+    """The token itself is told here once and kept nowhere: the daemon keeps its hash."""
+
+    ListTokens: _AdminListTokensType
+
+    RevokeToken: _AdminRevokeTokenType
+    """Calls that are under way end, too."""
+
 AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
         inferd_pb2.DrainRequest,
         inferd_pb2.DrainResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ReloadRequest,
+        inferd_pb2.ReloadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.CreateTokenRequest,
+        inferd_pb2.CreateTokenResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ListTokensRequest,
+        inferd_pb2.ListTokensResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.RevokeTokenRequest,
+        inferd_pb2.RevokeTokenResponse,
     ],
 ]
 
@@ -799,4 +1004,243 @@ class AdminServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[inferd_pb2.DrainResponse, collections.abc.Awaitable[inferd_pb2.DrainResponse]]:
         """No new request is taken in, and what is here goes on, until it is called with `draining` false. Ends nothing."""
 
+    @abc.abstractmethod
+    def Reload(
+        self,
+        request: inferd_pb2.ReloadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.ReloadResponse, collections.abc.Awaitable[inferd_pb2.ReloadResponse]]:
+        """Reads the config again, as SIGHUP does: all of it holds from then on, or none of it."""
+
+    @abc.abstractmethod
+    def CreateToken(
+        self,
+        request: inferd_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.CreateTokenResponse, collections.abc.Awaitable[inferd_pb2.CreateTokenResponse]]:
+        """The token itself is told here once and kept nowhere: the daemon keeps its hash."""
+
+    @abc.abstractmethod
+    def ListTokens(
+        self,
+        request: inferd_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.ListTokensResponse, collections.abc.Awaitable[inferd_pb2.ListTokensResponse]]: ...
+
+    @abc.abstractmethod
+    def RevokeToken(
+        self,
+        request: inferd_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.RevokeTokenResponse, collections.abc.Awaitable[inferd_pb2.RevokeTokenResponse]]:
+        """Calls that are under way end, too."""
+
 def add_AdminServicer_to_server(servicer: AdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+_JobsSubmitJobType = typing_extensions.TypeVar(
+    '_JobsSubmitJobType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.SubmitJobRequest,
+        inferd_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.SubmitJobRequest,
+        inferd_pb2.Job,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.SubmitJobRequest,
+        inferd_pb2.Job,
+    ],
+)
+
+_JobsGetJobType = typing_extensions.TypeVar(
+    '_JobsGetJobType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.GetJobRequest,
+        inferd_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.GetJobRequest,
+        inferd_pb2.Job,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.GetJobRequest,
+        inferd_pb2.Job,
+    ],
+)
+
+_JobsStreamJobType = typing_extensions.TypeVar(
+    '_JobsStreamJobType',
+    grpc.UnaryStreamMultiCallable[
+        inferd_pb2.StreamJobRequest,
+        inferd_pb2.JobOutput,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.StreamJobRequest,
+        inferd_pb2.JobOutput,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        inferd_pb2.StreamJobRequest,
+        inferd_pb2.JobOutput,
+    ],
+)
+
+_JobsListJobsType = typing_extensions.TypeVar(
+    '_JobsListJobsType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ListJobsRequest,
+        inferd_pb2.ListJobsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ListJobsRequest,
+        inferd_pb2.ListJobsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.ListJobsRequest,
+        inferd_pb2.ListJobsResponse,
+    ],
+)
+
+_JobsCancelJobType = typing_extensions.TypeVar(
+    '_JobsCancelJobType',
+    grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.CancelJobRequest,
+        inferd_pb2.CancelJobResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.CancelJobRequest,
+        inferd_pb2.CancelJobResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        inferd_pb2.CancelJobRequest,
+        inferd_pb2.CancelJobResponse,
+    ],
+)
+
+class JobsStub(typing.Generic[_JobsSubmitJobType, _JobsGetJobType, _JobsStreamJobType, _JobsListJobsType, _JobsCancelJobType]):
+    """Work that outlives its client and the daemon. A job that was acknowledged is on the disk; it ends once, with one result."""
+
+    @typing.overload
+    def __init__(self: JobsStub[
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.SubmitJobRequest,
+            inferd_pb2.Job,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.GetJobRequest,
+            inferd_pb2.Job,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            inferd_pb2.StreamJobRequest,
+            inferd_pb2.JobOutput,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.ListJobsRequest,
+            inferd_pb2.ListJobsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            inferd_pb2.CancelJobRequest,
+            inferd_pb2.CancelJobResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: JobsStub[
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.SubmitJobRequest,
+            inferd_pb2.Job,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.GetJobRequest,
+            inferd_pb2.Job,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            inferd_pb2.StreamJobRequest,
+            inferd_pb2.JobOutput,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.ListJobsRequest,
+            inferd_pb2.ListJobsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            inferd_pb2.CancelJobRequest,
+            inferd_pb2.CancelJobResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    SubmitJob: _JobsSubmitJobType
+
+    GetJob: _JobsGetJobType
+
+    StreamJob: _JobsStreamJobType
+    """Its answer from a token on, as it comes, and then how it ended. Leaving the call ends nothing."""
+
+    ListJobs: _JobsListJobsType
+    """The newest first."""
+
+    CancelJob: _JobsCancelJobType
+
+JobsAsyncStub: typing_extensions.TypeAlias = JobsStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.SubmitJobRequest,
+        inferd_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.GetJobRequest,
+        inferd_pb2.Job,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        inferd_pb2.StreamJobRequest,
+        inferd_pb2.JobOutput,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.ListJobsRequest,
+        inferd_pb2.ListJobsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        inferd_pb2.CancelJobRequest,
+        inferd_pb2.CancelJobResponse,
+    ],
+]
+
+class JobsServicer(metaclass=abc.ABCMeta):
+    """Work that outlives its client and the daemon. A job that was acknowledged is on the disk; it ends once, with one result."""
+
+    @abc.abstractmethod
+    def SubmitJob(
+        self,
+        request: inferd_pb2.SubmitJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.Job, collections.abc.Awaitable[inferd_pb2.Job]]: ...
+
+    @abc.abstractmethod
+    def GetJob(
+        self,
+        request: inferd_pb2.GetJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.Job, collections.abc.Awaitable[inferd_pb2.Job]]: ...
+
+    @abc.abstractmethod
+    def StreamJob(
+        self,
+        request: inferd_pb2.StreamJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[inferd_pb2.JobOutput], collections.abc.AsyncIterator[inferd_pb2.JobOutput]]:
+        """Its answer from a token on, as it comes, and then how it ended. Leaving the call ends nothing."""
+
+    @abc.abstractmethod
+    def ListJobs(
+        self,
+        request: inferd_pb2.ListJobsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.ListJobsResponse, collections.abc.Awaitable[inferd_pb2.ListJobsResponse]]:
+        """The newest first."""
+
+    @abc.abstractmethod
+    def CancelJob(
+        self,
+        request: inferd_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[inferd_pb2.CancelJobResponse, collections.abc.Awaitable[inferd_pb2.CancelJobResponse]]: ...
+
+def add_JobsServicer_to_server(servicer: JobsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import logging
 import socket
-import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from grpc_health.v1 import health_pb2
 
-from inferd.daemon import main
+from inferd.daemon import listen, main
 from inferd.daemon.api import oip_service, rpc
 from inferd.daemon.domain.config import Config, Models, Server
 from inferd.daemon.node.node import Node
@@ -57,19 +56,14 @@ def at(address: str) -> Config:
     ],
 )
 def test_what_others_can_reach_is_refused(address: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert main.serve(at(address)) == main.BAD_CONFIG
+    assert main.serve(at(address)) == listen.BAD_CONFIG
     assert "server.address" in caplog.text
     assert address in caplog.text
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "[::1]"])
-def test_this_machine_is_no_outside(host: str) -> None:
-    main._check_reach(f"{host}:50051")
-
-
 @pytest.mark.parametrize("address", ["nonsense", "host:0", "unix:/" + "x" * 200])
 def test_a_bad_address_in_the_config_is_named(address: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert main.serve(at(address)) == main.BAD_CONFIG
+    assert main.serve(at(address)) == listen.BAD_CONFIG
     assert "`server.address`" in caplog.text
 
 
@@ -77,55 +71,33 @@ def test_a_bad_address_in_the_environment_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(addresses.ENVIRONMENT, "nonsense")
-    assert main.serve(Config()) == main.BAD_CONFIG
+    assert main.serve(Config()) == listen.BAD_CONFIG
     assert addresses.ENVIRONMENT in caplog.text
-
-
-def test_the_configs_address_wins_over_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(addresses.ENVIRONMENT, "/from/environment")
-    assert main._address(at("/from/config")) == "unix:/from/config"
-    assert main._address(Config()) == "unix:/from/environment"
 
 
 def test_a_second_daemon_on_the_socket_is_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with (folder / "d.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main.serve(at(f"unix:{folder}/d.sock")) == main.BUSY
+        assert main.serve(at(f"unix:{folder}/d.sock")) == listen.BUSY
     assert str(folder / "d.sock") in caplog.text
-
-
-def test_daemons_on_sockets_of_like_names_do_not_lock_each_other_out(folder: Path) -> None:
-    with main._locked(f"unix:{folder}/gpu.0"), main._locked(f"unix:{folder}/gpu.1"):
-        locks = {path.name for path in folder.iterdir()}
-    assert locks == {"gpu.0.lock", "gpu.1.lock"}
-
-
-def test_the_lock_ends_with_the_daemon_and_takes_its_socket_away(folder: Path) -> None:
-    where = f"unix:{folder}/sub/d.sock"
-    with main._locked(where):
-        (folder / "sub" / "d.sock").touch()
-    assert not (folder / "sub" / "d.sock").exists()
-    assert stat.S_IMODE((folder / "sub").stat().st_mode) & 0o007 == 0
-    with main._locked(where):
-        pass
 
 
 def test_a_place_where_nobody_can_listen(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "d.sock").mkdir()
-    assert main.serve(at(f"unix:{folder}/d.sock")) == main.FAILED
+    assert main.serve(at(f"unix:{folder}/d.sock")) == listen.FAILED
     assert "cannot listen" in caplog.text
     assert (folder / "d.sock").is_dir()
 
 
 def test_a_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main.serve(at(f"127.0.0.1:{taken.getsockname()[1]}")) == main.FAILED
+        assert main.serve(at(f"127.0.0.1:{taken.getsockname()[1]}")) == listen.FAILED
     assert "cannot listen" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "file").touch()
-    assert main.serve(at(f"unix:{folder}/file/d.sock")) == main.FAILED
+    assert main.serve(at(f"unix:{folder}/file/d.sock")) == listen.FAILED
     assert caplog.records
 
 

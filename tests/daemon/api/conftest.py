@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 
-from inferd.daemon import main
+from inferd.daemon import listen, main
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models, Queue
 from inferd.tests.daemon.api.house import House
 
@@ -34,9 +34,9 @@ async def house(folder: Path) -> AsyncIterator[House]:
         queue=Queue(max_requests=3),
     )
     node, telemetry = main.build(config)
-    server, _ = main._server(config, node, telemetry)
+    server, _ = listen.make_server(config, node, telemetry)
     address = f"unix:{folder}/d.sock"
-    main._bind(server, address)
+    listen.bind(server, address)
     await server.start()
     options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
 
-from inferd.daemon import main
+from inferd.daemon import listen, main
 from inferd.daemon.api import oip as door
 from inferd.daemon.api import oip_service
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models, Server
@@ -51,9 +51,9 @@ def folder(gguf: Any) -> Iterator[Path]:
 async def house(folder: Path) -> AsyncIterator[House]:
     config = Config(fake=Fake(enabled=True), models=Models(folders=(str(folder),), defaults=ModelOptions(slots=2)))
     node, telemetry = main.build(config)
-    server, _ = main._server(config, node, telemetry)
+    server, _ = listen.make_server(config, node, telemetry)
     address = f"unix:{folder}/d.sock"
-    main._bind(server, address)
+    listen.bind(server, address)
     await server.start()
     options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
