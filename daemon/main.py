@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
@@ -17,11 +19,13 @@ from grpc_health.v1 import health_pb2
 
 from ..backends.blob import Blob, give_back_freed_memory, keep_freed_memory
 from .api import oip_service, rpc
+from .domain.errors import InferdError
 from .domain.event import Kind, Severity
 from .listen import BAD_CONFIG, FAILED, Refused, address_of, bind, check_reach, locked, make_server
 from .node.disk import Disk
 from .node.machine import Machine
 from .node.node import Node
+from .node.reload import Reload
 from .node.telemetry import Telemetry
 from .node.tiers import Tiers
 from .policy.corrections import Corrections
@@ -31,9 +35,13 @@ from .system.digests import Digests
 from .system.hardware import Sensors, detect, with_backends
 from .system.probe import probe_backends
 from .system.recorder import Arrivals, Decisions
+from .system.service_manager import ServiceManager
+from .system.settings import ConfigError, expanded, model_folders
 from .system.state import load_json, save_json, state_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .domain.config import Config
 
 log = logging.getLogger("inferd")
@@ -41,20 +49,26 @@ log = logging.getLogger("inferd")
 OK = 0
 GIVE_BACK_S = 3.0
 HANG_UP_S = 1.0  # for streams that outlive the drain
+AFTER_DRAIN_S = 10.0  # until all processes are gone, and what they computed is on the disk
 CORRECTIONS = "corrections"  # what loads have taken, kept in the state folder
 
 
-def serve(config: Config, log_level: str = "info") -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code of DESIGN's table."""
+def serve(config: Config, read: Callable[[], Config] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code of DESIGN's table.
+
+    `read` reads the config again on SIGHUP, and raises ConfigError.
+    """
+    if not os.isatty(0):  # a terminal that closes sends it, too, and then ends the daemon
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that can be reloaded
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each run of computed blocks is an open file
     keep_freed_memory()
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:
         where = address_of(config)
         check_reach(where)
-        with locked(where):
-            return asyncio.run(_serve(config, where))
+        with locked(where), contextlib.closing(ServiceManager()) as manager:
+            return asyncio.run(_serve(config, where, read or (lambda: config), manager))
     except Refused as error:
         log.error("%s", error)
         return error.exit_code
@@ -65,15 +79,10 @@ def serve(config: Config, log_level: str = "info") -> int:
         raise
 
 
-async def _serve(config: Config, where: str) -> int:
-    node, telemetry = build(config)
-    stop = asyncio.Event()
-
-    def on_signal() -> None:  # the second one does not wait for what runs
-        node.hurry() if stop.is_set() else stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+async def _serve(config: Config, where: str, read: Callable[[], Config], manager: ServiceManager) -> int:
+    node, telemetry = build(config, read)
+    stop = _obey(node, manager)
+    telemetry.on_beat = partial(_beat, manager, node)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     server, health = make_server(config, node, telemetry)
     bind(server, where)
@@ -81,6 +90,7 @@ async def _serve(config: Config, where: str) -> int:
     node.events.note(Severity.INFO, Kind.DAEMON_STARTED, f"inferd {version('inferd')} serves on {where}")
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
     log.info("serving on %s", where)
+    manager.ready()
     opening = asyncio.create_task(node.fleet.tiers.disk.open(config.cache, state_folder()), name="disk")
     eternal = [
         asyncio.create_task(telemetry.run(), name="telemetry"),
@@ -91,8 +101,9 @@ async def _serve(config: Config, where: str) -> int:
     ]
     await _until(stop, eternal)
     log.info("shutting down: %d requests are live", len(node.jobs))
+    manager.stopping(node.config.server.drain_s + AFTER_DRAIN_S)
     await _set_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
-    await node.drain(config.server.drain_s)
+    await node.drain(node.config.server.drain_s)
     await server.stop(HANG_UP_S)
     save_json(CORRECTIONS, node.fleet.corrections.to_builtins())
     for task in (opening, *eternal):
@@ -103,14 +114,53 @@ async def _serve(config: Config, where: str) -> int:
     return OK
 
 
-def build(config: Config) -> tuple[Node, Telemetry]:
+def _obey(node: Node, manager: ServiceManager) -> asyncio.Event:
+    """Take signals from now on; the event is that of one that ends the daemon."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_signal() -> None:  # the second one does not wait for what runs
+        node.hurry() if stop.is_set() else stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    if node.reload is not None and not os.isatty(0):
+        loop.add_signal_handler(signal.SIGHUP, partial(_reload_soon, node.reload, manager))
+    return stop
+
+
+def _beat(manager: ServiceManager, node: Node, now_s: float) -> None:
+    """Once a second; one that helps nobody is not kept alive."""
+    manager.status(node.health.line())
+    if node.health.progressing:
+        manager.alive(now_s)
+
+
+_RELOADS: set[asyncio.Task[None]] = set()  # the loop keeps no task alive
+
+
+def _reload_soon(reload: Reload, manager: ServiceManager) -> None:
+    async def run() -> None:
+        manager.reloading()
+        with contextlib.suppress(InferdError):  # it has been told of, and the old config holds
+            await reload()
+        manager.ready()
+
+    task = asyncio.get_running_loop().create_task(run(), name="reload")
+    _RELOADS.add(task)
+    task.add_done_callback(_RELOADS.discard)
+
+
+def build(config: Config, read: Callable[[], Config] | None = None) -> tuple[Node, Telemetry]:
     """The heart and its pulse, from the machine as it is now."""
     hardware = detect(vendor_libraries=False)
     machine = Machine(hardware, config.memory, hardware.memory, fake=config.fake.enabled, name=socket.gethostname())
     ledger = Ledger()
     machine.open_pools(ledger)
     bundled = Path(__file__).parent.parent / "backends" / "llama" / "demo.gguf"
-    catalog = Catalog([_path(folder) for folder in config.models.folders], bundled)
+    try:
+        catalog = Catalog(model_folders(config), bundled)
+    except ConfigError as error:
+        raise Refused(BAD_CONFIG, str(error)) from None
     node = Node(config, catalog, ledger, hardware.cpu.threads)
     node.fleet.tiers = Tiers(Disk(), Digests(state_folder()))
     node.fleet.tiers.disk.on_refused = partial(node.events.note, Severity.WARNING, Kind.DISK)
@@ -119,14 +169,15 @@ def build(config: Config) -> tuple[Node, Telemetry]:
         node.jobs.on_over = Arrivals(_path(config.records.arrivals_file), time.time() - time.monotonic()).on_over
     if config.records.decisions_file:
         node.scheduler.journal.sink = Decisions(_path(config.records.decisions_file)).note
+    node.reload = Reload(node, machine, read or (lambda: config))
     return node, Telemetry(node, machine, Sensors(hardware), version("inferd"))
 
 
 def _path(given: str) -> Path:
     try:
-        return Path(given).expanduser()
-    except RuntimeError:
-        raise Refused(BAD_CONFIG, f"{given}: there is no such user") from None
+        return expanded(given, "records")
+    except ConfigError as error:
+        raise Refused(BAD_CONFIG, str(error)) from None
 
 
 async def _keep_corrections(node: Node) -> None:
@@ -182,12 +233,12 @@ async def _set_health(health: Any, status: int) -> None:
 
 
 async def _tell_health(node: Node, health: Any) -> None:
-    """For ever: who balances loads by health sends nothing here while nothing new is taken in."""
+    """For ever: who balances loads by health sends nothing here while nothing new is taken in, or nothing is served."""
     switched = asyncio.Event()
-    node.controls.on_draining = switched.set
+    node.health.on_change = switched.set
     status = health_pb2.HealthCheckResponse
     while True:
-        told = status.NOT_SERVING if node.draining or node.closing else status.SERVING
+        told = status.SERVING if node.health.serving else status.NOT_SERVING
         for service in (rpc.INFERENCE, oip_service.SERVICE):
             await health.set(service, told)
         await switched.wait()

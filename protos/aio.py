@@ -169,6 +169,11 @@ class AsyncClient:
         method = stubs.AdminStub(self.channel()).Drain
         return bool((await self._call(method, plain_request(pb.DrainRequest, draining=draining))).was_draining)
 
+    async def reload(self) -> pb.ReloadResponse:
+        """Have the config read again: which settings are others now, and which will be from the daemon's next start."""
+        answer: pb.ReloadResponse = await self._call(stubs.AdminStub(self.channel()).Reload, pb.ReloadRequest())
+        return answer
+
     def channel(self) -> grpc.aio.Channel:
         """The channel of the running loop: one belongs to the loop that it was made on."""
         if self._closed:

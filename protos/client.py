@@ -168,6 +168,10 @@ class Client:
         """Have no new request taken in, or requests again; what is there goes on. True when it was draining before."""
         return self._call(self._admin.Drain, plain_request(pb.DrainRequest, draining=draining)).was_draining
 
+    def reload(self) -> pb.ReloadResponse:
+        """Have the config read again: which settings are others now, and which will be from the daemon's next start."""
+        return self._call(self._admin.Reload, pb.ReloadRequest())
+
     def check_open(self) -> None:
         if not self._close.alive:
             raise RuntimeError("this client is closed")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...protos import inferd_pb2 as pb
 from ...protos import inferd_pb2_grpc as pb_grpc
+from ..domain.errors import Code, InferdError
 from .guard import guarded
 
 if TYPE_CHECKING:
@@ -24,3 +25,10 @@ class Admin(pb_grpc.AdminServicer):
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:
         draining = not request.HasField("draining") or request.draining
         return pb.DrainResponse(was_draining=self.node.controls.drain(draining))
+
+    @guarded
+    async def Reload(self, request: pb.ReloadRequest, context: Context) -> pb.ReloadResponse:
+        if self.node.reload is None:
+            raise InferdError(Code.UNSUPPORTED, "this daemon has no config that could be read again")
+        merged = await self.node.reload()
+        return pb.ReloadResponse(changed=merged.changed, needs_restart=merged.needs_restart)

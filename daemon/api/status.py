@@ -30,6 +30,7 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.WORKER_CRASHED: grpc.StatusCode.UNAVAILABLE,
     Code.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
     Code.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Code.BAD_CONFIG: grpc.StatusCode.FAILED_PRECONDITION,
     Code.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 DOMAIN = "inferd"

@@ -1,4 +1,4 @@
-"""`inferd priority`, `pin`, `unpin`, `drain` and `whoami`: what an operator does while the daemon runs."""
+"""`inferd priority`, `pin`, `unpin`, `drain`, `reload` and `whoami`: what an operator does while the daemon runs."""
 
 from typing import Annotated
 
@@ -62,6 +62,19 @@ def drain(
     else:
         already = " already" if was_draining is not off else ""
         print(f"the daemon is{already} {'serving' if off else 'draining: no new request is taken in'}")
+
+
+@guarded
+def reload(address: Address = None, as_json: AsJson = False) -> None:
+    """Have the daemon read its config again: all of it holds then, or none of it."""
+    with connect(address) as client:
+        answer = client.reload()
+    if as_json:
+        print_json({"changed": list(answer.changed), "needs_restart": list(answer.needs_restart)})
+        return
+    print(printable(f"changed: {', '.join(answer.changed) or 'nothing'}"))
+    if answer.needs_restart:
+        print(printable(f"from the next start of the daemon: {', '.join(answer.needs_restart)}"))
 
 
 @guarded

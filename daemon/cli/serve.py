@@ -28,20 +28,27 @@ def serve(
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C."""
     from ...protos.address import normalize
+    from ..domain.config import Config
     from ..system.settings import ConfigError, find_config, load_config, with_overrides
 
+    where = normalize(address) if address else None
+    folders = [str(folder.absolute()) for folder in models or ()]
+
+    def read() -> Config:
+        return with_overrides(
+            load_config(find_config(config)),
+            address=where,
+            models=folders,
+            fake=fake,
+            fake_tokens_per_s=fake_tokens_per_s,
+            log_level=log_level,
+        )
+
     try:
-        loaded = load_config(find_config(config))
+        first = read()
     except ConfigError as error:
         stop(BAD_CONFIG, str(error))
-    changed = with_overrides(
-        loaded,
-        address=normalize(address) if address else None,
-        models=[str(folder.absolute()) for folder in models or ()],
-        fake=fake,
-        fake_tokens_per_s=fake_tokens_per_s,
-    )
     # Only now: reading a wrong config should not cost the daemon's imports.
     from ..main import serve as serve_until_stopped
 
-    raise typer.Exit(serve_until_stopped(changed, log_level or changed.log_level))
+    raise typer.Exit(serve_until_stopped(first, read))

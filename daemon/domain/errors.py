@@ -26,6 +26,7 @@ class Code(Enum):
     WORKER_CRASHED = "worker_crashed"
     SHUTTING_DOWN = "shutting_down"
     DRAINING = "draining"  # an operator lets nothing new in for now
+    BAD_CONFIG = "bad_config"  # it cannot be taken over; the one in force stays
     INTERNAL = "internal"
 
 

@@ -35,6 +35,10 @@ class Kind(Enum):
     DEADLINE_MISSED = "deadline_missed"
     SLOW_CONSUMER = "slow_consumer"  # its stream was cut
     PRIORITY_CHANGED = "priority_changed"
+    CONFIG_RELOADED = "config_reloaded"
+    CONFIG_REFUSED = "config_refused"  # one that was read again; the one in force stays
+    SCHEDULER_STALLED = "scheduler_stalled"  # requests that could be served are not
+    SCHEDULER_RECOVERED = "scheduler_recovered"
     PINNED = "pinned"
     UNPINNED = "unpinned"
     DEVICE_LOST = "device_lost"

@@ -10,8 +10,6 @@ from ..domain.errors import Code, InferdError
 from ..domain.event import Kind, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..domain.request import Priority
     from .node import Node
 
@@ -23,7 +21,6 @@ class Controls:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.on_draining: Callable[[], None] = lambda: None  # it has begun, or ended
 
     def cancel(self, request_id: str) -> bool:
         """End a request with all its choices; False when nothing of it is live."""
@@ -71,7 +68,7 @@ class Controls:
             message = "no new request is taken in" if draining else "requests are taken in again"
             log.info(message)
             node.events.note(Severity.INFO, kind, message)
-            self.on_draining()
+            node.health.on_change()
             node.changes.notify()
         return was_draining
 

@@ -79,7 +79,7 @@ class Fleet:
         plans = self._plans(name, entry.facts, beside(name, entry.facts, node.config, node.catalog, entries))
         known = self.deployments.get(name)
         same = known is not None and known.entry == entry and wheres(known.plans) == wheres(plans)
-        if known is not None and same:
+        if known is not None and same and not known.outdated:
             for resident in known.residents.values():
                 self._price(resident)
             return known

@@ -68,6 +68,14 @@ class Machine:
                 limits = self.limits
                 ledger.add_pool(device.id, capacity, limits.device_margin_bytes, limits.device_budget_bytes)
 
+    def limit(self, limits: Memory, ledger: Ledger) -> None:
+        """Other margins and budgets; what is loaded stays."""
+        self.limits = limits
+        for name, pool in ledger.pools.items():
+            host = name == HOST
+            pool.margin = limits.host_margin_bytes if host else limits.device_margin_bytes
+            pool.budget = limits.host_budget_bytes if host else limits.device_budget_bytes
+
     def on_reading(
         self,
         memory: HostMemory,

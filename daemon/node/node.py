@@ -27,6 +27,7 @@ from .changes import Changes
 from .controls import Controls
 from .events import Events
 from .fleet import Fleet
+from .health import Health
 from .jobs import Jobs
 from .news import News
 from .orders import order
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..policy.ledger import Ledger
     from ..system.catalog import Catalog
     from .deployment import Deployment
+    from .reload import Reload
     from .resident import Resident
     from .stream import Stream
 
@@ -61,6 +63,8 @@ class Node:
         self.fleet = Fleet(self, n_threads)
         self.wishes = Wishes(self)
         self.controls = Controls(self)
+        self.health = Health(self)
+        self.reload: Reload | None = None  # where there is a config that can be read again
         self.draining = False  # no new request is taken in
         self.closing = False
         self._drain_limit: asyncio.Timeout | None = None
@@ -152,6 +156,7 @@ class Node:
             stream.cut(error)
         self.news.tick(now_s)
         self.fleet.tick(now_s)
+        self.health.look(now_s)
         self.events.tick()
         self.changes.notify()
 

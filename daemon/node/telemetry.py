@@ -14,7 +14,7 @@ from ..system.processes import memory_bytes
 from . import view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..domain.snapshot import Snapshot
     from ..system.hardware import Sensors
@@ -34,6 +34,7 @@ class Telemetry:
     sensors: Sensors
     version: str
     started_s: float = field(default_factory=time.monotonic)
+    on_beat: Callable[[float], None] = lambda _: None  # called with the time when the scheduler has had its turn
     _sequence: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def run(self) -> None:
@@ -45,6 +46,7 @@ class Telemetry:
             now_s = time.monotonic()
             self.node.on_pressure(self.machine.memory.psi_some_avg10, now_s)
             self.node.tick(now_s)
+            self.on_beat(now_s)
             await asyncio.sleep(PERIOD_S)
 
     def snapshot(self) -> Snapshot:

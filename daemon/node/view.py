@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ..domain.device import DeviceState
-from ..domain.errors import Code
 from ..domain.request import Phase
-from ..domain.snapshot import RatesRow, Snapshot, TenantRow, WarningRow
+from ..domain.snapshot import RatesRow, Snapshot, TenantRow
 from ..policy.meter import percentiles
-from .machine import HOST
-from .view_machine import condition, device_rows, host_row
+from .view_machine import device_rows, host_row
 from .view_models import model_rows
 from .view_requests import request_rows
+from .view_warnings import warnings
 
 if TYPE_CHECKING:
     from ..domain.request import Job
@@ -35,7 +33,7 @@ def snapshot(node: Node, machine: Machine, *, sequence: int, version: str, uptim
         devices=device_rows(node, machine),
         rates=_rates(node, live),
         host=host_row(node, machine),
-        warnings=_warnings(node, machine),
+        warnings=warnings(node, machine),
         state="draining" if node.draining or node.closing else "serving",
         tenants=_tenants(node, live, now_s),
     )
@@ -102,22 +100,4 @@ def _tenants(node: Node, live: list[Job], now_s: float) -> tuple[TenantRow, ...]
                 idle_s=max(0.0, now_s - account.seen_s),
             )
         )
-    return tuple(rows)
-
-
-def _warnings(node: Node, machine: Machine) -> tuple[WarningRow, ...]:
-    """What an operator should look at; each with the way out."""
-    rows = []
-    for resident in node.fleet:
-        if resident.model.error:
-            remedy = "see the daemon's log; the next request tries again after a pause"
-            rows.append(WarningRow(Code.MODEL_FAILED.value, "error", resident.model.error, remedy))
-    for device in machine.hardware.devices:
-        state, detail = condition(device, machine.readings.get(device.id))
-        if state is not DeviceState.OK:
-            message = f"{device.id} ({device.name}): {detail or state.value}"
-            rows.append(WarningRow(f"device_{state.value}", "warning", message, "run: inferd doctor"))
-    if node.ledger.headroom_bytes(HOST) < 0:
-        message = "less memory is free than the configured margin"
-        rows.append(WarningRow("low_memory", "warning", message, "unload a model or end other programs"))
     return tuple(rows)

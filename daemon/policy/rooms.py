@@ -47,8 +47,12 @@ class Rooms:
     def __init__(self, ledger: Ledger, lanes: Mapping[str, Lane], options: Turns, journal: Journal) -> None:
         self.ledger = ledger
         self.lanes = lanes
-        self.options = options
         self.journal = journal
+        self.take_options(options)
+
+    def take_options(self, options: Turns) -> None:
+        """As the config has them now."""
+        self.options = options
         self.max_wait_s: dict[Priority, float] = {p: getattr(options, p.value).max_wait_s for p in Priority}
 
     def places(self) -> Iterator[Place]:

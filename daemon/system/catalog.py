@@ -66,7 +66,7 @@ class Catalog:
     """`scan` reads the disk and takes as long as that takes: the first time some 50 ms a file, then 0.1 ms."""
 
     def __init__(self, folders: Sequence[Path], bundled: Path | None = None) -> None:
-        self._folders = tuple(folders)
+        self.folders = tuple(folders)
         self._bundled = bundled
         self._read: dict[str, tuple[_Found, ModelFacts | None, str | None]] = {}
         self._scanning = threading.Lock()
@@ -87,7 +87,7 @@ class Catalog:
         return tuple(found)
 
     def _adapter(self, name: str, path: str, facts: ModelFacts) -> Adapter:
-        for folder in self._folders:
+        for folder in self.folders:
             root = os.path.realpath(folder)
             whole = os.path.join(root, path)
             if (status := _regular(whole, root)) is not None:
@@ -120,7 +120,7 @@ class Catalog:
     def _found(self) -> Iterator[_Found]:
         if self._bundled is not None and (status := _regular(str(self._bundled))):
             yield _Found(DEMO, str(self._bundled), _stamp([status]))
-        for folder in self._folders:
+        for folder in self.folders:
             yield from _walk(os.path.realpath(folder))
 
     def _entry(self, found: _Found, read: dict[str, tuple[_Found, ModelFacts | None, str | None]]) -> Entry:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class ConfigError(Exception):
-    """The config cannot be used; the message names the file and the exact field."""
+    """The config cannot be used; the message names the file and the exact field. `text` leaves the file out."""
+
+    def __init__(self, source: object, text: str) -> None:
+        super().__init__(f"{source}: {text}")
+        self.text = text
 
 
 def find_config(explicit: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -37,11 +41,11 @@ def load_config(path: Path | None) -> Config:
     try:
         table = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(path, error.strerror or "it cannot be read") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise ConfigError(path, f"not UTF-8 at byte {error.start}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(path, str(error)) from None
     return convert(table, str(path))
 
 
@@ -54,7 +58,7 @@ def convert(table: object, source: str) -> Config:
         field = where.strip("`").removeprefix("$").removeprefix(".") or "the top level"
         if "[...]" in field:  # msgspec does not say which key of a table it was
             field = field.replace("[...]", f".{_wrong_model(table)}")
-        raise ConfigError(f"{source}: `{field}`: {what[0].lower()}{what[1:]}") from None
+        raise ConfigError(source, f"`{field}`: {what[0].lower()}{what[1:]}") from None
 
 
 def _wrong_model(table: Any) -> str:
@@ -66,6 +70,19 @@ def _wrong_model(table: Any) -> str:
     return "?"
 
 
+def model_folders(config: Config) -> list[Path]:
+    """Where models are looked for. Raises ConfigError."""
+    return [expanded(folder, "models.folders") for folder in config.models.folders]
+
+
+def expanded(path: str, field: str) -> Path:
+    """With a home in place of its `~`. Raises ConfigError."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError("the config", f"`{field}`: {path}: there is no such user") from None
+
+
 def with_overrides(
     config: Config,
     *,
@@ -73,6 +90,7 @@ def with_overrides(
     models: Sequence[str] = (),
     fake: bool = False,
     fake_tokens_per_s: float | None = None,
+    log_level: str | None = None,
 ) -> Config:
     """The command line wins over the file; its model folders come before the file's."""
     replace = msgspec.structs.replace
@@ -84,4 +102,6 @@ def with_overrides(
     if fake or fake_tokens_per_s is not None:
         rate = config.fake.tokens_per_s if fake_tokens_per_s is None else fake_tokens_per_s
         config = replace(config, fake=replace(config.fake, enabled=True, tokens_per_s=rate))
+    if log_level is not None:
+        config = replace(config, log_level=log_level)
     return config

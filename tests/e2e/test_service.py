@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import stat
 import subprocess
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -194,3 +197,53 @@ def test_the_catalog_shows_what_is_wrong_and_never_what_is_outside(launcher: Lau
     finally:
         for path in bad:
             path.unlink(missing_ok=True)
+
+
+def test_the_config_is_read_again_on_sighup_or_not_at_all(launcher: Launcher) -> None:
+    config = "[fake]\nenabled = true\n[queue]\nmax_requests = 64\n"
+    own = launcher.start(config, name="again")
+    file = launcher.folder / "again.toml"
+    file.write_text(config.replace("64", "1"))
+    own.process.send_signal(signal.SIGHUP)
+    until(lambda: "config_reloaded" in [event.kind for event in own.client.events(follow=False)])
+    file.write_text(config.replace("64", "0"))
+    own.process.send_signal(signal.SIGHUP)
+    until(lambda: own.snapshot().warnings)
+    (warning,) = own.snapshot().warnings
+    assert (warning.code, warning.severity) == ("config_refused", "error")
+    assert "queue.max_requests" in warning.message
+    assert str(file) not in warning.message
+    with pytest.raises(InferdError, match=r"queue\.max_requests"):
+        own.client.reload()
+    file.write_text(config)
+    assert list(own.client.reload().changed) == ["queue.max_requests"]
+    assert not own.snapshot().warnings
+    assert own.terminate() == 0
+
+
+def test_a_service_manager_hears_how_it_goes(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="inferd-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as it,
+    ):
+        it.bind(f"{folder}/notify")
+        it.settimeout(WAIT_S)
+        manager = {"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "3000000"}
+        monkeypatch.setattr(launcher, "environment", manager)
+        own = launcher.start("[fake]\nenabled = true\n", name="watched")
+        heard: list[str] = []
+
+        def hear(word: str) -> None:
+            while not any(line.startswith(word) for line in heard):
+                heard.extend(it.recv(4096).decode().split("\n"))
+
+        hear("READY=1")
+        own.client.load("small").wait()
+        hear("STATUS=1 models loaded, 0 requests running")
+        hear("WATCHDOG=1")
+        heard.clear()
+        own.process.send_signal(signal.SIGHUP)
+        hear("RELOADING=1")
+        hear("READY=1")
+        assert own.terminate() == 0
+        hear("STOPPING=1")

@@ -181,6 +181,10 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         self._ask(request, context)
         return pb.DrainResponse(was_draining=request.draining is self.already)
 
+    def Reload(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.ReloadResponse(changed=["queue.max_requests", "log_level"], needs_restart=["fake.enabled"])
+
     def WhoAmI(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         metadata = {item.key: item.value for item in context.invocation_metadata()}

@@ -81,10 +81,11 @@ async def test_what_operators_ask_for_too(daemon: Any) -> None:
         assert await client.pin("demo", pinned=False) is True
         assert await client.drain() is False
         assert await client.drain(draining=False) is True
+        assert list((await client.reload()).needs_restart) == ["fake.enabled"]
         assert [event.kind async for event in client.events(follow=False)] == ["model_ready", "draining"]
         assert (await client.whoami()).tenant == "ada"
     assert [type(request).__name__ for request in daemon.asked] == [
-        "SetPriorityRequest", "PinRequest", "PinRequest", "DrainRequest", "DrainRequest", "WatchEventsRequest",
-        "WhoAmIRequest",
+        "SetPriorityRequest", "PinRequest", "PinRequest", "DrainRequest", "DrainRequest", "ReloadRequest",
+        "WatchEventsRequest", "WhoAmIRequest",
     ]  # fmt: skip
     assert daemon.asked[0].priority == pb.BATCH

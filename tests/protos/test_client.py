@@ -140,6 +140,7 @@ def test_what_operators_ask_for(daemon: Any) -> None:
         assert client.pin("demo", pinned=False) is True
         assert client.drain() is False
         assert client.drain(draining=False) is True
+        assert list(client.reload().changed) == ["queue.max_requests", "log_level"]
         assert (client.whoami().tenant, client.whoami().role) == ("ada", "operator")
     assert [request.priority for request in daemon.asked[:2]] == [pb.INTERACTIVE, pb.NORMAL]
     assert [request.pinned for request in daemon.asked[2:4]] == [True, False]

@@ -1,4 +1,4 @@
-"""Draining, as it is asked for."""
+"""Draining and reading the config again, as they are asked for."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ async def test_who_comes_meanwhile_is_refused_and_afterwards_served(house: House
     assert (await house.inference.Tokenize(pb.TokenizeRequest(model="small", prompt="a"))).tokens == [97]
     await house.admin.Drain(pb.DrainRequest(draining=False))
     assert (await house.generate())[-1].HasField("finished")
+
+
+async def test_the_config_is_read_again(house: House) -> None:
+    answer = await house.admin.Reload(pb.ReloadRequest())
+    assert (list(answer.changed), list(answer.needs_restart)) == ([], [])
+
+
+async def test_where_there_is_none_to_read_that_is_said(house: House) -> None:
+    house.node.reload = None
+    assert (await refused(house.admin.Reload(pb.ReloadRequest()))).code is Code.UNSUPPORTED

@@ -50,6 +50,13 @@ def test_what_was_so_already_is_said(inferd: Any, daemon: Any) -> None:
     assert inferd("unpin", "demo").stdout == "demo is already not pinned\n"
 
 
+def test_the_config_is_read_again(inferd: Any) -> None:
+    told = "changed: queue.max_requests, log_level\nfrom the next start of the daemon: fake.enabled\n"
+    assert inferd("reload").stdout == told
+    shown = json.loads(inferd("reload", "--json").stdout)
+    assert shown == {"changed": ["queue.max_requests", "log_level"], "needs_restart": ["fake.enabled"]}
+
+
 def test_who_the_daemon_takes_you_for(inferd: Any) -> None:
     assert inferd("whoami").stdout == "operator of tenant default\n"
     assert json.loads(inferd("whoami", "--json").stdout) == {"tenant": "default", "role": "operator"}

@@ -233,7 +233,7 @@ async def test_a_lease_and_a_load_from_before_go_on(open_house: Open) -> None:
 
 async def test_who_wants_to_know_of_it_is_told_when_it_changes(house: House) -> None:
     seen: list[bool] = []
-    house.node.controls.on_draining = lambda: seen.append(house.node.draining)
+    house.node.health.on_change = lambda: seen.append(house.node.draining)
     for draining in (True, True, False, False):
         house.node.controls.drain(draining)
     assert seen == [True, False]
