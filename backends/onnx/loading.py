@@ -18,7 +18,7 @@ from .footprint import CUDA_BYTES, estimate
 from .graph import read
 from .header import read_facts
 from .proto import BadProto
-from .session import Session
+from .session import CUDA, Session
 from .shape import Shape
 from .texts import Texts
 from .tokenizer import name_of, open_tokenizer, stream_pieces
@@ -109,7 +109,7 @@ def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, s
         return [processor]
     index = re.search(r"\d+$", plan.device_names[0] if plan.device_names else "")
     options = {"device_id": index[0] if index else "0"}
-    if plan.onnx_provider == "CUDAExecutionProvider":
+    if plan.onnx_provider == CUDA:
         options["gpu_mem_limit"] = str(estimate(facts, plan).bytes_on[plan.devices[0]] - CUDA_BYTES)
         options["arena_extend_strategy"] = "kSameAsRequested"
     elif plan.onnx_provider == "OpenVINOExecutionProvider":

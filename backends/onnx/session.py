@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -33,6 +34,7 @@ DATATYPES = {
     "tensor(bool)": "BOOL",
     "tensor(string)": "BYTES",
 }
+CUDA = "CUDAExecutionProvider"
 SEVERE = 3  # of its log: errors; its warnings are about the making of a graph
 
 
@@ -72,6 +74,8 @@ class Session:
         options.enable_mem_pattern = False
         # Threads spin while they wait for each other within a call; after it they would take others' cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if providers[0][0] == CUDA:
+            _preload(ort)
         try:
             self._session = ort.InferenceSession(path, options, providers=list(providers))
         except MemoryError:
@@ -124,6 +128,12 @@ def providers() -> tuple[str, list[str]]:
     import onnxruntime
 
     return cast(str, onnxruntime.__version__), list(cast(list[str], onnxruntime.get_available_providers()))
+
+
+def _preload(ort: Any) -> None:
+    """pip puts NVIDIA's libraries where no loader looks; where they are not there, the system's are used."""
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it did not find
+        ort.preload_dlls()
 
 
 def _port(node: Any) -> Port:

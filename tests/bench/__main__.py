@@ -17,6 +17,7 @@ from . import (
     fanout,
     footprint,
     gpu,
+    gpu_onnx,
     machine,
     monitor,
     overhead,
@@ -56,8 +57,9 @@ PROBES = {
     "tensors": tensors.measure,
     "monitor": monitor.measure,
     "gpu": gpu.measure,
+    "gpu_onnx": gpu_onnx.measure,
 }
-DEFAULT = [name for name in PROBES if name != "gpu"]
+DEFAULT = [name for name in PROBES if not name.startswith("gpu")]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -1,0 +1,162 @@
+"""ONNX models on an NVIDIA GPU: where they run, what they take, whether they say the same, and how fast they are.
+
+Needs a GPU and an ONNX Runtime with its provider; it is not among the default probes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+
+from inferd import Client
+from inferd.daemon.domain.device import DeviceKind
+from inferd.daemon.system.hardware import survey
+from inferd.protos import oip_pb2_grpc as oip_grpc
+
+from ..models.random_onnx import Size, decoder, encoder_graph
+from . import daemon, models
+from .figures import Outcome, of_runs, spread
+from .gpu import _on_device, _until
+from .tensors import CLIENTS, OPTIONS, OUTPUT, _load, request, text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+SIZE = Size(n_layers=6, n_embd=768, n_heads=12, n_ff=3072, n_vocab=30_522)
+WRITER = Size(n_layers=8, n_embd=512, n_heads=8, n_ff=2048, n_vocab=200, n_positions=1024)
+BATCHES = (1, 8, 32)
+LENGTH = 64
+FOLDER = models.CACHE / "gpu-onnx"
+
+
+def measure(*, quick: bool) -> Outcome:
+    """Each part by itself: one that fails is told of, and the others are measured."""
+    outcome = Outcome([])
+    for part in (_found, _encoders, _words):
+        start_s = time.monotonic()
+        try:
+            part(outcome, quick)
+        except Exception:
+            outcome.lines.append(f"**{part.__name__} failed**: {traceback.format_exc(limit=-3)}")
+        print(f"{part.__name__}: {time.monotonic() - start_s:.0f} s", *outcome.lines[-4:], sep="\n", flush=True)
+    return outcome
+
+
+def _found(outcome: Outcome, quick: bool) -> None:
+    found = survey()
+    for device in found.devices:
+        if device.kind is DeviceKind.GPU:
+            users = ", ".join(device.usable_by) or "nobody"
+            outcome.lines.append(f"- {device.id}: {device.name}, usable by {users}, {device.onnx_provider}.")
+    onnx = found.backends.onnx if found.backends else None
+    outcome.lines.append(f"- ONNX Runtime {onnx and onnx.version}: {', '.join(onnx.providers if onnx else ())}.")
+
+
+def _made() -> Path:
+    """A float encoder, the same in int8, and a small writer; each in a folder of its own."""
+    if not FOLDER.exists():
+        encoder_graph(FOLDER / "floats" / "floats.onnx", SIZE, pooled=True)
+        decoder(FOLDER / "writer", WRITER)
+    return FOLDER
+
+
+def _config(folder: Path, more: str = "") -> str:
+    return f'[models]\nfolders = ["{folder}"]\n[models.defaults]\nkeep_alive_s = -1\n{more}'
+
+
+def _encoders(outcome: Outcome, quick: bool) -> None:
+    folder = _made()
+    with daemon.running(_config(folder)) as one, Client(one.address) as client:
+        _until(lambda: any(d.startswith("gpu") for d in client.plan("floats").devices))
+        plan = client.plan("floats")
+        client.load("floats").wait()
+        state = next(m for m in client.snapshot().models if m.name == "floats")
+        rates = [asyncio.run(_load(one.address, "floats", LENGTH, 3.0)) for _ in range(2 if quick else 4)][1:]
+        estimated = {pool.pool: pool.needed_bytes for pool in plan.pools}
+        seen = _on_device(state.pid)
+        outcome.lines.append(
+            f"- float encoder of 6 layers, D 768: on {list(state.devices)}, {estimated} bytes planned, {seen} on the "
+            "device as the driver counts them, after calls of up to 32 rows."
+        )
+        (gpu,) = (name for name in estimated if name != "host")
+        outcome.figures.append(
+            of_runs("ONNX: device bytes planned by those taken", [estimated[gpu] / seen], "x", at_least=1.0)
+        )
+        worst = _difference(one.address, folder / "floats" / "floats.onnx")
+        outcome.figures.append(of_runs("ONNX: worst difference from the processor's values", [worst], "", at_most=5e-3))
+    bare = {n: _bare(folder / "floats" / "floats.onnx", n) for n in BATCHES}
+    best = max(bare.values())
+    outcome.figures.append(
+        of_runs(f"{CLIENTS} clients, {LENGTH} tokens: of the bare session's best", [r / best for r in rates], "x")
+    )
+    shown = ", ".join(f"{n}: {rate:.0f}" for n, rate in bare.items())
+    outcome.lines.append(f"- {spread(rates, 0)} requests/s; the bare session on the device by rows of a call {shown}.")
+
+
+def _difference(address: str, path: Path) -> float:
+    """The largest, of unit vectors, between an answer of the daemon and the processor's."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=[CPU])
+    arrays = text(LENGTH, 4, 7)
+    with grpc.insecure_channel(address, options=OPTIONS) as channel:
+        answer = oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request("floats", arrays, OUTPUT))
+    ours = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(4, -1)
+    (theirs,) = session.run([OUTPUT], arrays)
+    scale = np.linalg.norm(theirs, axis=1, keepdims=True)
+    return float(np.abs(ours / scale - theirs / scale).max())
+
+
+def _bare(path: Path, n_rows: int) -> float:
+    command = [sys.executable, "-m", "tests.bench.gpu_onnx", str(path), str(n_rows)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def bare_rate(path: str, n_rows: int, seconds: float = 2.0) -> float:
+    """Rows/s of the runtime alone on the device."""
+    import onnxruntime
+
+    onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(path, providers=[CUDA])
+    assert session.get_providers()[0] == CUDA
+    arrays = text(LENGTH, n_rows, 1)
+    for _ in range(10):
+        session.run([OUTPUT], arrays)
+    n, start_s = 0, time.perf_counter()
+    while time.perf_counter() - start_s < seconds:
+        session.run([OUTPUT], arrays)
+        n += n_rows
+    return n / (time.perf_counter() - start_s)
+
+
+def _words(outcome: Outcome, quick: bool) -> None:
+    """The same model on the device and on the processor: greedy, so that they can be compared."""
+    said: dict[str, list[int]] = {}
+    for where, more in (("gpu", ""), ("processor", "gpu_layers = 0\n")):
+        with daemon.running(_config(_made(), more)) as one, Client(one.address) as client:
+            if where == "gpu":
+                _until(lambda: any(d.startswith("gpu") for d in client.plan("writer").devices))
+            client.load("writer").wait()
+            answer = client.generate("writer", "the small river", max_tokens=200, temperature=0.0, ignore_eos=True)
+            said[where] = [token for delta in answer for token in delta.tokens]
+            assert answer.timings is not None
+            devices = list(next(m for m in client.snapshot().models if m.name == "writer").devices)
+            outcome.lines.append(
+                f"- a writer of 8 layers, D 512, on the {where} ({devices}): {answer.timings.tpot_ms:.2f} ms a token."
+            )
+    alike = sum(a == b for a, b in zip(*said.values(), strict=True))
+    outcome.lines.append(f"- {alike} of {len(said['gpu'])} greedy tokens are the same.")
+
+
+if __name__ == "__main__":
+    print(json.dumps(bare_rate(sys.argv[1], int(sys.argv[2]))))
