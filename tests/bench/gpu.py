@@ -32,10 +32,11 @@ from . import daemon, footprint, rival
 from .contenders import Contender, Room, _generate, rivals
 from .figures import Outcome, of_runs, spread
 from .gpu_engine import GIB, N_SHARED, PARTS, gpu, plan_of, seven
+from .gpu_tools import on_device, until
 from .throughput import ORDINARY, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from inferd.backends.facts import LoadPlan
 
@@ -120,19 +121,10 @@ async def _weigh(plan: LoadPlan) -> tuple[int, int]:
         assert worker.pid is not None
         size = rss(worker.pid)
         assert size is not None
-        return _on_device(worker.pid), size.anon
+        return on_device(worker.pid), size.anon
     finally:
         worker.stop()
         await worker.wait()
-
-
-def _on_device(pid: int) -> int:
-    """Bytes that the driver counts for a process."""
-    sensors = Sensors(detect())
-    try:
-        return sum(n or 0 for reading in sensors.read()[1] for its, n in reading.processes if its == pid)
-    finally:
-        sensors.close()
 
 
 def _joules() -> float:
@@ -238,21 +230,11 @@ def _config(model: Path, more: str = "") -> str:
 
 
 def _wait_gpu(client: Client, model: str) -> None:
-    _until(lambda: any(d.startswith("gpu") for d in client.plan(model).devices))
-
-
-def _until(true: Callable[[], bool], limit_s: float = 30.0) -> float:
-    """Seconds until then."""
-    start_s = time.monotonic()
-    while not true():
-        if time.monotonic() - start_s > limit_s:
-            raise RuntimeError(f"not after {limit_s:g} s")
-        time.sleep(0.01)
-    return time.monotonic() - start_s
+    until(lambda: any(d.startswith("gpu") for d in client.plan(model).devices))
 
 
 def _is_free(pid: int) -> bool:
-    return _on_device(pid) == 0
+    return on_device(pid) == 0
 
 
 def _kill(outcome: Outcome, quick: bool) -> None:
@@ -268,7 +250,7 @@ def _kill(outcome: Outcome, quick: bool) -> None:
                 pid = next(m.pid for m in client.snapshot().models if m.name == model.stem)
                 os.kill(pid, signal.SIGKILL)
                 killed_s = time.monotonic()
-                freed_s = _until(partial(_is_free, pid), 10.0)
+                freed_s = until(partial(_is_free, pid), 10.0)
         outcome.lines.append(
             f"- kill -9: memory of the device free after {freed_s:.2f} s (as polled), {n_seen} tokens of 300 came, "
             f"resumed {answer.resumed}."

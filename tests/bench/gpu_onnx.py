@@ -24,7 +24,7 @@ from inferd.protos import oip_pb2_grpc as oip_grpc
 from ..models.random_onnx import Size, decoder, encoder_graph
 from . import daemon, models
 from .figures import Outcome, of_runs, spread
-from .gpu import _on_device, _until
+from .gpu_tools import on_device, until
 from .tensors import CLIENTS, OPTIONS, OUTPUT, _load, request, text
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ def _config(folder: Path, more: str = "") -> str:
 def _encoders(outcome: Outcome, quick: bool) -> None:
     folder = _made()
     with daemon.running(_config(folder)) as one, Client(one.address) as client:
-        _until(lambda: any(d.startswith("gpu") for d in client.plan("floats").devices))
+        until(lambda: any(d.startswith("gpu") for d in client.plan("floats").devices))
         plan = client.plan("floats")
         client.load("floats").wait()
         state = next(m for m in client.snapshot().models if m.name == "floats")
         rates = [asyncio.run(_load(one.address, "floats", LENGTH, 3.0)) for _ in range(2 if quick else 4)][1:]
         estimated = {pool.pool: pool.needed_bytes for pool in plan.pools}
-        seen = _on_device(state.pid)
+        seen = on_device(state.pid)
         outcome.lines.append(
             f"- float encoder of 6 layers, D 768: on {list(state.devices)}, {estimated} bytes planned, {seen} on the "
             "device as the driver counts them, after calls of up to 32 rows."
@@ -145,7 +145,7 @@ def _words(outcome: Outcome, quick: bool) -> None:
     for where, more in (("gpu", ""), ("processor", "gpu_layers = 0\n")):
         with daemon.running(_config(_made(), more)) as one, Client(one.address) as client:
             if where == "gpu":
-                _until(lambda: any(d.startswith("gpu") for d in client.plan("writer").devices))
+                until(lambda: any(d.startswith("gpu") for d in client.plan("writer").devices))
             client.load("writer").wait()
             answer = client.generate("writer", "the small river", max_tokens=200, temperature=0.0, ignore_eos=True)
             said[where] = [token for delta in answer for token in delta.tokens]
