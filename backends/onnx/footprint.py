@@ -30,7 +30,11 @@ WIDE = 10  # hidden states where a layer is widest, and keeps no scores
 LOGITS = 2.5  # times those of a piece of a prompt: every token has them
 PASTS = 3.5  # times the past: the one made from it, one that others join, and what is left of shorter ones
 IO_BYTES = 64 * 2**20  # tensors of one request that come and go
-CUDA_BYTES = 400 * 2**20  # of a context and the kernels
+# On an NVIDIA H200 a context, the provider's kernels, cuBLAS and cuDNN take 744 MiB of it; the arena grows in powers of
+# two, as pieces that grow by a row with each token would each be a region of their own otherwise.
+CUDA_BYTES = 768 * 2**20
+CUDA_HOST_BYTES = 512 * 2**20
+ARENA = 1.5
 
 
 def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
@@ -39,7 +43,9 @@ def estimate(facts: ModelFacts, plan: LoadPlan) -> Footprint:
     kv = kv_bytes(facts, plan)
     compute = _activations(facts, plan) * plan.n_lanes
     if plan.devices:
-        on = {plan.devices[0]: weights + kv + compute + CUDA_BYTES, HOST: PROCESS_ANON_BYTES + PROCESS_FILE_BYTES}
+        host = PROCESS_ANON_BYTES + PROCESS_FILE_BYTES + CUDA_HOST_BYTES
+        host += int(2 * kv / PASTS)  # a past that others join, or leave, is put together there
+        on = {plan.devices[0]: int((weights + kv + compute) * ARENA) + CUDA_BYTES, HOST: host}
         return Footprint(bytes_on=on, weights_bytes=weights, kv_bytes=kv, compute_bytes=compute)
     anon = PROCESS_ANON_BYTES + weights + kv + compute
     return Footprint(

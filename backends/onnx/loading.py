@@ -111,7 +111,6 @@ def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, s
     options = {"device_id": index[0] if index else "0"}
     if plan.onnx_provider == CUDA:
         options["gpu_mem_limit"] = str(estimate(facts, plan).bytes_on[plan.devices[0]] - CUDA_BYTES)
-        options["arena_extend_strategy"] = "kSameAsRequested"
     elif plan.onnx_provider == "OpenVINOExecutionProvider":
         options = {"device_type": f"GPU.{options['device_id']}"}
     return [(plan.onnx_provider, options), processor]

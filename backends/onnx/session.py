@@ -39,7 +39,7 @@ SEVERE = 3  # of its log: errors; its warnings are about the making of a graph
 
 
 class Held(Protocol):
-    """A tensor that belongs to the runtime, on whatever device."""
+    """A tensor that belongs to the runtime, on the processor or on the session's device."""
 
     def numpy(self) -> Array:
         """A copy on the host, or a view where it is there already."""
@@ -85,6 +85,7 @@ class Session:
         self.inputs = [_port(node) for node in self._session.get_inputs()]
         self.outputs = [_port(node) for node in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
+        self._cuda_id = providers[0][1].get("device_id", "0") if self.provider == CUDA else ""
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: Any = None) -> list[Array]:
         """Outputs by name, for whole inputs; several threads may ask. Raises InputRefused, also when it was broken off.
@@ -106,13 +107,24 @@ class Session:
     def run_held(self, feeds: Mapping[str, Held], outputs: Sequence[str]) -> list[Held]:
         """Like `run`, with such tensors."""
         try:
-            held = self._session.run_with_ort_values(list(outputs), dict(feeds))
-            return cast("list[Held]", held)
+            if self._cuda_id:
+                return self._run_there(feeds, outputs)
+            return cast("list[Held]", self._session.run_with_ort_values(list(outputs), dict(feeds)))
         except MemoryError:
             raise InputRefused(NO_MEMORY) from None
         except Exception as error:
             print(f"run: {error}", file=sys.stderr)
             raise InputRefused(sentence(error)) from None
+
+    def _run_there(self, feeds: Mapping[str, Held], outputs: Sequence[str]) -> list[Held]:
+        """What the call gives stays on the device: else it would come to the host, and go back with the next call."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name, "cuda", int(self._cuda_id))
+        self._session.run_with_iobinding(binding)
+        return cast("list[Held]", binding.get_outputs())
 
     def new_options(self) -> Any:
         """Of one run."""

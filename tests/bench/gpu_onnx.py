@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ import numpy as np
 from inferd import Client
 from inferd.daemon.domain.device import DeviceKind
 from inferd.daemon.system.hardware import survey
+from inferd.daemon.system.processes import rss
 from inferd.protos import oip_pb2_grpc as oip_grpc
 
 from ..models.random_onnx import Size, decoder, encoder_graph
@@ -29,6 +31,7 @@ from .gpu_tools import on_device, until
 from .tensors import CLIENTS, OPTIONS, OUTPUT, _load, request, text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -36,6 +39,8 @@ SIZE = Size(n_layers=6, n_embd=768, n_heads=12, n_ff=3072, n_vocab=30_522)
 WRITER = Size(n_layers=8, n_embd=512, n_heads=8, n_ff=2048, n_vocab=200, n_positions=1024)
 BATCHES = (1, 8, 32)
 LENGTH = 64
+N_OUT = 200
+PROMPTS = ("the small river", "a green house is not", "quiet morning of the child and a bright window", "was")
 FOLDER = models.CACHE / "gpu-onnx"
 
 
@@ -83,10 +88,11 @@ def _encoders(outcome: Outcome, quick: bool) -> None:
         state = next(m for m in client.snapshot().models if m.name == "floats")
         rates = [asyncio.run(_load(one.address, "floats", LENGTH, 3.0)) for _ in range(2 if quick else 4)][1:]
         estimated = {pool.pool: pool.needed_bytes for pool in plan.pools}
-        seen = on_device(state.pid)
+        seen, size = on_device(state.pid), rss(state.pid)
+        assert size is not None
         outcome.lines.append(
             f"- float encoder of 6 layers, D 768: on {list(state.devices)}, {estimated} bytes planned, {seen} on the "
-            "device as the driver counts them, after calls of up to 32 rows."
+            f"device as the driver counts them, {size.anon} private on the host, after calls of up to 32 rows."
         )
         (gpu,) = (name for name in estimated if name != "host")
         outcome.figures.append(
@@ -98,8 +104,8 @@ def _encoders(outcome: Outcome, quick: bool) -> None:
     share = median(rates) / max(bare.values())
     shown = ", ".join(f"{n}: {rate:.0f}" for n, rate in bare.items())
     outcome.lines.append(
-        f"- {CLIENTS} clients, {LENGTH} tokens: {spread(rates, 0)} requests/s; the bare session on the device by rows of a "
-        f"call {shown}: {share:.2f} of its best."
+        f"- {CLIENTS} clients, {LENGTH} tokens: {spread(rates, 0)} requests/s; the bare session on the device by rows "
+        f"of a call {shown}: {share:.2f} of its best."
     )
 
 
@@ -141,22 +147,40 @@ def bare_rate(path: str, n_rows: int, seconds: float = 2.0) -> float:
 
 
 def _words(outcome: Outcome, quick: bool) -> None:
-    """The same model on the device and on the processor: greedy, so that they can be compared."""
-    said: dict[str, list[int]] = {}
+    """The same model on the device and on the processor: greedy answers, alone and beside each other."""
+    said: dict[str, list[list[int]]] = {}
     for where, more in (("gpu", ""), ("processor", "gpu_layers = 0\n")):
         with daemon.running(_config(_made(), more)) as one, Client(one.address) as client:
             if where == "gpu":
                 until(lambda: any(d.startswith("gpu") for d in client.plan("writer").devices))
+            planned = ", ".join(f"{it.pool} {it.needed_bytes >> 20}" for it in client.plan("writer").pools)
             client.load("writer").wait()
-            answer = client.generate("writer", "the small river", max_tokens=200, temperature=0.0, ignore_eos=True)
-            said[where] = [token for delta in answer for token in delta.tokens]
-            assert answer.timings is not None
-            devices = list(next(m for m in client.snapshot().models if m.name == "writer").devices)
+            (alone,), tpot_ms = _answers(client, PROMPTS[:1])
+            together, _ = _answers(client, PROMPTS)
+            said[where] = [alone, *together]
+            state = next(m for m in client.snapshot().models if m.name == "writer")
+            devices, size = list(state.devices), rss(state.pid)
+            taken = f"{on_device(state.pid) >> 20} MiB there, {size.anon >> 20 if size else 0} on the host"
             outcome.lines.append(
-                f"- a writer of 8 layers, D 512, on the {where} ({devices}): {answer.timings.tpot_ms:.2f} ms a token."
+                f"- a writer of 8 layers, D 512, on the {where} ({devices}): {tpot_ms:.2f} ms a token alone; "
+                f"{taken}, planned {planned}."
             )
-    alike = sum(a == b for a, b in zip(*said.values(), strict=True))
-    outcome.lines.append(f"- {alike} of {len(said['gpu'])} greedy tokens are the same.")
+    alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(*said.values(), strict=True)]
+    outcome.lines.append(f"- of {N_OUT} greedy tokens each, alone and of four at once, {alike} are the same on both.")
+
+
+def _answers(client: Client, prompts: Sequence[str]) -> tuple[list[list[int]], float]:
+    """(tokens of each, asked for at once, and ms a token of the first)."""
+
+    def ask(prompt: str) -> tuple[list[int], float]:
+        answer = client.generate("writer", prompt, max_tokens=N_OUT, temperature=0.0, ignore_eos=True)
+        tokens = [token for delta in answer for token in delta.tokens]
+        assert answer.timings is not None
+        return tokens, answer.timings.tpot_ms
+
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        done = list(pool.map(ask, prompts))
+    return [tokens for tokens, _ in done], done[0][1]
 
 
 if __name__ == "__main__":
