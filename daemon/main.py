@@ -162,6 +162,7 @@ def build(config: Config, read: Callable[[], Config] | None = None) -> tuple[Nod
     except ConfigError as error:
         raise Refused(BAD_CONFIG, str(error)) from None
     node = Node(config, catalog, ledger, hardware.cpu.threads)
+    node.aliases.open(state_folder())
     node.fleet.tiers = Tiers(Disk(), Digests(state_folder()))
     node.fleet.tiers.disk.on_refused = partial(node.events.note, Severity.WARNING, Kind.DISK)
     node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))

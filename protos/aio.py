@@ -13,7 +13,7 @@ from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
 from .aio_streams import AsyncGeneration, AsyncLease, AsyncStream
 from .client import TENANT_METADATA, TIMEOUT_S
-from .compose import generate_request, plain_request, priority_request, tokenize_request
+from .compose import generate_request, plain_request, priority_request, pull_request, tokenize_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self, Unpack
 
-    from .compose import GenerateOptions
+    from .compose import GenerateOptions, PullOptions
     from .pooled import QueueOptions
 
 
@@ -138,6 +138,17 @@ class AsyncClient:
         """Have a model stay once it is loaded, whoever wants its memory; True when it was pinned before."""
         method = stubs.ModelsStub(self.channel()).Pin
         return bool((await self._call(method, plain_request(pb.PinRequest, model=model, pinned=pinned))).was_pinned)
+
+    def pull(self, repo: str, file: str = "", **options: Unpack[PullOptions]) -> AsyncStream[pb.PullProgress]:
+        """Get a model from the hub. Iterate to see how it goes on, or `await .wait()`; leaving early stops it."""
+        request = pull_request(repo, file, options)
+        return AsyncStream(self, lambda channel: stubs.ModelsStub(channel).PullModel, request)
+
+    async def set_alias(self, alias: str, model: str) -> str:
+        """Another name for a model, "" takes it away; returns what it stood for, or ""."""
+        method = stubs.ModelsStub(self.channel()).SetAlias
+        answer = await self._call(method, plain_request(pb.SetAliasRequest, alias=alias, model=model))
+        return str(answer.previous_model)
 
     async def explain(self, request_id: str) -> list[pb.DecisionRecord]:
         """The last decisions about a request, oldest first."""

@@ -12,7 +12,7 @@ import grpc.experimental
 from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
-from .compose import generate_request, plain_request, priority_request, tokenize_request
+from .compose import generate_request, plain_request, priority_request, pull_request, tokenize_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
 from .streams import Generation, Lease, Stream
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self, Unpack
 
-    from .compose import GenerateOptions
+    from .compose import GenerateOptions, PullOptions
     from .pooled import QueueOptions
 
 T = TypeVar("T")
@@ -142,6 +142,15 @@ class Client:
     def pin(self, model: str, pinned: bool = True) -> bool:
         """Have a model stay once it is loaded, whoever wants its memory; True when it was pinned before."""
         return self._call(self._models.Pin, plain_request(pb.PinRequest, model=model, pinned=pinned)).was_pinned
+
+    def pull(self, repo: str, file: str = "", **options: Unpack[PullOptions]) -> Stream[pb.PullProgress]:
+        """Get a model from the hub. Iterate to see how it goes on, or `.wait()` for the end; leaving early stops it."""
+        return Stream(self, self._models.PullModel, pull_request(repo, file, options))
+
+    def set_alias(self, alias: str, model: str) -> str:
+        """Another name for a model, "" takes it away; returns what it stood for, or ""."""
+        request = plain_request(pb.SetAliasRequest, alias=alias, model=model)
+        return self._call(self._models.SetAlias, request).previous_model
 
     def explain(self, request_id: str) -> list[pb.DecisionRecord]:
         """The last decisions about a request, oldest first."""

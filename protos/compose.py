@@ -47,6 +47,14 @@ class GenerateOptions(TypedDict, total=False):
     lora: str | None  # one of the model's LoRA adapters
 
 
+class PullOptions(TypedDict, total=False):
+    """Every option of `pull`; one that is None is left to the daemon."""
+
+    revision: str | None  # a branch, tag or commit
+    name: str | None  # what requests will call it
+    sha256: str | None  # in hex: what the file must have
+
+
 SPECIAL: dict[str, Callable[[pb.GenerateRequest, Any], None]]  # at the end: options that are not one scalar
 SAMPLING = frozenset(pb.Sampling.DESCRIPTOR.fields_by_name) - {"logit_bias"}
 PLAIN = frozenset(
@@ -81,6 +89,11 @@ def plain_request(kind: Callable[[], M], **fields: Any) -> M:
         if value is not None:
             _put(message, name, value)
     return message
+
+
+def pull_request(repo: str, file: str, options: PullOptions) -> pb.PullModelRequest:
+    """Build the request."""
+    return plain_request(pb.PullModelRequest, repo=repo, file=file, **options)
 
 
 def tokenize_request(model: str, prompt: Any) -> pb.TokenizeRequest:

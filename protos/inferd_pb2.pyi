@@ -1114,6 +1114,8 @@ class PullProgress(google.protobuf.message.Message):
     BYTES_PER_S_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     SHA256_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     state: builtins.str
     """resolving, fetching, verifying, ready"""
     bytes: builtins.int
@@ -1124,6 +1126,10 @@ class PullProgress(google.protobuf.message.Message):
     """with state "ready": what requests call it"""
     sha256: builtins.str
     """with state "ready": of the file, or of the largest one"""
+    file: builtins.str
+    """of the repo, once it is known"""
+    why: builtins.str
+    """it was chosen, where the request names none"""
     def __init__(
         self,
         *,
@@ -1133,8 +1139,10 @@ class PullProgress(google.protobuf.message.Message):
         bytes_per_s: builtins.float = ...,
         model: builtins.str = ...,
         sha256: builtins.str = ...,
+        file: builtins.str = ...,
+        why: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "bytes_per_s", b"bytes_per_s", "model", b"model", "sha256", b"sha256", "state", b"state", "total_bytes", b"total_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "bytes_per_s", b"bytes_per_s", "file", b"file", "model", b"model", "sha256", b"sha256", "state", b"state", "total_bytes", b"total_bytes", "why", b"why"]) -> None: ...
 
 Global___PullProgress: typing_extensions.TypeAlias = PullProgress
 
@@ -1409,6 +1417,7 @@ class ModelInfo(google.protobuf.message.Message):
     DIMENSIONS_FIELD_NUMBER: builtins.int
     ADAPTERS_FIELD_NUMBER: builtins.int
     TASK_FIELD_NUMBER: builtins.int
+    ALIASES_FIELD_NUMBER: builtins.int
     name: builtins.str
     state: builtins.str
     """cold, loading, ready, draining, failed"""
@@ -1436,6 +1445,10 @@ class ModelInfo(google.protobuf.message.Message):
     def adapters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """LoRA, by the names that the config gives them"""
 
+    @property
+    def aliases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """other names for it, see SetAlias"""
+
     def __init__(
         self,
         *,
@@ -1456,8 +1469,9 @@ class ModelInfo(google.protobuf.message.Message):
         dimensions: builtins.int = ...,
         adapters: collections.abc.Iterable[builtins.str] | None = ...,
         task: builtins.str = ...,
+        aliases: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "task", b"task", "vocabulary", b"vocabulary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "aliases", b"aliases", "architecture", b"architecture", "backend", b"backend", "chat", b"chat", "context_tokens", b"context_tokens", "dimensions", b"dimensions", "error", b"error", "file_bytes", b"file_bytes", "heads", b"heads", "layers", b"layers", "name", b"name", "parameters", b"parameters", "pooling", b"pooling", "quantization", b"quantization", "state", b"state", "task", b"task", "vocabulary", b"vocabulary"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

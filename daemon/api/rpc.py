@@ -11,7 +11,7 @@ from ...protos import inferd_pb2_grpc as pb_grpc
 from ..domain.errors import Code, InferdError
 from ..node.planner import plan_load
 from ..node.plans import options_for
-from . import pooled, wire
+from . import pooled, wire, wire_pull
 from .admin import Admin
 from .guard import guarded
 from .monitor import Monitor
@@ -100,6 +100,7 @@ class Models(pb_grpc.ModelsServicer):
                 entry,
                 deployments[name].model if name in deployments else None,
                 options_for(name, self.node.config).adapters or (),
+                self.node.aliases.of(name),
             )
             for name, entry in sorted(entries.items())
         )
@@ -133,6 +134,16 @@ class Models(pb_grpc.ModelsServicer):
     async def Pin(self, request: pb.PinRequest, context: Context) -> pb.PinResponse:
         pinned = not request.HasField("pinned") or request.pinned
         return pb.PinResponse(was_pinned=self.node.controls.pin(request.model, pinned))
+
+    @guarded
+    async def PullModel(self, request: pb.PullModelRequest, context: Context) -> None:
+        async with contextlib.aclosing(self.node.pulls.pull(wire_pull.to_order(request))) as pulling:
+            async for progress in pulling:
+                await context.write(wire_pull.to_progress(progress))
+
+    @guarded
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
+        return pb.SetAliasResponse(previous_model=await self.node.aliases.set(request.alias, request.model))
 
 
 async def _forward(stream: Stream, choice: int, context: Context) -> None:

@@ -256,8 +256,11 @@ def timings(event: words.Finished) -> pb.Timings:
     )
 
 
-def to_model_info(entry: Entry, model: Model | None, adapters: Iterable[str] = ()) -> pb.ModelInfo:
+def to_model_info(
+    entry: Entry, model: Model | None, adapters: Iterable[str] = (), aliases: Iterable[str] = ()
+) -> pb.ModelInfo:
     info = pb.ModelInfo(name=entry.name, file_bytes=entry.file_bytes, error=entry.error or "", adapters=adapters)
+    info.aliases.extend(aliases)
     info.state = model.state.value if model is not None else ("cold" if entry.facts else "failed")
     if (facts := entry.facts) is not None:
         info.backend = facts.backend

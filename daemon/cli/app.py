@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, embed, events, explain, models, operate, plan, ps, run, serve, top
+from . import bench, config, doctor, embed, events, explain, models, operate, plan, ps, pull, run, serve, top
 
 app = typer.Typer(
     name="inferd",
@@ -27,6 +27,8 @@ app.command(add_help_option=False, context_settings={"allow_extra_args": True, "
 app.command("models")(models.models)
 app.command()(models.load)
 app.command()(models.unload)
+app.command()(pull.pull)
+app.command()(pull.alias)
 app.command()(plan.plan)
 app.command()(explain.explain)
 app.command()(events.events)

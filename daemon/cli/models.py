@@ -92,8 +92,13 @@ def _row(model: "pb.ModelInfo") -> tuple[object, ...]:
         count(model.parameters),
         size(model.file_bytes),
         count(model.context_tokens) if model.context_tokens >= 1_000_000 else model.context_tokens or "-",
-        model.error or ("" if model.chat else TASKS.get(model.task, "")),
+        _note(model),
     )
+
+
+def _note(model: "pb.ModelInfo") -> str:
+    also = f"also called {', '.join(model.aliases)}" if model.aliases else ""
+    return model.error or "; ".join(filter(None, ("" if model.chat else TASKS.get(model.task, ""), also)))
 
 
 def _silently(progress: "Iterator[pb.LoadProgress]") -> "pb.LoadProgress | None":

@@ -58,6 +58,18 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     folders: tuple[str, ...] = ()
     defaults: ModelOptions = ModelOptions()
     by_name: dict[str, ModelOptions] = msgspec.field(default_factory=dict, name="model")
+    pull_folder: str = ""  # for what is pulled; empty: the first of the folders, else one in the state folder
+    pull_max_bytes: Positive | None = None  # the most that may lie in it; None: what the disk has
+    pull_min_free_bytes: Annotated[int, Meta(ge=0)] = 2 * 2**30  # of its disk, never taken by a pull
+
+
+class Hub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where models are pulled from. Clients name a repository there, and never an address."""
+
+    endpoint: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?$")] = "https://huggingface.co"
+    token_file: str = ""  # read at each pull; empty: nobody's token
+    max_pulls: Annotated[int, Meta(ge=1, le=16)] = 2  # at the same time
+    partial_ttl_s: Seconds = 604_800.0  # so long a pull that was given up can be gone on with; 0: not at all
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +139,7 @@ class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     server: Server = Server()
     models: Models = Models()
+    hub: Hub = Hub()
     queue: Queue = Queue()
     scheduler: Turns = Turns()
     memory: Memory = Memory()

@@ -16,6 +16,7 @@ class Code(Enum):
     TEMPLATE_FAILED = "template_failed"  # the model's chat template does not render
     MODEL_CORRUPT = "model_corrupt"
     MODEL_FAILED = "model_failed"  # it does not load, or is in back-off after a failure
+    PULL_FAILED = "pull_failed"  # the hub does not give it, or the folder for models does not take it
     NO_ROOM = "no_room"  # memory: needed and free bytes are in the details
     QUEUE_FULL = "queue_full"
     OVERLOADED = "overloaded"  # it could not be served in time, or the machine is short of memory; `reason` says which

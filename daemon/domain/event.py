@@ -26,6 +26,9 @@ class Kind(Enum):
     MODEL_FAILED = "model_failed"  # to load
     MODEL_EVICTED = "model_evicted"  # told to make way for another one
     MODEL_UNLOADED = "model_unloaded"
+    MODEL_PULLED = "model_pulled"  # from the hub, verified and in its place
+    PULL_FAILED = "pull_failed"
+    ALIAS = "alias"  # a name was given to a model, or taken away
     OUT_OF_MEMORY = "out_of_memory"  # a load, which is tried once more with less
     WORKER_CRASHED = "worker_crashed"
     PREEMPTED = "preempted"  # a request makes way for another one

@@ -17,6 +17,7 @@ AT_START = (
     "server.max_message_bytes",
     "server.max_streams_per_connection",
     "scheduler.policy",
+    "hub.max_pulls",
     "cache.disk_bytes",
     "cache.disk_ttl_s",
     "cache.folder",

@@ -48,7 +48,7 @@ class Controls:
     def pin(self, name: str, pinned: bool) -> bool:
         """Until the daemon ends the model stays once it is loaded, whatever the config says, or makes way again."""
         node = self.node
-        node.fleet.get(name)
+        name = node.fleet.get(name).name
         lane = node.scheduler.lanes[name]
         was_pinned, lane.pinned, node.fleet.pins[name] = lane.pinned, pinned, pinned
         if pinned is not was_pinned:

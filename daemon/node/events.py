@@ -25,6 +25,8 @@ BURSTS = {
     Kind.DEADLINE_MISSED,
     Kind.SLOW_CONSUMER,
     Kind.PRIORITY_CHANGED,
+    Kind.PULL_FAILED,
+    Kind.ALIAS,
     Kind.PINNED,
     Kind.UNPINNED,
     Kind.DRAINING,

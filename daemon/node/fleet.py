@@ -56,7 +56,11 @@ class Fleet:
         return iter(list(self.residents.values()))
 
     def get(self, name: str) -> Deployment:
-        """The model of that name, as it is known. Raises NOT_FOUND, or MODEL_CORRUPT for a file nobody can read."""
+        """The model of that name or alias, as it is known.
+
+        Raises NOT_FOUND, or MODEL_CORRUPT for a file nobody can read.
+        """
+        name = self.node.aliases.real(name)
         known = self.deployments.get(name)
         return known if known is not None and self._in_use(known) else self._look_up(name)
 

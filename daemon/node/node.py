@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...backends.messages import Cancel
@@ -22,6 +23,7 @@ from ..domain.request import Phase, Priority
 from ..domain.tensors import check_ports
 from ..policy.meter import Meter
 from ..policy.scheduler import Scheduler
+from .aliases import Aliases
 from .answers import Answers
 from .changes import Changes
 from .controls import Controls
@@ -31,6 +33,7 @@ from .health import Health
 from .jobs import Jobs
 from .news import News
 from .orders import order
+from .pulls import Pulls
 from .reader import Reader
 from .wishes import Wishes
 
@@ -60,7 +63,9 @@ class Node:
         self.jobs = Jobs(self.meter)
         self.changes = Changes()
         self.events = Events()
+        self.aliases = Aliases(self)
         self.fleet = Fleet(self, n_threads)
+        self.pulls = Pulls(self)
         self.wishes = Wishes(self)
         self.controls = Controls(self)
         self.health = Health(self)
@@ -82,6 +87,8 @@ class Node:
         now_s = time.monotonic()
         try:
             deployment = self._door(request, now_s)
+            if deployment.name != request.model:  # it came by an alias
+                request = replace(request, model=deployment.name)
             job, stream = self.jobs.add(request, now_s)
         except InferdError as error:
             self.turned_away(request.tenant, error, request.id)
@@ -188,6 +195,7 @@ class Node:
         self._drain_limit = None
         for job in self.jobs:
             self._cancel(job, shutting_down())
+        await self.pulls.close()
         await self.fleet.close()
         self.events.tick()  # there is no next second for what it would tell
 

@@ -103,6 +103,7 @@ def _without_room(rooms: Rooms, options: PlaceQuestion, place: Place, question: 
 def plan_load(node: Node, name: str) -> LoadReport:
     """Raises InferdError for a model that is not there."""
     deployment = node.fleet.get(name)
+    name = deployment.name
     it = outlook(node.scheduler, name, time.monotonic())
     resident = deployment.residents[it.place.name]
     refused = it.outcome == "refused"

@@ -70,7 +70,7 @@ class Tiers:
 
     def __init__(self, disk: Disk, digests: Digests) -> None:
         self.disk = disk
-        self._digests = digests
+        self.digests = digests
         self._places: dict[str, _Place] = {}
         self._listening: dict[str, Resident] = {}  # whose worker is ready
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class Tiers:
         self._listening[resident.place] = resident
         if place.runs and not resident.give(list(place.runs.values())):
             self._let_go(place)
-        if (digest := self._digests.known(place.paths, place.stamps)) is not None:
+        if (digest := self.digests.known(place.paths, place.stamps)) is not None:
             self._on_digest(resident, place, digest)
         else:
             place.reading = self._begin(self._digest(resident, place, place.stamps, how))
@@ -151,7 +151,7 @@ class Tiers:
                 self._begin(self._flush(place, _nothing))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FLUSH_S)
-        self._digests.stop()
+        self.digests.stop()
         self.disk.close()
 
     # how it is done
@@ -163,7 +163,7 @@ class Tiers:
         return task
 
     async def _digest(self, resident: Resident, place: _Place, stamps: list[Stamp], how: str) -> None:
-        digest = await asyncio.to_thread(self._digests.read, place.paths, stamps)
+        digest = await asyncio.to_thread(self.digests.read, place.paths, stamps)
         if digest is not None and (place.stamps, place.how) == (stamps, how):
             self._on_digest(resident, place, digest)
 

@@ -29,6 +29,7 @@ class Wishes:
         """Have a model loaded; yields it at each change until it is ready. Raises InferdError when it fails."""
         self.node.refuse_new()
         deployment = self.node.fleet.get(name)
+        name = deployment.name
         deployment.askers += 1
         try:
             async for model in self._load(deployment):
@@ -57,6 +58,7 @@ class Wishes:
         node, lease = self.node, f"lease-{next(self._lease_ids)}"
         node.refuse_new()
         deployment = node.fleet.get(name)
+        name = deployment.name
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(time.monotonic())
         deployment.refused = None
@@ -82,6 +84,7 @@ class Wishes:
         """Unload a model and end its leases; False when it was not loaded. What runs ends first, unless `force`."""
         fleet = self.node.fleet
         deployment = fleet.get(name)
+        name = deployment.name
         if not deployment.prompter.busy:
             deployment.prompter.close()
         loaded = [resident for resident in deployment.residents.values() if resident.model.state in LOADED]

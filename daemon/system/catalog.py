@@ -70,11 +70,14 @@ class Catalog:
         self._bundled = bundled
         self._read: dict[str, tuple[_Found, ModelFacts | None, str | None]] = {}
         self._scanning = threading.Lock()
+        self.names: frozenset[str] = frozenset()  # that the last scan found
 
     def scan(self) -> Mapping[str, Entry]:
         """All models by name, the bundled one first. Never raises: what cannot be read is an entry's error."""
         with self._scanning:
-            return self._scan()
+            entries = self._scan()
+            self.names = frozenset(entries)
+            return entries
 
     def adapters(self, wanted: Mapping[str, str], facts: ModelFacts) -> tuple[Adapter, ...]:
         """LoRA adapters of a model: name -> path below one of the folders. Raises CorruptModel with a sentence."""

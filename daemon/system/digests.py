@@ -47,14 +47,25 @@ class Digests:
                 if (row is None or row[0] != stamp) and (digest := self._read(path)) is not None:
                     self._known[path] = stamp, digest
             known = self.known(paths, stamps)
-            if self._folder is not None and known is not None:
-                rows = {path: [*stamp, digest] for path, (stamp, digest) in self._known.items()}
-                save_json(NAME, rows, self._folder)
+            if known is not None:
+                self._save()
             return known
+
+    def record(self, path: str, sha256: str) -> None:
+        """Somebody else has read this file to its end; as it is now it has this SHA-256."""
+        with self._lock:
+            for stamp in stamps_of([path]):
+                self._known[path] = stamp, sha256
+            self._save()
 
     def stop(self) -> None:
         """Whatever is being read is not read to its end."""
         self._stopped = True
+
+    def _save(self) -> None:
+        if self._folder is not None:
+            rows = {path: [*stamp, digest] for path, (stamp, digest) in self._known.items()}
+            save_json(NAME, rows, self._folder)
 
     def _read(self, path: str) -> str | None:
         digest = hashlib.sha256()

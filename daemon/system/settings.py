@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..domain.config import Config, ModelOptions
+from .state import state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +73,14 @@ def _wrong_model(table: Any) -> str:
 
 def model_folders(config: Config) -> list[Path]:
     """Where models are looked for. Raises ConfigError."""
-    return [expanded(folder, "models.folders") for folder in config.models.folders]
+    folders = [expanded(folder, "models.folders") for folder in config.models.folders]
+    return list(dict.fromkeys([*folders, pull_folder(config)]))
+
+
+def pull_folder(config: Config) -> Path:
+    """The config's; else the first of the folders of models, else one in the state folder. Raises ConfigError."""
+    given = config.models.pull_folder or next(iter(config.models.folders), "")
+    return expanded(given, "models.pull_folder") if given else state_folder() / "models"
 
 
 def expanded(path: str, field: str) -> Path:
