@@ -76,17 +76,18 @@ class Fetching:
             return Verified(tuple(_verify(file, part, folder_fd) for file, part in opened))
 
     def _fetch(self, commit: str, file: HubFile, part: BinaryIO, min_free_bytes: int) -> None:
-        n_failed = 0
         if part.seek(0, os.SEEK_END) > file.n_bytes:
             part.truncate(part.seek(0))
+        n_failed, n_most = 0, part.tell()
         self._tell(part.tell(), now=True)
-        while (n_here := part.tell()) < file.n_bytes:
+        while part.tell() < file.n_bytes:
             busy = Busy(Code.PULL_FAILED, f"{file.name}: the hub sent less than it announced")
             try:
                 self._read(commit, file, part, min_free_bytes)
             except Busy as error:
                 busy = error
-            n_failed = 0 if part.tell() > n_here else n_failed + 1
+            n_failed = 0 if part.tell() > n_most else n_failed + 1
+            n_most = max(n_most, part.tell())
             if part.tell() < file.n_bytes:
                 self._rest(busy, n_failed)
         os.fsync(part.fileno())

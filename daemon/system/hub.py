@@ -80,13 +80,14 @@ class Hub:
             yield (start if resumed else 0), response.iter_bytes()
 
     def _client(self) -> httpx2.Client:
-        hooks: dict[str, list[Any]] = {"request": [self._check]}
+        hooks: dict[str, list[Any]] = {"request": [lambda request: self.check(str(request.url))]}
         return httpx2.Client(event_hooks=hooks, follow_redirects=True, max_redirects=MAX_REDIRECTS, timeout=TIMEOUT_S)
 
-    def _check(self, request: httpx2.Request) -> None:
-        """Called for each redirect, too."""
-        if request.url.scheme not in self._schemes:
-            raise HubError(Code.PULL_FAILED, f"the hub redirects to {request.url.scheme[:16]}, which is not followed")
+    def check(self, url: str) -> None:
+        """Of each request that is about to be made, and of each redirect. Raises HubError."""
+        scheme = httpx2.URL(url).scheme
+        if scheme not in self._schemes:
+            raise HubError(Code.PULL_FAILED, f"the hub redirects to {scheme[:16]}, which is not followed")
 
 
 def _file(sibling: Any) -> HubFile | None:

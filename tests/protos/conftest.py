@@ -90,6 +90,13 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         )
         drains = pb.Event(sequence=9, unix_s=2.5, severity="warning", kind="draining", message="nothing is taken in")
         self.happened = [ready, drains]
+        self.pulled = [
+            pb.PullProgress(state="resolving"),
+            pb.PullProgress(state="fetching", bytes=1 << 20, total_bytes=4 << 20, bytes_per_s=2e6, file="T.gguf"),
+            pb.PullProgress(
+                state="ready", bytes=4 << 20, total_bytes=4 << 20, model="t", file="T.gguf", why="a reason", sha256="ab"
+            ),
+        ]
         self.already = False  # what is pinned or drained was so before
         self._server: grpc.Server | None = None
 
@@ -176,6 +183,14 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
     def Pin(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         return pb.PinResponse(was_pinned=request.pinned is self.already)
+
+    def PullModel(self, request: Any, context: Any) -> Iterator[Any]:
+        self._ask(request, context)
+        yield from self.pulled
+
+    def SetAlias(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.SetAliasResponse(previous_model="old" if self.already or not request.model else "")
 
     def Drain(self, request: Any, context: Any) -> Any:
         self._ask(request, context)

@@ -29,7 +29,14 @@ def test_the_defaults_pass_their_own_limits(section: type[msgspec.Struct]) -> No
 def test_names_of_quantities_say_their_unit(section: type[msgspec.Struct]) -> None:
     plain = {"slots", "replicas", "threads", "kv_cells", "gpu_layers", "max_requests", "max_requests_per_tenant"}
     plain |= {"max_batch_size", "max_queue_delay_microseconds", "instances"}  # Triton's names
-    plain |= {"max_streams_per_connection", "tokens_per_s", "max_tokens_per_tenant", "max_parks", "floor_share"}
+    plain |= {
+        "max_streams_per_connection",
+        "tokens_per_s",
+        "max_tokens_per_tenant",
+        "max_parks",
+        "floor_share",
+        "max_pulls",
+    }
     hints = get_type_hints(section)
     figures = {name for name, hint in hints.items() if hint in (int, float, int | None, float | None)}
     assert {name for name in figures - plain if not name.endswith(("_bytes", "_s", "_ms", "_tokens"))} == set()
