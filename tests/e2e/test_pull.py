@@ -102,7 +102,10 @@ def test_whoever_hangs_up_stops_it(launcher: Launcher, hub: StandIn, tmp_path: P
     hub.plant(FILE, fault)
     daemon = launcher.start(config(hub, tmp_path / "pulled"), "--fake", name="left")
     with daemon.client.pull("owner/name") as progress:
-        assert any(report.state == "fetching" for report in progress)
+        reports = iter(progress)
+        while next(reports).state != "fetching":
+            pass
+        assert children(daemon.process.pid)
         assert fault.held.wait(LIMIT_S)
     assert until(lambda: not children(daemon.process.pid)) < 2.0
     assert "pull_failed" not in [event.kind for event in daemon.client.events(follow=False)]
