@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferd.daemon.domain.config import Models
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.pull import HubFile
 from inferd.daemon.system.digests import Digests
-from inferd.daemon.system.landing import UNFINISHED, Landing, pull_folder
+from inferd.daemon.system.landing import UNFINISHED, Landing
 from inferd.tests.hub import git_blob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 CONFIG = b"{}"
 
@@ -50,13 +49,6 @@ def place(landing: Landing, digests: Digests, raw: bytes, name: str = "tiny", mo
     wanted = [(put(landing, raw, sha256(raw)), "m.gguf")]
     wanted += [(put(landing, CONFIG, git_blob(CONFIG)), side) for side in more]
     landing.place(name, wanted, [sha256(raw), *(sha256(CONFIG) for _ in more)], digests)
-
-
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/inferd")
-    assert pull_folder(Models()) == Path("/var/lib/inferd/models")
-    assert pull_folder(Models(folders=("/a", "/b"))) == Path("/a")
-    assert pull_folder(Models(folders=("/a",), pull_folder="/c")) == Path("/c")
 
 
 def test_a_model_gets_its_place_with_all_its_files(landing: Landing, raw: bytes, tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from inferd.daemon.domain.config import Config, Fake, Models, Server
-from inferd.daemon.system.settings import ConfigError, convert, find_config, load_config, with_overrides
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from inferd.daemon.system.settings import (
+    ConfigError,
+    convert,
+    find_config,
+    load_config,
+    model_folders,
+    pull_folder,
+    with_overrides,
+)
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -179,3 +184,32 @@ def test_folders_of_the_command_line_come_first() -> None:
 )
 def test_a_rate_alone_also_asks_for_the_fake(options: dict[str, float], expected: Fake) -> None:
     assert with_overrides(FILE, **options).fake == expected  # type: ignore[arg-type]
+
+
+# folders
+
+
+def test_where_models_are_pulled_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/inferd")
+    assert pull_folder(Config()) == Path("/var/lib/inferd/models")
+    assert pull_folder(Config(models=Models(folders=("/a", "/b")))) == Path("/a")
+    assert pull_folder(Config(models=Models(folders=("/a",), pull_folder="/c"))) == Path("/c")
+    with pytest.raises(ConfigError, match=r"`models\.pull_folder`"):
+        pull_folder(Config(models=Models(pull_folder="~nobody-has-this-name/x")))
+
+
+def test_what_is_pulled_is_looked_for_once() -> None:
+    assert model_folders(Config(models=Models(folders=("/a", "/b")))) == [Path("/a"), Path("/b")]
+    assert model_folders(Config(models=Models(folders=("/a",), pull_folder="/c"))) == [Path("/a"), Path("/c")]
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "ftp://x", "https://", "https://user:secret@x", "https://x/?q", "https://x#y", "file:///etc", "x"]
+)
+def test_an_address_of_a_hub_is_one_of_the_web_without_secrets(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"`hub\.endpoint`"):
+        convert({"hub": {"endpoint": endpoint}}, "x")
+
+
+def test_a_mirror_may_have_a_path() -> None:
+    assert convert({"hub": {"endpoint": "http://mirror:8080/hf"}}, "x").hub.endpoint == "http://mirror:8080/hf"
