@@ -91,10 +91,10 @@ def _listed(offers: Sequence[Choice]) -> str:
 
 def _by_preference(offers: Sequence[Choice]) -> Iterable[tuple[str, list[Choice]]]:
     for word in QUANTIZATIONS:
-        pattern = re.compile(rf"(^|[/._-]){word}($|[/._-])", re.IGNORECASE)
+        pattern = re.compile(rf"(^|[/._-]){word}([/._-].+)?\.gguf$", re.IGNORECASE)
         yield word, [offer for offer in offers if pattern.search(offer.main)]
     for stem in ONNX_STEMS:
-        yield stem, [offer for offer in offers if _stem(offer.main) == stem]
+        yield stem, [offer for offer in offers if offer.main.rpartition("/")[2].lower() == f"{stem}.onnx"]
 
 
 def _stem(name: str) -> str:

@@ -124,6 +124,10 @@ def test_a_gguf_comes_before_an_onnx() -> None:
     assert pick(["model.onnx", "m.gguf"]).main == "m.gguf"
 
 
+def test_a_folder_that_is_called_like_a_quantization_is_none() -> None:
+    assert "model.onnx" in refusal(["f16/model.onnx", "q8/model.onnx"]).message
+
+
 # all
 
 
