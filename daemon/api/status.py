@@ -20,7 +20,7 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.TEMPLATE_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.MODEL_CORRUPT: grpc.StatusCode.FAILED_PRECONDITION,
     Code.MODEL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
-    Code.PULL_FAILED: grpc.StatusCode.UNAVAILABLE,
+    Code.PULL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.NO_ROOM: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -74,6 +74,13 @@ async def test_plans_explanations_and_leases_too(daemon: Any) -> None:
         assert await asyncio.to_thread(daemon.ended.wait, 5)
 
 
+async def test_a_model_is_pulled_and_named_too(daemon: Any) -> None:
+    async with AsyncClient(daemon.address) as client:
+        assert [report.state async for report in client.pull("a/b")] == ["resolving", "fetching", "ready"]
+        assert await client.set_alias("mine", "t") == ""
+    assert daemon.asked == [pb.PullModelRequest(repo="a/b"), pb.SetAliasRequest(alias="mine", model="t")]
+
+
 async def test_what_operators_ask_for_too(daemon: Any) -> None:
     async with AsyncClient(daemon.address, tenant="ada") as client:
         assert await client.set_priority("r1", "batch") is True

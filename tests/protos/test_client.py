@@ -147,6 +147,21 @@ def test_what_operators_ask_for(daemon: Any) -> None:
     assert [request.draining for request in daemon.asked[4:6]] == [True, False]
 
 
+def test_a_model_is_pulled_and_named(daemon: Any) -> None:
+    with Client(daemon.address) as client:
+        assert [report.state for report in client.pull("a/b", "c.gguf")] == ["resolving", "fetching", "ready"]
+        last = client.pull("a/b", revision="v1", name="n", sha256=None).wait()
+        assert last is not None
+        assert last.model == "t"
+        assert client.set_alias("mine", "t") == ""
+        assert client.set_alias("mine", "") == "old"
+    assert daemon.asked[:2] == [
+        pb.PullModelRequest(repo="a/b", file="c.gguf"),
+        pb.PullModelRequest(repo="a/b", revision="v1", name="n"),
+    ]
+    assert daemon.asked[2:] == [pb.SetAliasRequest(alias="mine", model="t"), pb.SetAliasRequest(alias="mine")]
+
+
 def test_events_are_kept_ones_and_then_those_that_come(daemon: Any) -> None:
     with Client(daemon.address) as client:
         assert [event.sequence for event in client.events(after=7, severity="warning", follow=False)] == [8, 9]

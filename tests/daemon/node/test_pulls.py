@@ -17,6 +17,7 @@ from inferd.daemon.domain.pull import PullOrder, PullProgress, PullState
 from inferd.daemon.node import pulls
 from inferd.daemon.system.landing import UNFINISHED
 from inferd.tests.daemon.node.house import LIMIT_S, House, failure
+from inferd.tests.e2e.daemons import until
 from inferd.tests.hub import Fault, Repo, StandIn
 from inferd.tests.models.random_onnx import Size, encoder
 
@@ -163,6 +164,7 @@ async def test_whoever_leaves_last_stops_it_and_the_next_one_goes_on(
     stand_in.plant("Tiny.Q4_K_M.gguf", fault)
     async with watching(puller):
         await held(fault)
+        await asyncio.to_thread(until, lambda: sum(unfinished(folder).values()) > 0)
     await settled(puller)
     (n_kept,) = unfinished(folder).values()
     assert 0 < n_kept <= HALF

@@ -289,13 +289,13 @@ async def test_another_file_or_another_way_to_compute_finds_nothing(house: House
 async def test_what_is_left_before_the_file_was_read_waits_for_that(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, go_on = house.tiers._digests.read, threading.Event()
+    real, go_on = house.tiers.digests.read, threading.Event()
 
     def read(paths: Sequence[str], stamps: Sequence[Stamp]) -> str | None:
         go_on.wait(10)
         return real(paths, stamps)
 
-    monkeypatch.setattr(house.tiers._digests, "read", read)
+    monkeypatch.setattr(house.tiers.digests, "read", read)
     house.tiers.on_loading(house.resident)
     house.tiers.on_ready(house.resident, "how")
     house.keep(A)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
@@ -32,6 +33,20 @@ def test_files_are_read_once_and_their_digest_is_known_after_a_restart(tmp_path:
     digest = digests.read(paths, stamps)
     assert digest is not None
     assert digests.known(paths, stamps) == Digests(tmp_path / "state").known(paths, stamps) == digest
+
+
+def test_what_somebody_else_has_read_is_not_read_again(
+    tmp_path: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests, read = Digests(tmp_path / "state"), Digests().read(paths, stamps_of(paths))
+    for path in paths:
+        digests.record(path, hashlib.sha256(os.path.basename(path).encode()).hexdigest())
+    digests.record(f"{paths[0]}-that-is-not-there", "0" * 64)
+    monkeypatch.setattr(Digests, "_read", lambda *_: None)
+    again = Digests(tmp_path / "state")
+    assert digests.read(paths, stamps_of(paths)) == again.known(paths, stamps_of(paths)) == read
+    shutil.copy(__file__, paths[0])
+    assert again.known(paths, stamps_of(paths)) is None
 
 
 @pytest.mark.parametrize("changed", [0, 1])
