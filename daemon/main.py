@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from grpc_health.v1 import health_pb2
 
 from ..backends.blob import Blob, give_back_freed_memory, keep_freed_memory
-from .api import oip_service, rpc
+from .api import jobs, oip_service, rpc
 from .domain.errors import InferdError
 from .domain.event import Kind, Severity
 from .listen import BAD_CONFIG, FAILED, Refused, address_of, bind, check_reach, locked, make_server
@@ -38,6 +38,7 @@ from .system.recorder import Arrivals, Decisions
 from .system.service_manager import ServiceManager
 from .system.settings import ConfigError, expanded, model_folders
 from .system.state import load_json, save_json, state_folder
+from .system.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +87,7 @@ async def _serve(config: Config, where: str, read: Callable[[], Config], manager
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     server, health = make_server(config, node, telemetry)
     bind(server, where)
+    node.durable.begin(Store(_path(config.jobs.folder) if config.jobs.folder else state_folder()), jobs.read_request)
     await server.start()
     node.events.note(Severity.INFO, Kind.DAEMON_STARTED, f"inferd {version('inferd')} serves on {where}")
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
@@ -104,6 +106,7 @@ async def _serve(config: Config, where: str, read: Callable[[], Config], manager
     manager.stopping(node.config.server.drain_s + AFTER_DRAIN_S)
     await _set_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     await node.drain(node.config.server.drain_s)
+    await node.durable.close()
     await server.stop(HANG_UP_S)
     save_json(CORRECTIONS, node.fleet.corrections.to_builtins())
     for task in (opening, *eternal):

@@ -14,6 +14,7 @@ from ..node.plans import options_for
 from . import pooled, wire, wire_pull
 from .admin import Admin
 from .guard import guarded
+from .jobs import Jobs
 from .monitor import Monitor
 from .who import tenant
 
@@ -177,3 +178,4 @@ def register(server: grpc.aio.Server, node: Node, telemetry: Telemetry) -> None:
     pb_grpc.add_ModelsServicer_to_server(Models(node), server)
     pb_grpc.add_MonitorServicer_to_server(Monitor(node, telemetry), server)
     pb_grpc.add_AdminServicer_to_server(Admin(node), server)
+    pb_grpc.add_JobsServicer_to_server(Jobs(node), server)

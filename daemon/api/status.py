@@ -22,6 +22,7 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.MODEL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.PULL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Code.NO_ROOM: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.NO_DISK: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.SUPERSEDED: grpc.StatusCode.CANCELLED,

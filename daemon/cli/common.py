@@ -32,6 +32,7 @@ EXIT_CODES = {
     "unreachable": UNREACHABLE,
     "draining": REFUSED,
     "not_found": REFUSED,
+    "no_disk": REFUSED,
     "no_room": REFUSED,
     "over_budget": REFUSED,
     "overloaded": REFUSED,

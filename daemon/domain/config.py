@@ -120,6 +120,16 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     folder: str = ""  # default: the cache folder of the service or the user
 
 
+class Jobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work that outlives its client and the daemon."""
+
+    folder: str = ""  # default: the state folder of the service or the user
+    max_jobs: Positive = 10_000  # that have not ended
+    max_jobs_per_tenant: Positive = 5_000
+    max_bytes: Positive = 2 * 2**30  # of the file; nothing that may still be read is thrown away for a new one
+    keep_s: Annotated[float, Meta(gt=0)] = 604_800.0  # after its end a job can be read so long, and its key is taken
+
+
 class Records(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Files that grow with every request; empty: none."""
 
@@ -144,6 +154,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scheduler: Turns = Turns()
     memory: Memory = Memory()
     cache: Cache = Cache()
+    jobs: Jobs = Jobs()
     records: Records = Records()
     fake: Fake = Fake()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -18,6 +18,7 @@ class Code(Enum):
     MODEL_FAILED = "model_failed"  # it does not load, or is in back-off after a failure
     PULL_FAILED = "pull_failed"  # the hub does not give it, or the folder for models does not take it
     NO_ROOM = "no_room"  # memory: needed and free bytes are in the details
+    NO_DISK = "no_disk"  # the disk is full, or failed: nothing can be kept on it now
     QUEUE_FULL = "queue_full"
     OVERLOADED = "overloaded"  # it could not be served in time, or the machine is short of memory; `reason` says which
     SUPERSEDED = "superseded"  # a newer request with the same supersede_key took its place

@@ -136,6 +136,8 @@ class Job:
     calls: CallParser | None = None  # finds them in its text, of which it sees every piece once
     max_tokens: int = 0  # resolved against the context when prepared
     generated: list[int] = field(default_factory=list)
+    durable: bool = False  # the disk keeps it: it goes on when the daemon starts again
+    n_kept: int = 0  # of the generated tokens, those that an earlier daemon got
     lengths: list[int] = field(default_factory=list)  # of each input, in tokens; `prompt` is all of them
     seconds: list[int] = field(default_factory=list)  # where the second text of each begins; empty: they are no pairs
     offsets: list[int] = field(default_factory=list)  # of the tokens of the one text that is tagged

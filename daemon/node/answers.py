@@ -72,7 +72,8 @@ class Answers:
                 resident.widest_prompt = max(resident.widest_prompt, *(job.lengths or [event.prompt_tokens]))
                 if job.live:
                     if not job.announced:
-                        self.scheduler.on_started(job, event.cached_tokens)
+                        # One that goes on after a restart may find more than its prompt.
+                        self.scheduler.on_started(job, min(event.cached_tokens, event.prompt_tokens))
                     else:
                         message = f"{job.id} goes on where it stopped ({job.parked_why})"
                         self.node.events.about(job, Severity.INFO, Kind.RESUMED, message)

@@ -13,12 +13,14 @@ from ..domain.tensors import Outputs
 from ..policy.tenants import Tenants
 from .figures import Statistics
 from .stream import Finished, Queued, Resumed, Started, Stream, Vectors
+from .tape import Tape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ...backends import messages
     from ...backends.blob import Blob
+    from ..domain.durable import Kept
     from ..domain.request import Request
     from ..policy.line import Ticket
     from ..policy.meter import Meter
@@ -50,14 +52,16 @@ class Jobs:
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
 
-    def add(self, request: Request, now_s: float) -> tuple[Job, Stream]:
-        """Raises InferdError when the id is in use."""
+    def add(self, request: Request, now_s: float, kept: Kept | None = None) -> tuple[Job, Stream]:
+        """`kept`: its answer is kept on the disk, and goes on from there. Raises InferdError when the id is in use."""
         if request.id in self._jobs:
             raise InferdError(Code.INVALID, f"request_id {request.id} is in use", field="request_id")
         job = Job(request, now_s, next(self._arrivals))
         if request.tensors is not None:
             job.prompt = range(request.tensors.n_tokens)
-        stream = Stream(job)
+        stream = Stream(job) if kept is None else Tape(job, kept)
+        if kept is not None:
+            job.durable, job.generated, job.n_kept = True, list(kept.tokens), len(kept.tokens)
         self._jobs[job.id], self._streams[job.id] = job, stream
         self._read.add(stream)
         self.tenants.on_request(request.tenant, now_s)
@@ -75,7 +79,7 @@ class Jobs:
             del self._jobs[job.id], self._streams[job.id]
             if job.answer is not None:  # nobody has taken it
                 job.answer.blob.close()
-            self.tenants.on_over(job.request.tenant, len(job.generated))
+            self.tenants.on_over(job.request.tenant, len(job.generated) - job.n_kept)
             self.statistics.on_over(job)
             if self.on_over is not None:
                 self.on_over(job)
@@ -93,10 +97,10 @@ class Jobs:
         return self._streams[job.id].stalled_s(now_s)
 
     def tokens_by_tenant(self) -> Counter[str]:
-        """Generated, of all jobs that are here."""
+        """Generated here, of all jobs that are here."""
         n_tokens: Counter[str] = Counter()
         for job in self._jobs.values():
-            n_tokens[job.request.tenant] += len(job.generated)
+            n_tokens[job.request.tenant] += len(job.generated) - job.n_kept
         return n_tokens
 
     def tell_queued(self, job: Job, position: int, eta_ms: tuple[float, float] | None = None) -> None:
@@ -111,13 +115,13 @@ class Jobs:
         if job.announced:
             return stream.push(Resumed(job.parked_why))
         job.announced = True
-        job.cached_tokens = event.cached_tokens
+        job.cached_tokens = min(event.cached_tokens, event.prompt_tokens)
         self.meter.total.prompt_tokens += event.prompt_tokens
-        self.meter.total.prompt_tokens_cached += event.cached_tokens
+        self.meter.total.prompt_tokens_cached += job.cached_tokens
         self.tenants.of(job.request.tenant).prompt_tokens += event.prompt_tokens
         request = job.request
         seed = request.params.seed
-        news = Started(job.id, request.model, event.prompt_tokens, event.cached_tokens, device, seed)
+        news = Started(job.id, request.model, event.prompt_tokens, job.cached_tokens, device, seed)
         return stream.push(news)
 
     def grown(self, job: Job, event: messages.Delta, now_s: float) -> None:

@@ -27,6 +27,7 @@ from .aliases import Aliases
 from .answers import Answers
 from .changes import Changes
 from .controls import Controls
+from .durable import Durable
 from .events import Events
 from .fleet import Fleet
 from .health import Health
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ...backends.messages import ChatMessage
     from ..domain.config import Config
     from ..domain.decision import Decision
+    from ..domain.durable import Kept
     from ..domain.request import Job, Request
     from ..policy.ledger import Ledger
     from ..system.catalog import Catalog
@@ -77,19 +79,24 @@ class Node:
         self.news = News(self.scheduler, self.jobs)
         self.reader = Reader(self)
         self.answers = Answers(self)
+        self.durable = Durable(self)
         self._alarm: asyncio.TimerHandle | None = None  # for those who wait for memory
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
     # what doors ask for
 
-    def submit(self, request: Request) -> Stream:
-        """Take a request in. Raises InferdError when it is refused at once; later refusals end the stream."""
+    def submit(self, request: Request, kept: Kept | None = None) -> Stream:
+        """Take a request in. Raises InferdError when it is refused at once; later refusals end the stream.
+
+        `kept`: what the disk has of its answer, which goes on from there. It was let in when it was written.
+        """
         now_s = time.monotonic()
         try:
-            deployment = self._door(request, now_s)
+            self.refuse_new() if kept is None else self.refuse_when_closing()
+            deployment = self.check(request, now_s)
             if deployment.name != request.model:  # it came by an alias
                 request = replace(request, model=deployment.name)
-            job, stream = self.jobs.add(request, now_s)
+            job, stream = self.jobs.add(request, now_s, kept)
         except InferdError as error:
             self.turned_away(request.tenant, error, request.id)
             raise
@@ -107,9 +114,8 @@ class Node:
                 self._deadlines[job.id] = loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
         return stream
 
-    def _door(self, request: Request, now_s: float) -> Deployment:
+    def check(self, request: Request, now_s: float) -> Deployment:
         """The model that it asks for, if that can do it. Raises InferdError."""
-        self.refuse_new()
         deployment = self.fleet.get(request.model)
         if deployment.state is ModelState.FAILED:
             raise deployment.speaker.refusal(now_s)
@@ -182,11 +188,12 @@ class Node:
         """Refuse what is new, let what is here finish, then end every process. Bounded by `limit_s` and a grace.
 
         Batch work is not waited for: what it has computed goes to the disk, and whoever asks again goes on from there.
+        Nor are durable jobs: they go on by themselves.
         """
         self.closing = True
         self.events.note(Severity.INFO, Kind.DAEMON_STOPPING, "the daemon is shutting down")
         for job in self.jobs:
-            if job.request.priority is Priority.BATCH:
+            if job.durable or job.request.priority is Priority.BATCH:
                 self._cancel(job, shutting_down())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s) as self._drain_limit:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import logging
 import secrets
 import string
@@ -71,7 +73,7 @@ class Reader:
             if use is not None and job.live:
                 compiled = await self._read(job, partial(prompter.compile_tools, use))
                 job.grammar, job.syntax = compiled.grammar, compiled.calls
-                job.calls = call_parser(use, job.syntax)
+                job.calls = call_parser(use, job.syntax, lasting_ids(job.id) if job.durable else _call_id)
             if job.live:
                 _take(job, tokens, deployment.model)
                 self.node.on_prepared(job)
@@ -105,15 +107,26 @@ class Reader:
             await change
 
 
-def call_parser(use: ToolUse, syntax: CallSyntax | None) -> CallParser | None:
+def call_parser(use: ToolUse, syntax: CallSyntax | None, new_id: Callable[[], str]) -> CallParser | None:
     """What finds the calls in an answer; None where none may come."""
     if syntax is None or use.choice == "none":
         return None
-    return CallParser(syntax, {tool.name for tool in use.tools}, _call_id)
+    return CallParser(syntax, {tool.name for tool in use.tools}, new_id)
 
 
 def _call_id() -> str:
     return "".join(secrets.choice(ID_CHARS) for _ in range(ID_LENGTH))
+
+
+def lasting_ids(job_id: str) -> Callable[[], str]:
+    """The same ones in the same order, whenever an answer is read anew."""
+    numbers = itertools.count()
+
+    def new_id() -> str:
+        digest = hashlib.blake2b(f"{job_id} {next(numbers)}".encode()).digest()
+        return "".join(ID_CHARS[byte % len(ID_CHARS)] for byte in digest[:ID_LENGTH])
+
+    return new_id
 
 
 async def _check_inputs(inputs: Inputs, each: list[list[int]], model: Model) -> None:

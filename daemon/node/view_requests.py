@@ -38,7 +38,7 @@ def _row(node: Node, job: Job, told: Told | None, now_s: float) -> RequestRow:
         why=told.why if told else job.why,  # as of now, like its text; `job.why` is what its client was told last
         prompt_tokens=None if job.prompt is None else len(job.prompt),
         tokens=len(job.generated),
-        tokens_per_s=max(0, len(job.generated) - 1) / decoding_s if decoding_s > 0 else 0.0,
+        tokens_per_s=max(0, len(job.generated) - job.n_kept - 1) / decoding_s if decoding_s > 0 else 0.0,
         age_ms=age_ms,
         ttft_ms=None if job.first_token_s is None else (job.first_token_s - job.arrived_s) * 1e3,
         position=told.position if told else None,

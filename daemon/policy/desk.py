@@ -42,7 +42,10 @@ class Desk:
         room = max(1, lane.context_tokens - prompt_tokens)
         deadline_ms = request.deadline_ms
         deadline_s = math.inf if deadline_ms is None else job.arrived_s + deadline_ms / 1e3
-        return Ticket(prompt_tokens, pace.expected_output(request.max_tokens, room), deadline_s)
+        ticket = Ticket(prompt_tokens, pace.expected_output(request.max_tokens, room), deadline_s)
+        # What an earlier daemon got for it was charged there.
+        ticket.charged_tokens, ticket.resumed = job.n_kept, job.n_kept > 0
+        return ticket
 
     def enter(self, job: Job, ticket: Ticket) -> None:
         self.total.add(ticket)

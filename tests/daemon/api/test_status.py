@@ -31,6 +31,7 @@ def test_every_failure_has_a_status_and_its_reason(code: Code) -> None:
 def test_what_is_refused_for_now_differs_from_what_is_wrong() -> None:
     again = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
     assert {code for code, status in it.STATUS.items() if status in again} - {Code.TOO_LARGE} == {
+        Code.NO_DISK,
         Code.NO_ROOM,
         Code.QUEUE_FULL,
         Code.OVERLOADED,

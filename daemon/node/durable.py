@@ -1,0 +1,337 @@
+"""Durable jobs: taken in once they are on the disk, submitted like any request, and written as they grow.
+
+One task writes: what came since the last time goes to the disk in one transaction for all of them. Readers see what is
+there, so what a client has seen is never computed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..domain.durable import State
+from ..domain.errors import Code, InferdError
+from ..system.store import AT_ONCE, Store, StoreError
+from .archive import CLOSE_S, Archive
+from .book import Book, as_of_now, is_for_now, late, outcome
+from .lines import Lines
+from .readout import DAMAGED, Readout
+from .tape import Tape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..domain.durable import DurableJob, Entry, Loaded, Progress
+    from ..domain.request import Request
+    from .book import Group
+    from .node import Node
+
+    ReadRequest = Callable[[bytes, DurableJob], Request]  # raises InferdError
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.5  # between two writes of one job that goes on
+RETRY_S = 1.0  # after the disk refused
+PRUNE_S = 60.0
+WINDOW = 16  # of a model, tenant and class, so many beyond its slots are in the scheduler at a time
+
+
+@dataclass(slots=True, eq=False)
+class _Arrival:
+    """Waits to be written."""
+
+    entry: Entry
+    taken_in: asyncio.Future[DurableJob]
+
+
+class Durable:
+    """Shares the Node's loop. Without `begin` there are no jobs."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.archive = Archive(node)
+        self.readout = Readout(self)
+        self.books: dict[str, Book] = {}  # of all jobs that have not ended
+        self._busy: dict[str, Book] = {}  # of these, what the Node has, and of what something is to be written
+        self._lines = Lines()
+        self._arrivals: list[_Arrival] = []
+        self._n_live: Counter[str] = Counter()  # by tenant, with those that arrive
+        self._deadlines: list[tuple[float, str]] = []  # a heap of when and whose
+        self._due = asyncio.Event()  # something is to be written at once
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._pruned_s = 0.0
+
+    def begin(self, store: Store, read: ReadRequest) -> None:
+        """Open what is there and go on with it; nobody waits for that but who asks for jobs."""
+        self.archive.use(store)
+        self._read = read
+        self._task = asyncio.create_task(self._run(), name="jobs")
+
+    async def close(self) -> None:
+        """Write what came last. The Node has let go of all jobs."""
+        self._closing = True
+        if self._task is None:
+            return
+        self._due.set()
+        self.archive.notify()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._task, CLOSE_S)
+        for book in self.books.values():
+            book.changes.notify()  # those who read learn that it is the end
+        await self.archive.close()
+
+    # what doors ask for
+
+    async def submit(self, entry: Entry, request: Request) -> DurableJob:
+        """Take a job in, or find the one with its key; returns when it is on the disk. Raises InferdError."""
+        job = entry.job
+        await self.archive.ready()
+        if job.key:
+            first = await self.archive.look(Store.by_key, job.tenant, job.key)
+            if first is not None:
+                return self.readout.now(_same(first, job))
+        try:
+            self._admit(job, request)
+        except InferdError as error:
+            self.node.turned_away(job.tenant, error, job.id)
+            raise
+        arrival = _Arrival(entry, asyncio.get_running_loop().create_future())
+        self._n_live[job.tenant] += 1
+        self._arrivals.append(arrival)
+        self._due.set()
+        return self.readout.now(_same(await arrival.taken_in, job))
+
+    async def cancel(self, job_id: str, tenant: str | None) -> bool:
+        """End a job (`tenant` None: of any); False when it has ended already. Returns when that is on the disk.
+
+        Raises InferdError.
+        """
+        await self.readout.get(job_id, tenant)
+        book = self.books.get(job_id)
+        if book is None or book.end is not None:
+            return False
+        self._cancel(book)
+        while not book.row.over:
+            change = book.changes.next()
+            if self.archive.trouble:
+                raise self.archive.refusal()
+            await change
+            self.node.refuse_when_closing()
+        return book.row.state is State.CANCELLED
+
+    # mutators
+
+    def _admit(self, job: DurableJob, request: Request) -> None:
+        """Raises InferdError."""
+        options = self.node.config.jobs
+        self.node.refuse_new()
+        self.node.check(request, time.monotonic())
+        for whose, n, most in (
+            ("this tenant has", self._n_live[job.tenant], options.max_jobs_per_tenant),
+            ("there are", self._n_live.total(), options.max_jobs),
+        ):
+            if n >= most:
+                message = f"{whose} {n:,} jobs that have not ended, at most {most:,} are taken in"
+                raise InferdError(Code.QUEUE_FULL, message, retry_after_ms=10_000, waiting=n, limit=most)
+        if (n_bytes := self.archive.used_bytes) >= options.max_bytes:
+            message = f"the jobs that are kept take {n_bytes:,} bytes, at most {options.max_bytes:,} may be taken"
+            raise InferdError(Code.NO_DISK, message, retry_after_ms=60_000, used_bytes=n_bytes)
+
+    def _take_up(self, job: DurableJob) -> None:
+        """It is on the disk and has not ended: it waits for its turn."""
+        book = self.books[job.id] = Book(job)
+        self._lines.add(book)
+        if job.deadline_s is not None:
+            heapq.heappush(self._deadlines, (job.deadline_s, job.id))
+
+    def _cancel(self, book: Book) -> None:
+        error = InferdError(Code.CANCELLED, "the job was cancelled")
+        if book.tape is not None:
+            self.node.cancel(book.row.id, error)
+        else:
+            self._end(book, error)
+        self._due.set()
+
+    def _end(self, book: Book, error: InferdError) -> None:
+        """Of one that the Node does not have."""
+        book.fail(error, time.time())
+        self._busy[book.row.id] = book
+
+    def _end_late(self) -> None:
+        """Those whose deadline has passed while they waited; the Node sees to what it has."""
+        while self._deadlines and self._deadlines[0][0] <= time.time():
+            book = self.books.get(heapq.heappop(self._deadlines)[1])
+            if book is not None and book.tape is None:
+                self._end(book, late())
+
+    def _begin(self, book: Book, loaded: Loaded | None) -> None:
+        """Give it to the Node."""
+        row = book.row
+        if book.end is not None or self._closing:
+            return self._lines.release(book)
+        try:
+            if loaded is None or loaded.damaged or len(loaded.kept.tokens) != row.n_tokens:
+                raise InferdError(Code.INTERNAL, DAMAGED)
+            request = as_of_now(self._read(loaded.request, row), row, loaded.prompt)
+            tape = self.node.submit(request, loaded.kept)
+        except InferdError as error:
+            if is_for_now(error):
+                return self._lines.put_back([book], time.monotonic())
+            self._lines.release(book)
+            return self._end(book, error)
+        assert isinstance(tape, Tape)
+        book.tape, book.has_prompt, book.goes_on = tape, loaded.prompt is not None, bool(loaded.kept.tokens)
+        book.written_s = time.monotonic()
+        self._busy[row.id] = book
+        tape.on_over = self._due.set
+        if tape.over:  # it was refused at once
+            self._due.set()
+        return None
+
+    def _step(self, book: Book, now_s: float) -> Progress | None:
+        """What is to be written of it now."""
+        tape = book.tape
+        if tape is not None and tape.over:
+            if book.end is None:
+                book.end = outcome(tape, time.time())
+            book.pending += tape.wind(whole=book.end is not None)
+        elif tape is not None and now_s >= book.written_s + FLUSH_S:
+            book.pending += tape.wind(whole=False)
+        step = book.step()
+        if tape is not None and tape.over:
+            book.tape = None
+            self.node.hang_up(tape)
+            self._lines.release(book)
+        if step is None:
+            self._settle(book)
+        return step
+
+    def _settle(self, book: Book) -> None:
+        """All that was to be written of it is on the disk."""
+        if book.row.over:
+            del self._busy[book.row.id], self.books[book.row.id]
+            self._n_live[book.row.tenant] -= 1
+        elif book.tape is None and book.end is None:
+            del self._busy[book.row.id]
+            self._lines.put_back([book], time.monotonic())
+
+    def _arrive(self, arrival: _Arrival, job: DurableJob) -> None:
+        """It is on the disk; `job`: it, or the one that was there before."""
+        if job is arrival.entry.job:
+            self._take_up(job)
+        else:
+            self._n_live[arrival.entry.job.tenant] -= 1
+        if not arrival.taken_in.done():
+            arrival.taken_in.set_result(job)
+
+    def _refuse(self, error: object) -> None:
+        """The disk will not."""
+        self.archive.refuse(error)
+        for arrival in self._arrivals:
+            self._n_live[arrival.entry.job.tenant] -= 1
+            if not arrival.taken_in.done():
+                arrival.taken_in.set_exception(self.archive.refusal())
+        self._arrivals.clear()
+        for book in self._busy.values():
+            book.changes.notify()
+
+    def _room(self, group: Group) -> int:
+        lane = self.node.scheduler.lanes.get(group[0])
+        return WINDOW + (0 if lane is None else lane.n_slots)
+
+    # the task
+
+    async def _run(self) -> None:
+        while (jobs := await self.archive.open()) is None:
+            if self._closing:
+                return
+            await self._rest(RETRY_S)
+        for job in jobs:
+            self._n_live[job.tenant] += 1
+            self._take_up(job)
+        while True:
+            closing = self._closing
+            try:
+                await self._write()
+                if not closing:
+                    await self._feed()
+                    await self._prune()
+            except StoreError as error:
+                self._refuse(error)
+            except Exception:
+                log.exception("writing jobs failed")
+                self._refuse("the log says why")
+            if closing:
+                return
+            hindered, idle = bool(self.archive.trouble), not (self._busy or self._lines)
+            await self._rest(RETRY_S if hindered else PRUNE_S if idle else FLUSH_S)
+
+    async def _rest(self, limit_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._due.wait()
+        self._due.clear()
+
+    async def _write(self) -> None:
+        """Raises StoreError; what was to be written is tried again, but for arrivals."""
+        self._endlate()
+        now_s = time.monotonic()
+        steps = [step for book in list(self._busy.values()) if (step := self._step(book, now_s)) is not None]
+        arrivals, self._arrivals = self._arrivals, []
+        if not (steps or arrivals):
+            return
+        try:
+            entries = [arrival.entry for arrival in arrivals]
+            jobs = await self.archive.ask(Store.commit, entries, steps)
+        except BaseException:
+            self._arrivals[:0] = arrivals
+            raise
+        self.archive.relieve()
+        for step in steps:
+            book = self.books[step.job.id]
+            book.written(step, time.monotonic())
+            self._settle(book)
+        for arrival, job in zip(arrivals, jobs, strict=True):
+            self._arrive(arrival, job)
+
+    async def _feed(self) -> None:
+        """Raises StoreError."""
+        now_s = time.monotonic()
+        books = self._lines.take(self._room, now_s)
+        if not books:
+            return
+        try:
+            found = await self.archive.ask(Store.load, [book.row.id for book in books])
+        except BaseException:
+            self._lines.put_back(books, now_s)
+            raise
+        by_id = {loaded.job_id: loaded for loaded in found}
+        for book in books:
+            self._begin(book, by_id.get(book.row.id))
+
+    async def _prune(self) -> None:
+        """Raises StoreError."""
+        if time.monotonic() < self._pruned_s + PRUNE_S:
+            return
+        n_gone = await self.archive.ask(Store.prune, time.time() - self.node.config.jobs.keep_s)
+        if n_gone < AT_ONCE:
+            self._pruned_s = time.monotonic()
+
+
+def _same(first: DurableJob, job: DurableJob) -> DurableJob:
+    """What was there is the answer to who asks once more. Raises InferdError where it is something else."""
+    if first is job:
+        return first
+    if not job.key or (first.key, first.tenant) != (job.key, job.tenant):
+        raise InferdError(Code.INVALID, f"request_id {job.id} is in use", field="request.request_id")
+    if first.digest != job.digest:
+        message = f"job {first.id} came with this idempotency_key, and with another request"
+        raise InferdError(Code.INVALID, message, field="idempotency_key")
+    return first

@@ -1,0 +1,117 @@
+"""Jobs as rows of the store: its tables, what stands in their columns, and the sums that tell what is damaged."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ...backends.messages import FinishReason, TokenLogprob
+from ..domain.durable import DurableJob, Piece, State
+from ..domain.request import Priority
+from ..domain.tools import CallPiece
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Each brings the file from the version of its place in the list to the next one.
+MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, model TEXT NOT NULL,
+        priority TEXT NOT NULL, created_s REAL NOT NULL, digest BLOB NOT NULL, key TEXT, deadline_s REAL,
+        state TEXT NOT NULL, n_tokens INTEGER NOT NULL, resumed INTEGER NOT NULL, ended_s REAL, finish_reason TEXT,
+        prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+        code TEXT NOT NULL, error TEXT NOT NULL, UNIQUE (tenant, key)
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state, ended_s);
+    CREATE INDEX jobs_by_tenant ON jobs (tenant, seq);
+    CREATE TABLE requests (
+        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, body BLOB NOT NULL, sum INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE prompts (
+        job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, tokens BLOB NOT NULL, sum INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE pieces (
+        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, at INTEGER NOT NULL, tokens BLOB NOT NULL,
+        lengths BLOB NOT NULL, text TEXT NOT NULL, more BLOB NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (job, at)
+    ) STRICT;
+    """,
+)
+FIELDS = DurableJob.__struct_fields__
+COLUMNS = ", ".join(FIELDS)
+CHANGING = (
+    "priority", "state", "n_tokens", "resumed", "ended_s", "finish_reason", "prompt_tokens", "cached_tokens",
+    "completion_tokens", "code", "error",
+)  # fmt: skip
+INSERT = f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))}) ON CONFLICT DO NOTHING"
+# A job that has ended stays as it ended, whoever comes later: there is one result.
+UPDATE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in CHANGING)} WHERE id = ? AND state = 'queued'"
+SELECT = f"SELECT {COLUMNS} FROM jobs"
+INSERT_PIECE = "INSERT INTO pieces (job, at, tokens, lengths, text, more, sum) VALUES (?, ?, ?, ?, ?, ?, ?)"
+SELECT_PIECES = "SELECT at, tokens, lengths, text, more, sum FROM pieces WHERE job = ? AND at >= ? ORDER BY at"
+
+
+class Damaged(Exception):
+    """Something is not what was written."""
+
+
+class _More(msgspec.Struct, frozen=True, array_like=True):
+    """What most pieces lack."""
+
+    calls: list[tuple[int, CallPiece]] = []
+    logprobs: list[TokenLogprob] | None = None
+
+
+_MORE = msgspec.msgpack.Decoder(_More)
+
+
+def to_columns(job: DurableJob, names: Sequence[str] = FIELDS) -> list[Any]:
+    return [_column(job, name) for name in names]
+
+
+def to_job(row: Sequence[Any]) -> DurableJob:
+    given = dict(zip(FIELDS, row, strict=True))
+    given |= {"key": given["key"] or "", "state": State(given["state"]), "priority": Priority(given["priority"])}
+    reason = given["finish_reason"]
+    return DurableJob(**given | {"finish_reason": None if reason is None else FinishReason(reason)})
+
+
+def to_row(job_id: str, piece: Piece) -> tuple[Any, ...]:
+    """Of the columns of pieces."""
+    more = msgspec.msgpack.encode(_More(piece.calls, piece.logprobs)) if piece.calls or piece.logprobs else b""
+    row = piece.index, pack(piece.tokens), pack(piece.lengths), piece.text, more
+    return job_id, *row, _sum(job_id, *row)
+
+
+def to_piece(job_id: str, row: Sequence[Any]) -> Piece:
+    """Raises Damaged."""
+    at, tokens, lengths, text, more, checksum = row
+    if _sum(job_id, at, tokens, lengths, text, more) != checksum:
+        raise Damaged(f"the answer of job {job_id} from its token {at} on")
+    extra = _MORE.decode(more) if more else _More()
+    return Piece(at, unpack(tokens), unpack(lengths), text, extra.calls, extra.logprobs)
+
+
+def pack(numbers: list[int]) -> bytes:
+    return array("I", numbers).tobytes()
+
+
+def unpack(raw: bytes) -> list[int]:
+    return array("I", raw).tolist()
+
+
+def _column(job: DurableJob, name: str) -> Any:
+    value = getattr(job, name)
+    if name == "key":
+        return value or None  # any number of jobs have none
+    return value.value if isinstance(value, (State, Priority, FinishReason)) else value
+
+
+def _sum(job_id: str, at: int, tokens: bytes, lengths: bytes, text: str, more: bytes) -> int:
+    checksum = zlib.crc32(f"{job_id} {at} ".encode())
+    for part in (tokens, lengths, text.encode(), more):
+        checksum = zlib.crc32(part, checksum)
+    return checksum
