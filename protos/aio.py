@@ -14,6 +14,7 @@ from .address import channel_options, resolve, target
 from .aio_streams import AsyncGeneration, AsyncLease, AsyncStream
 from .client import TENANT_METADATA, TIMEOUT_S
 from .compose import generate_request, plain_request, priority_request, pull_request, tokenize_request
+from .jobs import AsyncJobAnswer, job_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
 
@@ -106,6 +107,40 @@ class AsyncClient:
         """Move a live request to another class: interactive, normal or batch; False when no such request is live."""
         method = stubs.InferenceStub(self.channel()).SetPriority
         return bool((await self._call(method, priority_request(request_id, priority))).changed)
+
+    async def submit_job(
+        self,
+        model: str,
+        prompt: str | Sequence[Mapping[str, Any]] | Sequence[int],
+        *,
+        key: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> pb.Job:
+        """Have work done that outlives this client and the daemon; see Client.submit_job."""
+        method = stubs.JobsStub(self.channel()).SubmitJob
+        job: pb.Job = await self._call(method, job_request(model, prompt, key, options))
+        return job
+
+    async def job(self, job_id: str) -> pb.Job:
+        """How far a job has come."""
+        method = stubs.JobsStub(self.channel()).GetJob
+        job: pb.Job = await self._call(method, plain_request(pb.GetJobRequest, id=job_id))
+        return job
+
+    async def jobs(self, state: str = "", limit: int | None = None) -> list[pb.Job]:
+        """The newest first; of a state only, if one is named: queued, running, done, cancelled, failed."""
+        method = stubs.JobsStub(self.channel()).ListJobs
+        return list((await self._call(method, plain_request(pb.ListJobsRequest, state=state, limit=limit))).jobs)
+
+    def stream_job(self, job_id: str, offset: int = 0) -> AsyncJobAnswer:
+        """A job's answer from a token on, as it comes; leaving the loop ends nothing."""
+        request = plain_request(pb.StreamJobRequest, id=job_id, offset=offset)
+        return AsyncJobAnswer(self, lambda channel: stubs.JobsStub(channel).StreamJob, request)
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """End a job; False when it has ended already."""
+        method = stubs.JobsStub(self.channel()).CancelJob
+        return bool((await self._call(method, plain_request(pb.CancelJobRequest, id=job_id))).cancelled)
 
     async def models(self) -> list[pb.ModelInfo]:
         """Every model in the catalog."""

@@ -143,7 +143,7 @@ class Answer:
 
     def take(self, event: pb.GenerateResponse) -> Delta | None:
         """Move by one event; a delta comes back as such."""
-        return _delta(event.delta) if self.note(event) else None
+        return to_delta(event.delta) if self.note(event) else None
 
     def note(self, event: pb.GenerateResponse) -> bool:
         """Move by one event; True when it brings tokens."""
@@ -217,7 +217,7 @@ def timings_of(wire: pb.Timings) -> Timings:
     )
 
 
-def _delta(wire: pb.Delta) -> Delta:
+def to_delta(wire: pb.Delta) -> Delta:
     logprobs = [_logprob(entry) for entry in wire.logprobs] if wire.logprobs else []
     calls = [ToolCallDelta(c.index, c.id, c.name, c.arguments) for c in wire.tool_calls] if wire.tool_calls else []
     return Delta(wire.text, list(wire.tokens), wire.index, wire.choice, logprobs, calls)

@@ -13,6 +13,7 @@ from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
 from .compose import generate_request, plain_request, priority_request, pull_request, tokenize_request
+from .jobs import JobAnswer, job_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
 from .streams import Generation, Lease, Stream
@@ -57,6 +58,7 @@ class Client:
         self._models = stubs.ModelsStub(channel)
         self._monitor = stubs.MonitorStub(channel)
         self._admin = stubs.AdminStub(channel)
+        self._jobs = stubs.JobsStub(channel)
 
     def close(self) -> None:
         """End the connection and whatever still runs on it."""
@@ -117,6 +119,36 @@ class Client:
     def set_priority(self, request_id: str, priority: str) -> bool:
         """Move a live request to another class: interactive, normal or batch; False when no such request is live."""
         return self._call(self._inference.SetPriority, priority_request(request_id, priority)).changed
+
+    def submit_job(
+        self,
+        model: str,
+        prompt: str | Sequence[Mapping[str, Any]] | Sequence[int],
+        *,
+        key: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> pb.Job:
+        """Have work done that outlives this client and the daemon; returns when it is on the disk there.
+
+        The options are those of `generate`. With a key a second call finds the job of the first one.
+        """
+        return self._call(self._jobs.SubmitJob, job_request(model, prompt, key, options))
+
+    def job(self, job_id: str) -> pb.Job:
+        """How far a job has come."""
+        return self._call(self._jobs.GetJob, plain_request(pb.GetJobRequest, id=job_id))
+
+    def jobs(self, state: str = "", limit: int | None = None) -> list[pb.Job]:
+        """The newest first; of a state only, if one is named: queued, running, done, cancelled, failed."""
+        return list(self._call(self._jobs.ListJobs, plain_request(pb.ListJobsRequest, state=state, limit=limit)).jobs)
+
+    def stream_job(self, job_id: str, offset: int = 0) -> JobAnswer:
+        """A job's answer from a token on, as it comes; leaving the loop ends nothing."""
+        return JobAnswer(self, self._jobs.StreamJob, plain_request(pb.StreamJobRequest, id=job_id, offset=offset))
+
+    def cancel_job(self, job_id: str) -> bool:
+        """End a job; False when it has ended already."""
+        return self._call(self._jobs.CancelJob, plain_request(pb.CancelJobRequest, id=job_id)).cancelled
 
     def models(self) -> list[pb.ModelInfo]:
         """Every model in the catalog."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, embed, events, explain, models, operate, plan, ps, pull, run, serve, top
+from . import bench, config, doctor, embed, events, explain, jobs, models, operate, plan, ps, pull, run, serve, top
 
 app = typer.Typer(
     name="inferd",
@@ -41,6 +41,7 @@ app.command()(operate.whoami)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.add_typer(config.app, name="config")
+app.add_typer(jobs.app, name="jobs")
 
 
 @app.command()
