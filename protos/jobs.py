@@ -61,7 +61,7 @@ class _Output:
 
 
 class JobAnswer(Stream[Any], _Output):
-    """A job's answer: iterate over its deltas; `.job` is how it ended. Goes on when the daemon is restarted under it."""
+    """A job's answer: iterate over its deltas; `.job` is how it ended. Goes on if the daemon is restarted under it."""
 
     def __init__(self, client: Client, method: Callable[..., Any], request: pb.StreamJobRequest) -> None:
         _Output.__init__(self, request)

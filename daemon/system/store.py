@@ -127,7 +127,7 @@ class Store:
             ids = db.execute(which, (before_s, AT_ONCE)).fetchall()
             db.executemany("DELETE FROM jobs WHERE id = ?", ids)
         if ids:
-            with self._failing() as db:
+            with self._using() as db:
                 db.execute("PRAGMA incremental_vacuum").fetchall()
         return len(ids)
 
@@ -135,15 +135,15 @@ class Store:
 
     def live(self) -> list[DurableJob]:
         """Those that have not ended, in the order in which they came."""
-        with self._failing() as db:
+        with self._using() as db:
             return [to_job(row) for row in db.execute(f"{SELECT} WHERE state = 'queued' ORDER BY seq")]
 
     def get(self, job_id: str) -> DurableJob | None:
-        with self._failing() as db:
+        with self._using() as db:
             return _first(db, "id = ?", job_id)
 
     def by_key(self, tenant: str, key: str) -> DurableJob | None:
-        with self._failing() as db:
+        with self._using() as db:
             return _first(db, "tenant = ? AND key = ?", tenant, key)
 
     def newest(self, tenant: str | None, state: State | None, limit: int) -> list[DurableJob]:
@@ -151,13 +151,13 @@ class Store:
         asked = {"tenant = ?": tenant, "state = ?": state.value if state else None}
         given = {test: value for test, value in asked.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
-        with self._failing() as db:
+        with self._using() as db:
             rows = db.execute(f"{SELECT} {where} ORDER BY seq DESC LIMIT ?", (*given.values(), limit))
             return [to_job(row) for row in rows]
 
     def since(self, job_id: str, offset: int) -> tuple[DurableJob | None, list[Piece]]:
         """A job, and some of its pieces from the one on that has the token at `offset`. Raises Damaged, too."""
-        with self._failing() as db:
+        with self._using() as db:
             (at,) = db.execute("SELECT MAX(at) FROM pieces WHERE job = ? AND at <= ?", (job_id, offset)).fetchone()
             rows = db.execute(f"{SELECT_PIECES} LIMIT ?", (job_id, at or 0, PAGE_PIECES))
             pieces = [to_piece(job_id, row) for row in rows]
@@ -165,7 +165,7 @@ class Store:
 
     def load(self, job_ids: Sequence[str]) -> list[Loaded]:
         """Those that are there."""
-        with self._failing() as db:
+        with self._using() as db:
             return [loaded for job_id in job_ids if (loaded := _load(db, job_id)) is not None]
 
     # the file
@@ -206,10 +206,10 @@ class Store:
                 os.replace(path, path.with_name(path.name + suffix))
 
     @contextlib.contextmanager
-    def _failing(self) -> Iterator[sqlite3.Connection]:
+    def _failing(self) -> Iterator[None]:
         """Failures become StoreError, and the next call begins with a new connection."""
         try:
-            yield self._db or self._connect(check=False)
+            yield
         except sqlite3.Error as error:
             self.close()
             log.warning("the file of the jobs: %s", error)
@@ -220,8 +220,13 @@ class Store:
             raise StoreError(f"the folder cannot be used: {error.strerror}") from error
 
     @contextlib.contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with self._failing():
+            yield self._db or self._connect(check=False)
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._failing() as db:
+        with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
