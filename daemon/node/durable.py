@@ -281,7 +281,7 @@ class Durable:
 
     async def _write(self) -> None:
         """Raises StoreError; what was to be written is tried again, but for arrivals."""
-        self._endlate()
+        self._end_late()
         now_s = time.monotonic()
         steps = [step for book in list(self._busy.values()) if (step := self._step(book, now_s)) is not None]
         arrivals, self._arrivals = self._arrivals, []

@@ -210,14 +210,9 @@ class Store:
         """Failures become StoreError, and the next call begins with a new connection."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
-            log.warning("the file of the jobs: %s", error)
-            raise StoreError(REFUSALS.get(_code(error), "the disk failed")) from error
-        except OSError as error:
-            self.close()
-            log.warning("the file of the jobs: %s", error)
-            raise StoreError(f"the folder cannot be used: {error.strerror}") from error
+            raise _refusal(error) from error
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
@@ -226,16 +221,26 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is begun is undone by a failure, and the connection stays: what a full disk has can still be read."""
         with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
             try:
+                db.execute("BEGIN IMMEDIATE")
                 yield db
                 db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
+                self.used_bytes = _n_bytes(db)
+            except BaseException as error:
+                if db.in_transaction:
                     db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise _refusal(error) from error
                 raise
-            self.used_bytes = _n_bytes(db)
+
+
+def _refusal(error: sqlite3.Error | OSError) -> StoreError:
+    log.warning("the file of the jobs: %s", error)
+    if isinstance(error, OSError):
+        return StoreError(f"the folder cannot be used: {error.strerror}")
+    return StoreError(REFUSALS.get(_code(error), "the disk failed"))
 
 
 def _migrate(db: sqlite3.Connection) -> None:
