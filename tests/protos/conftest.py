@@ -66,7 +66,9 @@ def fail(
     return step
 
 
-class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.MonitorServicer, stubs.AdminServicer):
+class ScriptedDaemon(
+    stubs.InferenceServicer, stubs.ModelsServicer, stubs.MonitorServicer, stubs.AdminServicer, stubs.JobsServicer
+):
     """Plays `script` to every Generate; keeps what it was asked, and knows when a call has ended."""
 
     def __init__(self, folder: Path) -> None:
@@ -97,6 +99,13 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
                 state="ready", bytes=4 << 20, total_bytes=4 << 20, model="t", file="T.gguf", why="a reason", sha256="ab"
             ),
         ]
+        self.job = pb.Job(id="j1", state="running", model="demo", tenant="default", priority="batch", tokens=2)
+        self.job.created_unix_s = 1.0
+        self.outputs: list[pb.JobOutput | Callable[[grpc.ServicerContext], None]] = [
+            pb.JobOutput(delta=pb.Delta(index=0, text="hello", tokens=[10])),
+            pb.JobOutput(delta=pb.Delta(index=1, text=" world", tokens=[11])),
+            pb.JobOutput(ended=pb.Job(id="j1", state="done", tokens=2, finish_reason=pb.STOP)),
+        ]
         self.already = False  # what is pinned or drained was so before
         self._server: grpc.Server | None = None
 
@@ -106,6 +115,7 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
         stubs.add_ModelsServicer_to_server(self, self._server)
         stubs.add_MonitorServicer_to_server(self, self._server)
         stubs.add_AdminServicer_to_server(self, self._server)
+        stubs.add_JobsServicer_to_server(self, self._server)
         self._server.add_insecure_port(target(self.address))
         self._server.start()
 
@@ -199,6 +209,30 @@ class ScriptedDaemon(stubs.InferenceServicer, stubs.ModelsServicer, stubs.Monito
     def Reload(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         return pb.ReloadResponse(changed=["queue.max_requests", "log_level"], needs_restart=["fake.enabled"])
+
+    def SubmitJob(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return self.job
+
+    def GetJob(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return self.job
+
+    def ListJobs(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.ListJobsResponse(jobs=[self.job] if request.state in ("", self.job.state) else [])
+
+    def CancelJob(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.CancelJobResponse(cancelled=request.id == "j1")
+
+    def StreamJob(self, request: Any, context: Any) -> Iterator[Any]:
+        self._ask(request, context)
+        for output in self.outputs:
+            if callable(output):
+                output(context)
+            elif not output.HasField("delta") or output.delta.index >= request.offset:
+                yield output
 
     def WhoAmI(self, request: Any, context: Any) -> Any:
         self._ask(request, context)

@@ -25,6 +25,7 @@ class House:
 
     def __init__(self, node: Node, channel: grpc.aio.Channel) -> None:
         self.node = node
+        self.channel = channel
         self.inference: Any = stubs.InferenceStub(channel)
         self.models: Any = stubs.ModelsStub(channel)
         self.monitor: Any = stubs.MonitorStub(channel)
