@@ -190,8 +190,6 @@ class FakeEngine:
             self.prefill_tokens += len(submit.tokens)
             self._leave_prompts(run, run.first_s)
         self._fault(run)
-        if run.text.stopped:  # by what an earlier attempt has said
-            return self._finish(run, FinishReason.STOP)
         if run.n_done >= max(run.length, params.min_tokens) and not params.ignore_eos:
             return self._finish(run, FinishReason.STOP)
         token = run.token()

@@ -86,11 +86,12 @@ class Archive:
         self.notify()
         return jobs
 
-    def refuse(self, error: object) -> None:
-        """The disk will not: new jobs are sent away, and what runs goes on."""
+    def refuse(self, error: Exception) -> None:
+        """The disk will not: new jobs are sent away, and what runs goes on. Told once."""
         trouble = f"jobs cannot be kept: {error}"
         if trouble != self.trouble:
             self.trouble = trouble
+            log.warning("%s (%s)", trouble, error.__cause__)
             self.node.events.note(Severity.WARNING, Kind.DISK, trouble)
         self.notify()
 
@@ -98,6 +99,7 @@ class Archive:
         """It took something."""
         if self.trouble:
             self.trouble = ""
+            log.info("jobs are kept on the disk again")
             self.node.events.note(Severity.INFO, Kind.DISK, "jobs are kept on the disk again")
 
     def refusal(self) -> InferdError:

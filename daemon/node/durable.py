@@ -231,7 +231,7 @@ class Durable:
         if not arrival.taken_in.done():
             arrival.taken_in.set_result(job)
 
-    def _refuse(self, error: object) -> None:
+    def _refuse(self, error: Exception) -> None:
         """The disk will not."""
         self.archive.refuse(error)
         for arrival in self._arrivals:
@@ -267,7 +267,7 @@ class Durable:
                 self._refuse(error)
             except Exception:
                 log.exception("writing jobs failed")
-                self._refuse("the log says why")
+                self._refuse(RuntimeError("the log says why"))
             if closing:
                 return
             hindered, idle = bool(self.archive.trouble), not (self._busy or self._lines)

@@ -237,7 +237,6 @@ class Store:
 
 
 def _refusal(error: sqlite3.Error | OSError) -> StoreError:
-    log.warning("the file of the jobs: %s", error)
     if isinstance(error, OSError):
         return StoreError(f"the folder cannot be used: {error.strerror}")
     return StoreError(REFUSALS.get(_code(error), "the disk failed"))

@@ -30,6 +30,7 @@ def test_every_verb_is_there() -> None:
         "unpin",
         "drain",
         "whoami",
+        "jobs",
     ):
         assert f"\n  {verb}" in shown
 

@@ -6,11 +6,13 @@ import pytest
 
 from inferd.backends import messages as m
 from inferd.backends.tools import HERMES
+from inferd.daemon.domain.durable import Kept
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Job, Phase, Priority, Request
 from inferd.daemon.domain.tools import CallPiece
 from inferd.daemon.node.jobs import Jobs, summary
 from inferd.daemon.node.stream import Finished, Queued, Resumed, Started, Stream, Text
+from inferd.daemon.node.tape import Tape
 from inferd.daemon.policy.calls import CallParser
 from inferd.daemon.policy.meter import Meter
 
@@ -279,3 +281,24 @@ async def test_what_was_held_back_for_a_call_is_said_at_the_end() -> None:
     assert said == Text(0, "a <tool_call>{", [5], None)
     assert isinstance(end, Finished)
     assert end.reason is m.FinishReason.STOP
+
+
+async def test_an_answer_that_is_kept_goes_on_and_counts_from_there() -> None:
+    jobs = Jobs(Meter())
+    job, tape = jobs.add(request(), 10.0, Kept([5, 6], 4))
+    assert isinstance(tape, Tape)
+    assert (job.durable, job.generated, job.reached) == (True, [5, 6], 2)
+    job.prompt = [1, 2, 3]
+    job.move(Phase.RUNNING)
+    job.attempt = 1
+    jobs.started(job, m.Started("r", 1, 3, 5), "CPU")  # its answer so far was computed already, too
+    assert (job.cached_tokens, jobs.meter.total.prompt_tokens_cached) == (3, 3)
+    jobs.grown(job, delta(2, 7, text="a b c "), 12.0)
+    assert jobs.tokens_by_tenant() == {"t": 1}
+    jobs.finished(job, finished(text="."), 13.0)
+    jobs.forget(job)
+    assert jobs.tenants.of("t").generation_tokens == 1
+    (piece,) = tape.wind(whole=True)
+    assert (piece.index, piece.tokens, piece.text) == (2, [7], "c .")
+    assert tape.finished is not None
+    assert (tape.finished.completion_tokens, tape.finished.cached_tokens) == (3, 3)

@@ -13,7 +13,7 @@ from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code
 from inferd.daemon.domain.form import Form
 from inferd.daemon.domain.inputs import Inputs
-from inferd.daemon.node.reader import TOKENS_AT_ONCE, _check_inputs
+from inferd.daemon.node.reader import TOKENS_AT_ONCE, _check_inputs, lasting_ids
 from inferd.daemon.node.stream import Text
 from inferd.tests.daemon.node.house import House, failure, finished, read, text
 
@@ -139,3 +139,11 @@ async def test_where_no_call_may_come_none_is_looked_for(house: House) -> None:
     events = await read(house.submit(None, **asked(said, "none")))
     assert text(events) == said
     assert finished(events).reason is FinishReason.STOP
+
+
+def test_ids_that_last_are_the_same_ones_again() -> None:
+    first, again, other = lasting_ids("j1"), lasting_ids("j1"), lasting_ids("j2")
+    ids = [first() for _ in range(50)]
+    assert ids == [again() for _ in range(50)]
+    assert len({*ids, *(other() for _ in range(50))}) == 100
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}", it) for it in ids)

@@ -122,3 +122,12 @@ def test_the_books_are_empty_when_all_have_left() -> None:
         it.on_withdrawn(one, 1.0)
     assert it.desk.total.n == it.desk.total.tokens == 0
     assert it.desk.by_tenant == {}
+
+
+def test_what_an_earlier_daemon_got_for_a_request_is_not_charged_again_and_teaches_nothing() -> None:
+    it, goes_on = ready(), job()
+    goes_on.generated, goes_on.n_kept = [1] * 50, 50
+    ticket = it.desk.ticket(it.lanes["m"], goes_on)
+    assert (ticket.charged_tokens, ticket.resumed) == (50, True)
+    fresh = it.desk.ticket(it.lanes["m"], job())
+    assert (fresh.charged_tokens, fresh.resumed) == (0, False)
