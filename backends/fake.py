@@ -4,6 +4,8 @@ Its vocabulary is the 256 bytes and a list of words. Token i of an answer depend
 so a replayed request continues with the same words. A prompt may carry orders, for tests and demonstrations:
 `fake:tokens=N` (length of the answer), `fake:crash=N` and `fake:hang=N` (after N tokens). With `fake:clock=1` the text
 of a token is the time at which it came, in microseconds of the monotonic clock: a reader here sees how long it took.
+Lies, for those who check histories: token N is told twice (`fake:repeat=N`), never (`fake:skip=N`), after the next one
+(`fake:swap=N`), with another text (`fake:garble=N`), or is the last that comes, without an end (`fake:halt=N`).
 With `fake:say=HEX` the answer is these bytes, a token each; the last such order counts. A request that must call a tool
 gets the answer that its tokenizer made up (`fake_tokenizer.py`).
 
@@ -20,6 +22,8 @@ import time
 import zlib
 from collections import deque
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from .fake_embedder import FakeEmbedder
 from .fake_inferrer import FakeInferrer
@@ -41,8 +45,9 @@ WORDS = _TEXT.split()
 ONNX_SUFFIX = ".onnx"  # such models are given tensors
 N_BYTES = 256
 N_VOCAB = N_BYTES + len(WORDS)
+LIES = {"repeat", "skip", "swap", "garble", "halt"}
 NAP_S = 0.002  # longest sleep in a step, so that a cancel is heard soon
-ORDER = re.compile(rb"fake:(tokens|crash|hang|clock)=(\d+)")
+ORDER = re.compile(rb"fake:(tokens|crash|hang|clock|repeat|skip|swap|garble|halt)=(\d+)")
 SAY = re.compile(rb"fake:say=((?:[0-9a-f]{2})+)")
 
 
@@ -73,6 +78,8 @@ class _Run:
             self.n_done += 1
             self.unsent += self.text.feed(token_bytes(token))
         self.n_first = self.n_done
+        self.lies = LIES & self.orders.keys()
+        self.later: Delta | None = None  # told after the next token
         self.started_s: float | None = None  # the first prompt token
         self.first_s: float | None = None  # the end of the prompt
         self.due_s = 0.0  # the next token; infinite while other prompts are computed
@@ -197,7 +204,7 @@ class FakeEngine:
         text = run.unsent + run.text.feed(said)
         run.unsent = ""
         logprobs = None if params.logprobs is None else [TokenLogprob(token, 0.0, token_bytes(token).decode())]
-        self.events.append(Delta(submit.job, submit.attempt, run.n_done, [token], text, logprobs))
+        self._tell(run, Delta(submit.job, submit.attempt, run.n_done, [token], text, logprobs))
         run.n_done += 1
         run.due_s += self.interval_s
         self.decode_tokens += 1
@@ -219,6 +226,26 @@ class FakeEngine:
             Finished(submit.job, submit.attempt, reason, tail, run.n_done, *times_ms, n_computed=n_computed)
         )
         self._fill()
+
+    def _tell(self, run: _Run, delta: Delta) -> None:
+        """Of a token; or, where it was so ordered, not as it is."""
+        if not run.lies:
+            return self.events.append(delta)
+        wrong = {lie for lie in run.lies if run.orders[lie] == delta.index}
+        if "garble" in wrong:
+            delta = msgspec.structs.replace(delta, text=delta.text.swapcase())
+        if "swap" in wrong:
+            run.later = delta
+        elif "skip" not in wrong:
+            self.events.append(delta)
+            if run.later is not None:
+                self.events.append(run.later)
+                run.later = None
+        if "repeat" in wrong:
+            self.events.append(delta)
+        if "halt" in wrong:
+            run.due_s = math.inf
+        return None
 
     def _fault(self, run: _Run) -> None:
         """Carry out a scripted fault, once: a replayed request has tokens already and is spared."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from . import memfd
+from . import memfd, pulse
 from .blob import Blob
 from .channel import AsyncChannel
 from .messages import Dropped, Given, Kept, Load, Stop, decode_from_worker, encode
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .facts import LoadPlan
     from .messages import FromWorker, Run, ToWorker
+    from .pulse import Signs
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Process:
         self._ended = asyncio.Event()
         self._channel: AsyncChannel | None = None
         self._shelf: socket.socket | None = None  # the way of files with computed prompts, see shelf.py
+        self._pulse_fd = -1  # the page with its signs of life, see pulse.py
         self._child: asyncio.subprocess.Process | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -108,7 +110,10 @@ class Process:
         ours, theirs = socket.socketpair()
         self._shelf, their_shelf = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._shelf.setblocking(False)
-        passed = {"--fd": theirs.fileno()} | ({"--shelf-fd": their_shelf.fileno()} if self.module == WORKER else {})
+        passed = {"--fd": theirs.fileno()}
+        if self.module == WORKER:
+            self._pulse_fd = pulse.create()
+            passed |= {"--shelf-fd": their_shelf.fileno(), "--pulse-fd": self._pulse_fd}
         try:
             self._child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", self.module, *(str(part) for pair in passed.items() for part in pair)),
@@ -120,7 +125,7 @@ class Process:
             )
         except OSError:
             ours.close()
-            self._shelf.close()
+            self._close_files()
             raise
         finally:
             theirs.close()
@@ -134,6 +139,10 @@ class Process:
     @property
     def pid(self) -> int | None:
         return None if self._child is None else self._child.pid
+
+    def signs(self) -> Signs | None:
+        """What it last showed of being alive; None of a helper, and of one that is gone."""
+        return None if self._pulse_fd < 0 else pulse.read(self._pulse_fd)
 
     def send(self, message: ToWorker) -> None:
         """Queue a message; nothing happens when the child is gone, on_gone tells that."""
@@ -244,11 +253,17 @@ class Process:
         except TimeoutError:
             self.kill()
             code = await self._child.wait()
-        if self._shelf is not None:
-            self._shelf.close()
+        self._close_files()
         with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
             await asyncio.wait_for(reading, 1.0)
         self._on_reaped(Exit(code, expected, tuple(self.tail)))
+
+    def _close_files(self) -> None:
+        if self._shelf is not None:
+            self._shelf.close()
+        if self._pulse_fd >= 0:
+            os.close(self._pulse_fd)
+            self._pulse_fd = -1
 
     async def _read_log(self) -> None:
         assert self._child is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import threading
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from .messages import (
     decode_to_worker,
     encode,
 )
+from .pulse import Pulse
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -58,13 +60,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="inferd-worker")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--shelf-fd", type=int, required=True)
+    parser.add_argument("--pulse-fd", type=int, required=True)
     options = parser.parse_args()
     channel = SyncChannel(settle(options.fd))
     shelf = Shelf(channel, socket.socket(fileno=options.shelf_fd))
     try:
         engine = load(channel, shelf)
         if engine is not None:
-            serve(channel, engine, shelf)
+            serve(channel, engine, shelf, Pulse(options.pulse_fd))
             engine.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the daemon is gone, and with it every reason to go on
@@ -107,9 +110,10 @@ def open_engine(plan: LoadPlan, channel: SyncChannel, shelf: Shelf) -> Engine:
     return engine
 
 
-def serve(channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
+def serve(channel: SyncChannel, engine: Engine, shelf: Shelf, pulse: Pulse) -> None:
     """Until Stop. Statistics go out once a second of work, and once when work ends."""
-    inbox = Inbox(channel, engine, shelf)
+    inbox = Inbox(channel, engine, shelf, pulse)
+    threading.Thread(target=pulse.beat, name="pulse", daemon=True).start()
     if engine.wake_fd >= 0:
         channel.wake_on(engine.wake_fd)
     told_s = 0.0
@@ -121,7 +125,9 @@ def serve(channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
             idle_told = True
         if inbox.hand_over(block=not busy):
             return
-        events = engine.step(inbox.hand_over)
+        pulse.begin()
+        events = engine.step(inbox.listen)
+        pulse.end()
         if events:
             idle_told = False
             _send(channel, Step(events))
@@ -134,11 +140,17 @@ def serve(channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
 class Inbox:
     """What the daemon says to a loaded engine."""
 
-    def __init__(self, channel: SyncChannel, engine: Engine, shelf: Shelf) -> None:
+    def __init__(self, channel: SyncChannel, engine: Engine, shelf: Shelf, pulse: Pulse) -> None:
         self._channel = channel
+        self._pulse = pulse
         self._shelf = shelf
         self._engine = engine
         self._stopped = False
+
+    def listen(self) -> bool:
+        """In a long step, which gets on."""
+        self._pulse.begin()
+        return self.hand_over()
 
     def hand_over(self, *, block: bool = False) -> bool:
         """Hand over every message that waits; True once Stop has come."""

@@ -20,6 +20,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_streams_per_connection: Positive = 1024
     drain_s: Seconds = 30.0  # how long running requests may go on after SIGTERM
     slow_consumer_s: Seconds = 30.0  # a stream whose reader stands still this long is cut
+    step_limit_s: Seconds = 60.0  # a worker that takes longer over one step, and ten times its longest, is replaced
 
 
 class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -121,6 +121,7 @@ class Fleet:
         name, node = deployment.name, self.node
         resident = Resident(place, name, deployment.facts, plan, keep_alive_s(name, node.config), node.ledger)
         resident.price(self.corrections)
+        resident.vigil.step_limit_s = node.config.server.step_limit_s
         deployment.residents[place] = self.residents[place] = resident
         node.scheduler.add_place(name, place, resident.bytes_on)
 
@@ -259,7 +260,9 @@ class Fleet:
         return {owner: pid for owner, pid in owners if pid is not None}
 
     def tick(self, now_s: float) -> None:
-        """Prompt helpers of cold models end after the keep-alive, too."""
+        """Workers that do nothing are replaced; prompt helpers of cold models end after the keep-alive, too."""
+        for resident in self:
+            resident.look(now_s)
         for deployment in self.deployments.values():
             model, prompter = deployment.model, deployment.prompter
             idle = model.state is ModelState.COLD and prompter.open and not prompter.busy and model.keep_alive_s >= 0

@@ -99,8 +99,8 @@ class Lives:
         if model.state is not ModelState.FAILED:
             end = Severity.INFO, Kind.MODEL_UNLOADED, f"{resident.place} is unloaded"
         elif error is None:
-            message = f"{resident.place} ran out of memory while loading; it is tried once more with less"
-            end = Severity.WARNING, Kind.OUT_OF_MEMORY, message
+            kind = Kind.OUT_OF_MEMORY if "memory" in resident.retried else Kind.WORKER_CRASHED
+            end = Severity.WARNING, kind, f"{resident.place} {resident.retried}"
         else:
             end = Severity.ERROR, Kind.MODEL_FAILED if was_loading else Kind.WORKER_CRASHED, error.message
         self.node.events.note(*end, model=model.name, device=resident.where)

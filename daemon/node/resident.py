@@ -15,6 +15,8 @@ from ...backends.messages import Cores, Infer
 from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
 from ..policy import corrections
+from ..policy.vigil import Vigil
+from ..system.processes import stopped
 from .plans import CELL_STEP
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ class Resident:
         self.bytes_on: Mapping[str, int] = self.footprint.bytes_on  # what a load reserves
         self.widest_prompt = 0  # tokens; one as wide as a batch has made every buffer resident
         self.n_threads = plan.n_threads  # of those of its plan, while others compute, too
-        self._shrunk = False  # a load without memory is tried once more, with less
+        self.vigil = Vigil(0.0)
+        self.ended_why = ""  # its worker was there and did nothing
+        self.retried = ""  # what became of the load before this one, if this is its second try
         self._starved = False  # the load that failed found no memory
         self.load_error: InferdError | None = None
         self._ledger = ledger
@@ -81,6 +85,7 @@ class Resident:
         model.move(ModelState.LOADING)
         model.load_started_s, model.load_progress, model.produced = now_s, 0.0, False
         model.error, self.load_error = "", None
+        self.vigil, self.ended_why = Vigil(self.vigil.step_limit_s), ""
         self._worker = process.worker(on_message, on_gone, on_reaped)
         self._starting = asyncio.create_task(self._start(on_gone, on_reaped), name=f"start {self.place}")
 
@@ -102,7 +107,7 @@ class Resident:
         """Take what past loads teach into what the next one reserves; it is tried as the config has it."""
         if self.model.plan is not self.plan:
             self.model.plan, self.footprint = self.plan, kinds.footprint(self.model.facts, self.plan)
-        self._shrunk = False
+        self.retried = ""
         self.bytes_on = known.apply(corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on)
 
     def observe(self, observed_on: Mapping[str, int], held_bytes: int, known: Corrections) -> None:
@@ -127,7 +132,6 @@ class Resident:
 
     def shrink(self) -> None:
         """After a load that ran out of memory: the next one gets by with fewer KV cells, or reserves more."""
-        self._shrunk = True
         plan = self.model.plan
         n_cells = max(plan.n_ctx, plan.kv_cells // 2 // CELL_STEP * CELL_STEP)
         if n_cells < plan.kv_cells:
@@ -169,7 +173,7 @@ class Resident:
 
     def worker_ready(self) -> None:
         assert self._worker is not None
-        self._shrunk = False
+        self.retried = ""
         self._worker.ready()
 
     def stop(self) -> None:
@@ -180,6 +184,18 @@ class Resident:
     def kill(self) -> None:
         """End the worker without asking."""
         if self._worker is not None and self._worker.pid is not None:
+            self._worker.kill()
+
+    def look(self, now_s: float) -> None:
+        """End a worker that is there and does nothing; its requests go on in the next one."""
+        signs = self._worker.signs() if self._worker is not None else None
+        if self._worker is None or self._worker.pid is None or signs is None or self.ended_why:
+            return
+        age_s = now_s - signs.step_s if signs.step_s else 0.0
+        halted = stopped(self._worker.pid)
+        self.ended_why = self.vigil.look(stopped=halted, beats=signs.beats, step_age_s=age_s, longest_s=signs.longest_s)
+        if self.ended_why:
+            log.error("the worker of %s is ended: %s", self.place, self.ended_why)
             self._worker.kill()
 
     def note_load_failure(self, failure: LoadFailed) -> None:
@@ -198,17 +214,16 @@ class Resident:
         if model.state is ModelState.DRAINING:
             model.move(ModelState.COLD)
             return 0.0
-        if model.state is ModelState.LOADING and not self._shrunk and (self._starved or how.code == -signal.SIGKILL):
-            log.warning("%s ran out of memory while loading; trying once more with less", self.place)
-            self.load_error = None
-            self.shrink()
+        if model.state is ModelState.LOADING and not self.retried and (self._starved or how.code < 0):
+            self._try_again(how)
             model.move(ModelState.FAILED)
             return 0.0
         for line in how.tail:
             log.warning("%s: %s", self.place, line)
         if self.load_error is None:
             doing = "while loading" if model.state is ModelState.LOADING else "while running"
-            self.load_error = InferdError(Code.MODEL_FAILED, f"the worker of {model.name} ended {doing} ({how.reason})")
+            why = self.ended_why or how.reason
+            self.load_error = InferdError(Code.MODEL_FAILED, f"the worker of {model.name} ended {doing} ({why})")
         log.error("%s", self.load_error.message)
         model.error = self.load_error.message
         model.failures = 0 if model.produced else model.failures + 1
@@ -216,6 +231,16 @@ class Resident:
         back_off_s = 0.0 if model.failures == 0 else BACK_OFF_S[min(model.failures, len(BACK_OFF_S)) - 1]
         model.retry_at_s = now_s + back_off_s
         return back_off_s
+
+    def _try_again(self, how: Exit) -> None:
+        """One death by a signal costs nobody who waits anything. SIGKILL: the kernel's, as memory ran out."""
+        if self._starved or (how.code == -signal.SIGKILL and not self.ended_why):
+            self.retried = "ran out of memory while loading; it is tried once more with less"
+            self.shrink()
+        else:
+            self.retried = f"died while loading ({self.ended_why or how.reason}); it is tried once more"
+        log.warning("%s %s", self.place, self.retried)
+        self.load_error = None
 
     def refusal(self, now_s: float) -> InferdError:
         """Why a model in back-off takes no request."""

@@ -31,6 +31,15 @@ def rss(pid: int) -> Rss | None:
         return None
 
 
+def stopped(pid: int) -> bool:
+    """A signal has stopped it, and none has let it go on."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] == b"T"
+    except OSError:
+        return False
+
+
 def memory_bytes(pid: int) -> tuple[int, int] | None:
     """(resident, of that private): mapped files are in the first only. None when the process is gone."""
     try:

@@ -61,6 +61,36 @@ def test_an_answer_starts_goes_on_token_by_token_and_ends() -> None:
     assert text(events) == "".join(token_bytes(token).decode() for token in tokens(events))
 
 
+@pytest.mark.parametrize(
+    ("lie", "indexes"),
+    [
+        ("repeat", [0, 1, 2, 2, 3, 4]),
+        ("skip", [0, 1, 3, 4]),
+        ("swap", [0, 1, 3, 2, 4]),
+        ("garble", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_lie_is_told_where_it_was_ordered(lie: str, indexes: list[int]) -> None:
+    events = run(submit(f"fake:tokens=5 fake:{lie}=2"))
+    deltas = [event for event in events if isinstance(event, Delta)]
+    assert [delta.index for delta in deltas] == indexes
+    wrong = [delta.index for delta in deltas if delta.text != token_bytes(delta.tokens[0]).decode()]
+    assert wrong == ([2] if lie == "garble" else [])
+    assert end(events).completion_tokens == 5
+
+
+def test_one_that_halts_keeps_its_slot_and_says_no_more() -> None:
+    engine = FakeEngine(PLAN)
+    engine.submit(submit("fake:tokens=5 fake:halt=1"))
+    engine.submit(submit(job="b"))
+    events: list[Event] = []
+    while not any(isinstance(event, Finished) for event in events):
+        events += engine.step()
+    assert len(tokens(events)) == 2
+    assert len(tokens(events, "b")) == 5
+    assert engine.busy()
+
+
 def test_the_same_request_gets_the_same_words() -> None:
     assert tokens(run(submit(seed=7))) == tokens(run(submit(seed=7)))
 

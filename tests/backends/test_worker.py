@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from inferd.backends import fake, worker
+from inferd.backends import fake, pulse, worker
 from inferd.backends.channel import SyncChannel
 from inferd.backends.engine import LoadError
 from inferd.backends.facts import LoadPlan
@@ -35,6 +35,7 @@ from inferd.backends.messages import (
     decode_from_worker,
     encode,
 )
+from inferd.backends.pulse import Pulse
 from inferd.backends.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Daemon:
             shelf = Shelf(channel, self.shelf_sockets[1])
             engine = worker.load(channel, shelf)
             if engine is not None:
-                worker.serve(channel, engine, shelf)
+                worker.serve(channel, engine, shelf, Pulse(pulse.create()))
         except BaseException as error:
             self.error = error
 

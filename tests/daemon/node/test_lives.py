@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from inferd.backends.messages import LoadFailed
+from inferd.daemon.domain.config import Server
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node import resident as residents
-from inferd.tests.daemon.node.house import House, finished, load_failure, read, text
+from inferd.daemon.node.stream import Resumed
+from inferd.tests.daemon.node.house import (
+    SLOW,
+    House,
+    finished,
+    first_text,
+    load_failure,
+    read,
+    text,
+    tokens,
+    what_the_fake_says,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +117,80 @@ async def test_a_crash_before_any_token_counts_as_a_failure(house: House, monkey
     model = house.resident().model
     assert (model.failures, "signal SIGABRT" in model.error) == (2, True)
     assert house.told(Kind.WORKER_CRASHED)[-1] == model.error
+
+
+async def test_a_death_by_a_signal_while_loading_costs_nobody_anything(open_house: Open) -> None:
+    house = open_house(load_s=2.0)
+    waits = house.submit()
+    model = house.resident().model
+    n_cells = model.plan.kv_cells
+    await house.until(lambda: model.pid is not None)
+    assert model.pid is not None
+    os.kill(model.pid, signal.SIGABRT)
+    assert text(await read(waits))
+    assert (model.plan.kv_cells, model.failures) == (n_cells, 0)
+    assert house.told(Kind.WORKER_CRASHED) == ["alpha died while loading (signal SIGABRT); it is tried once more"]
+
+
+async def test_a_second_death_while_loading_is_the_models_fault(open_house: Open) -> None:
+    house = open_house(load_s=2.0)
+    waits, model = house.submit(), house.resident().model
+    for _ in range(2):
+        await house.until(lambda: model.pid is not None)
+        assert model.pid is not None
+        os.kill(model.pid, signal.SIGSEGV)
+        await house.until(lambda: model.pid is None)
+    with pytest.raises(InferdError, match=r"ended while loading \(signal SIGSEGV\)"):
+        await read(waits)
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+async def test_a_worker_that_was_stopped_is_replaced_and_what_ran_in_it_goes_on(open_house: Open) -> None:
+    house = open_house(tokens_per_s=SLOW)
+    stream = house.submit("fake:tokens=60")
+    events = await first_text(stream)
+    model = house.resident().model
+    assert model.pid is not None
+    os.kill(model.pid, signal.SIGSTOP)
+    while not is_stopped(model.pid):
+        pass
+    house.node.tick(time.monotonic())
+    assert house.resident().ended_why == ""  # it may be let go on
+    house.node.tick(time.monotonic())
+    events += await read(stream)
+    assert tokens(events) == what_the_fake_says(stream.job)
+    assert [event for event in events if isinstance(event, Resumed)] == [Resumed("worker_crashed")]
+    assert house.told(Kind.WORKER_CRASHED) == ["the worker of alpha ended while running (it was stopped by a signal)"]
+
+
+async def test_one_that_is_stopped_while_loading_is_replaced_and_gets_as_much_memory(open_house: Open) -> None:
+    house = open_house(load_s=2.0)
+    waits, model = house.submit(), house.resident().model
+    n_cells = model.plan.kv_cells
+    await house.until(lambda: model.pid is not None)
+    assert model.pid is not None
+    os.kill(model.pid, signal.SIGSTOP)
+    while not is_stopped(model.pid):
+        pass
+    for _ in range(2):
+        house.node.tick(time.monotonic())
+    assert text(await read(waits))
+    assert model.plan.kv_cells == n_cells
+
+
+async def test_a_worker_that_hangs_in_a_step_is_replaced(open_house: Open) -> None:
+    house = open_house(tokens_per_s=SLOW, server=Server(step_limit_s=0.2))
+    stream = house.submit("fake:hang=2 fake:tokens=4")
+    reading = asyncio.create_task(read(stream))
+    while not house.resident().ended_why:
+        house.node.tick(time.monotonic())
+        await asyncio.sleep(0.01)
+    events = await reading
+    assert tokens(events) == what_the_fake_says(stream.job)
+    assert "one step has taken it more than 0.2 s" in house.told(Kind.WORKER_CRASHED)[0]
 
 
 async def test_the_life_of_a_worker_is_told(house: House) -> None:

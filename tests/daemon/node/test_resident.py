@@ -101,7 +101,7 @@ async def test_what_the_worker_says_of_its_failure_is_what_clients_hear(
     resident: Resident, said: str, code: Code
 ) -> None:
     await begin(resident)
-    resident._shrunk = True  # it has been tried with less
+    resident.retried = "it has been tried with less"
     resident.note_load_failure(msgspec.convert(["load_failed", said, "it is so"], LoadFailed))
     resident.reaped(ENDED, 100.0)
     refusal = resident.refusal(100.25)
