@@ -53,8 +53,22 @@ CODES = {
 }
 
 
+class Died(InferdError):
+    """The helper, before it had answered."""
+
+    def __init__(self, field: str, *, suspect: bool, final: bool) -> None:
+        what = "its chat template" if field == "messages" else f"the {field}"
+        message = f"the process that reads prompts for this model ended; {what} may be at fault"
+        super().__init__(Code.TEMPLATE_FAILED if field == "messages" else Code.INVALID, message, field=field)
+        self.suspect = suspect  # it may have died of what it was asked
+        self.final = final  # it is no use to ask the next one
+
+
 class Prompter:
-    """Starts the helper with the first prompt, and again after it died: a hostile template takes only it down."""
+    """Starts the helper with the first prompt, and again after it died: a hostile template takes only it down.
+
+    What it was at when it died is asked once more; what waited behind that, as often as others end it.
+    """
 
     def __init__(self, name: str, plan: LoadPlan, ledger: Ledger) -> None:
         self.name = name
@@ -71,6 +85,7 @@ class Prompter:
         self._ids = itertools.count()
         self._n_users = 0
         self._retiring = False
+        self._told = False  # to end
         self.on_released: Callable[[], None] = lambda: None  # its bytes are free
 
     async def prepare(
@@ -104,8 +119,15 @@ class Prompter:
 
     async def _ask(self, message: Callable[[str], ToWorker], field: str) -> Any:
         self._n_users += 1
+        was_suspect = False
         try:
-            return await self._answer(message, field)
+            while True:
+                try:
+                    return await self._answer(message, field)
+                except Died as died:
+                    if died.final or (died.suspect and was_suspect):
+                        raise
+                    was_suspect |= died.suspect
         finally:
             self._n_users -= 1
             if self._retiring and not self.busy:
@@ -136,7 +158,7 @@ class Prompter:
     def _hangs(self) -> None:
         assert self._process is not None
         self._process.kill()
-        self._gone()
+        self._gone(hangs=True)
 
     def retire(self) -> None:
         """End the helper as soon as nobody waits for an answer."""
@@ -148,6 +170,7 @@ class Prompter:
         """End the helper; the next prompt starts a new one."""
         self._retiring = False
         if self._process is not None:
+            self._told = True
             self._process.stop()
             self._forget()
 
@@ -183,6 +206,7 @@ class Prompter:
     async def _start(self) -> None:
         if self._process is not None:  # an older one is still on its way out
             await self._process.wait()
+        self._told = False
         self.owner = f"{self.name}/prompt-{next(_SERIAL)}"  # an older one may still be on its way out
         if (short := self._ledger.shortfall({"host": PROCESS_BYTES})) is not None:
             raise InferdError(
@@ -211,7 +235,7 @@ class Prompter:
                 self._ready.set_result(None)
             case LoadFailed(message=text):
                 corrupt = InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}")
-                self._fail(lambda _: corrupt)
+                self._fail(lambda _ticket, _field: corrupt)
             case Prepared(id=ticket) | PreparedInputs(id=ticket) | Compiled(id=ticket):
                 self._settle(ticket, lambda answer, _: answer.set_result(message))
             case PrepareFailed(id=ticket, code=code, message=text, field=at):
@@ -220,11 +244,17 @@ class Prompter:
             case other:
                 raise AssertionError(f"not from a prompt helper: {other}")
 
-    def _gone(self) -> None:
+    def _gone(self, *, hangs: bool = False) -> None:
+        first = self._turns[0] if self._turns else ""  # dead before the first: all may be at fault
         self._turns.clear()
         self._watch_first()
         self._forget()
-        self._fail(_died)
+
+        def died(ticket: str, field: str) -> InferdError:
+            suspect = first in ("", ticket)
+            return Died(field, suspect=suspect, final=self._told or (hangs and suspect))
+
+        self._fail(died)
 
     def _forget(self) -> None:
         """The next prompt needs a new helper; one that is on its way already stays."""
@@ -241,12 +271,16 @@ class Prompter:
             self._reservation = None
             self.on_released()
 
-    def _fail(self, error: Callable[[str], InferdError]) -> None:
-        """All that wait, each by the field that it is about."""
+    def _fail(self, error: Callable[[str, str], InferdError]) -> None:
+        """All that wait, each by its ticket and the field that it is about."""
         if not self._ready.done():
-            self._ready.set_exception(error("messages"))
+            self._ready.set_exception(error("", "messages"))
         for ticket in list(self._pending):
-            self._settle(ticket, lambda answer, field: answer.set_exception(error(field)))
+
+            def fail(answer: Answer, field: str, ticket: str = ticket) -> None:
+                answer.set_exception(error(ticket, field))
+
+            self._settle(ticket, fail)
 
     def _settle(self, ticket: str, settle: Callable[[Answer, str], None]) -> None:
         if self._turns and self._turns[0] == ticket:
@@ -255,12 +289,3 @@ class Prompter:
         answer, field = self._pending.get(ticket, (None, ""))
         if answer is not None and not answer.done():
             settle(answer, field)
-
-
-def _died(field: str) -> InferdError:
-    what = "its chat template" if field == "messages" else f"the {field}"
-    return InferdError(
-        Code.TEMPLATE_FAILED if field == "messages" else Code.INVALID,
-        f"the process that reads prompts for this model ended; {what} may be at fault",
-        field=field,
-    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inferd.backends.facts import LoadPlan
-from inferd.backends.messages import ChatMessage, Prepared, PrepareFailed, Tool, ToolUse
+from inferd.backends.messages import ChatMessage, FromWorker, Prepared, PrepareFailed, Ready, Tool, ToolUse
 from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.form import Form
@@ -94,17 +94,45 @@ async def test_a_prompt_that_cannot_be_used_is_the_callers_fault(prompter: Promp
     assert await prompter.prepare(prompt="hi") == [104, 105]
 
 
-async def test_a_helper_that_dies_takes_its_prompts_and_no_later_one(prompter: Prompter) -> None:
+async def kill_under(prompter: Prompter) -> None:
+    """Once two prompts are with the helper; until the next one has them."""
+    async with asyncio.timeout(30):
+        while len(prompter._pending) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        old = prompter._process
+        os.kill(pid(prompter), signal.SIGKILL)
+        while prompter._process is old:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_helper_that_dies_costs_no_prompt_anything(prompter: Prompter) -> None:
     await prompter.prepare(prompt="hi")
     old = pid(prompter)
     os.kill(old, signal.SIGSTOP)
-    reading = [asyncio.create_task(prompter.prepare(prompt="lost")) for _ in range(2)]
+    reading = [asyncio.create_task(prompter.prepare(prompt=text)) for text in "ab"]
     await asyncio.sleep(0)
     os.kill(old, signal.SIGKILL)
-    for lost in reading:
-        assert (await failure(lost)).code is Code.TEMPLATE_FAILED
-    assert await prompter.prepare(prompt="hi") == [104, 105]
+    assert await asyncio.gather(*reading) == [[97], [98]]
     assert pid(prompter) != old
+
+
+async def test_what_a_helper_dies_of_twice_fails_and_what_waits_behind_does_not(
+    prompter: Prompter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = prompter._receive
+    deaf = True  # nothing that it says is heard, so it is for ever at its first prompt
+
+    def hear(message: FromWorker) -> None:
+        if isinstance(message, Ready) or not deaf:
+            receive(message)
+
+    monkeypatch.setattr(prompter, "_receive", hear)
+    bad, good = (asyncio.create_task(prompter.prepare(prompt=text)) for text in "ab")
+    await kill_under(prompter)
+    await kill_under(prompter)
+    assert (await failure(bad)).code is Code.TEMPLATE_FAILED
+    deaf = False
+    assert await good == [98]
 
 
 async def test_one_that_takes_too_long_is_ended(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
