@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check protos bench lock clean
+.PHONY: demo test check protos bench chaos lock clean
 
 demo: .venv/ready
 	@$(BIN)/python packaging/demo.py
@@ -18,6 +18,9 @@ check: .venv/ready
 
 bench: .venv/ready
 	@$(BIN)/python -m tests.bench
+
+chaos: .venv/ready
+	@$(BIN)/python -m tests.chaos
 
 # llama.cpp is compiled here, about five minutes on two cores. For a GPU: CMAKE_ARGS=-DGGML_CUDA=on make demo
 CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
