@@ -1,8 +1,8 @@
 """`make chaos`: faults, damaged files, damaged messages and overload, against real daemons; every figure has a bar.
 
-Run from the root of the repository: `python -m tests.chaos [--only NAME,...] [--quick] [--seed N] [--out FILE]`. The same
-seed does the same things, as far as the machine's own timing lets it. Exits 1 when a bar is missed. MATRIX.md says where
-each fault that was thought of is tested.
+Run from the root of the repository: `python -m tests.chaos [--only NAME,...] [--quick] [--seed N] [--out FILE]`. The
+same seed does the same things, as far as the machine's own timing lets it. Exits 1 when a bar is missed. MATRIX.md says
+where each fault that was thought of is tested.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ keep_alive_s = -1
 PATH = "/inferd.v1.Monitor/GetSnapshot"
 N_CONNECTIONS = 200
 TURN_S = 0.2  # a connection that is still taken in after so long makes way for the next
-# A flood takes one of the two cores that this is measured on from everybody, so it sends in bursts, with pauses between.
+# A flood takes a core from everybody, and there may be two of them: it sends in bursts, with pauses between.
 PAUSE_S = 0.005
 BAR_MS = 50.0
 N_FRAMES = 500  # of a burst
