@@ -31,7 +31,7 @@ PARTS: list[tuple[type[Message], str]] = [(pb.GenerateRequest, ""), (pb.Sampling
 def edges(kind: type[Message]) -> Iterator[tuple[str, Any]]:
     """Each field that is a number, with each value that it can hold."""
     for field in kind.DESCRIPTOR.fields:
-        if field.is_repeated or field.containing_oneof is not None and field.name == "tokens":
+        if field.is_repeated:
             continue
         if field.type in (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE):
             yield from ((field.name, value) for value in REALS)
