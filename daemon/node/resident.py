@@ -16,7 +16,7 @@ from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
 from ..policy import corrections
 from ..policy.vigil import Vigil
-from ..system.processes import stopped
+from ..system.processes import run_state
 from .plans import CELL_STEP
 
 if TYPE_CHECKING:
@@ -191,9 +191,13 @@ class Resident:
         signs = self._worker.signs() if self._worker is not None else None
         if self._worker is None or self._worker.pid is None or signs is None or self.ended_why:
             return
+        state = run_state(self._worker.pid)
+        if state == "t":
+            return  # whoever looks into it has all the time that he wants
         age_s = now_s - signs.step_s if signs.step_s else 0.0
-        halted = stopped(self._worker.pid)
-        self.ended_why = self.vigil.look(stopped=halted, beats=signs.beats, step_age_s=age_s, longest_s=signs.longest_s)
+        self.ended_why = self.vigil.look(
+            stopped=state == "T", beats=signs.beats, step_age_s=age_s, longest_s=signs.longest_s
+        )
         if self.ended_why:
             log.error("the worker of %s is ended: %s", self.place, self.ended_why)
             self._worker.kill()

@@ -31,13 +31,13 @@ def rss(pid: int) -> Rss | None:
         return None
 
 
-def stopped(pid: int) -> bool:
-    """A signal has stopped it, and none has let it go on."""
+def run_state(pid: int) -> str:
+    """The kernel's letter: T when a signal has stopped it, t when a debugger has. Empty when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b") ")[2][:1] == b"T"
+            return file.read().rpartition(b") ")[2][:1].decode()
     except OSError:
-        return False
+        return ""
 
 
 def memory_bytes(pid: int) -> tuple[int, int] | None:

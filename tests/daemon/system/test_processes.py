@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from inferd.daemon.system.processes import Rss, memory_bytes, rss
+from inferd.daemon.system.processes import Rss, memory_bytes, rss, run_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +82,15 @@ def test_a_dead_process_that_nobody_reaped_has_no_size() -> None:
     os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
     assert rss(dead.pid) is None
     dead.wait()
+
+
+def test_whether_a_process_stands_still_is_its_letter() -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as one:
+        try:
+            assert run_state(one.pid) in "RSD"
+            one.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, one.pid, os.WSTOPPED)
+            assert run_state(one.pid) == "T"
+        finally:
+            one.kill()
+    assert run_state(one.pid) == ""
