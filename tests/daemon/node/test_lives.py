@@ -184,11 +184,18 @@ async def test_one_that_is_stopped_while_loading_is_replaced_and_gets_as_much_me
 async def test_a_worker_that_hangs_in_a_step_is_replaced(open_house: Open) -> None:
     house = open_house(tokens_per_s=SLOW, server=Server(step_limit_s=0.2))
     stream = house.submit("fake:hang=2 fake:tokens=4")
-    reading = asyncio.create_task(read(stream))
-    while not house.resident().ended_why:
-        house.node.tick(time.monotonic())
+    events = await first_text(stream)
+    worker = house.resident()._worker
+
+    def hangs() -> bool:
+        signs = worker.signs() if worker is not None else None
+        assert signs is not None
+        return signs.step_s > 0.0 and time.monotonic() - signs.step_s > max(0.2, 10 * signs.longest_s)
+
+    while not hangs():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    events = await reading
+    house.node.tick(time.monotonic())
+    events += await read(stream)
     assert tokens(events) == what_the_fake_says(stream.job)
     assert "one step has taken it more than 0.2 s" in house.told(Kind.WORKER_CRASHED)[0]
 
