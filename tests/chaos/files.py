@@ -23,7 +23,7 @@ from inferd.tests.e2e.daemons import ask
 from ..bench.figures import Outcome, of_runs, percentile
 from ..models.random_gguf import SHAPES, write_random_gguf
 from ..models.random_onnx import affine
-from .house import daemon
+from .house import daemon, exceptions
 from .mutants import known_ggufs, mutate
 
 if TYPE_CHECKING:
@@ -93,15 +93,14 @@ def measure(*, quick: bool, seed: int) -> Outcome:
             for _ in pool.map(lambda mutant: try_one(one, mutant, tally), mutants(n, rng, gguf, onnx)):
                 pass
         grown = one.rss_bytes() - before_bytes
-        died = one.process.poll() is not None
-        log = one.log.read_text()
+        died, logged = one.process.poll() is not None, exceptions(one)
     title = f"{n} damaged files"
     slowest_s = max(tally.times_s)
     ends = ", ".join(f"{end} {count}" for end, count in tally.ends.most_common())
     return Outcome(
         [
             of_runs(f"{title}: the daemon died", [died], "", at_most=0),
-            of_runs(f"{title}: exceptions in its log", [log.count("Traceback")], "", at_most=0),
+            of_runs(f"{title}: exceptions in its log", [logged], "", at_most=0),
             of_runs(f"{title}: answered otherwise than with a failure of the model", [len(tally.wrong)], "", at_most=0),
             of_runs(f"{title}: until it was answered, longest", [slowest_s], "s", at_most=BAR_S),
             of_runs(f"{title}: growth of the daemon", [grown / 2**20], "MiB", at_most=100),

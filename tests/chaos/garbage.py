@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..bench.figures import Outcome, of_runs, percentile
 from . import frames
 from .frames import END_HEADERS, END_STREAM, PREFACE, call, frame, settings
-from .house import daemon, small_gguf
+from .house import daemon, exceptions, small_gguf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +184,7 @@ def measure(*, quick: bool, seed: int) -> Outcome:
                 thread.join()
         crowd_ms = percentile(beside_many(one, 2 * turn_s), 0.99)
         grown = one.rss_bytes() - before_bytes
-        exceptions = one.log.read_text().count("Traceback")
+        logged = exceptions(one)
     name, slowest_ms = max(worst.items(), key=lambda item: item[1])
     return Outcome(
         [
@@ -193,7 +193,7 @@ def measure(*, quick: bool, seed: int) -> Outcome:
                 f"{N_CONNECTIONS} broken connections: p99 of others", [crowd_ms], "ms", at_most=max(BAR_MS, 2 * calm_ms)
             ),
             of_runs("HTTP/2 garbage: growth of the daemon", [grown / 2**20], "MiB", at_most=50),
-            of_runs("HTTP/2 garbage: exceptions in the log", [exceptions], "", at_most=0),
+            of_runs("HTTP/2 garbage: exceptions in the log", [logged], "", at_most=0),
         ],
         [
             f"- garbage: p99 without it {calm_ms:.1f} ms; worst is {name}.",

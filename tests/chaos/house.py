@@ -26,7 +26,7 @@ def small_gguf(n_vocab: int = 512) -> bytes:
 @contextlib.contextmanager
 def daemon(config: str, files: Mapping[str, bytes] = {}, *, state_bytes: int = 0) -> Iterator[tuple[Daemon, Path]]:
     """It, and its state folder, which is a disk of `state_bytes` if that is not 0 and we may mount. `{0}` in the config
-    stands for that folder. It must end well, and may have logged no exception.
+    stands for that folder. It must end well, if it lives.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="inferd-chaos-")))
@@ -39,8 +39,18 @@ def daemon(config: str, files: Mapping[str, bytes] = {}, *, state_bytes: int = 0
         for name, data in files.items():
             (launcher.models / f"{name}.gguf").write_bytes(data)
         one = launcher.start(config.replace("{0}", str(state)))
-        stack.callback(launcher.close)
-        yield one, state
+        try:
+            yield one, state
+        finally:
+            one.close()
+            if one.process.poll() is None:
+                one.terminate()
+
+
+def exceptions(one: Daemon) -> int:
+    """How many the daemon has logged."""
+    log = one.log.read_text(errors="replace")
+    return log.count("Traceback") + log.count("failed, ticket")
 
 
 @contextlib.contextmanager

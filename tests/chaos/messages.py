@@ -20,7 +20,7 @@ from inferd.protos import inferd_pb2_grpc as stubs
 from inferd.protos import oip_pb2
 
 from ..bench.figures import Outcome, of_runs, percentile
-from .house import daemon, small_gguf
+from .house import daemon, exceptions, small_gguf
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, MethodDescriptor
@@ -217,13 +217,12 @@ def measure(*, quick: bool, seed: int) -> Outcome:
         took_s = time.monotonic() - start_s
         one.client.generate("small", "fake:tokens=3").text()  # it is well
         grown = one.rss_bytes() - before_bytes
-        log = one.log.read_text()
+        logged = exceptions(one)
     title = f"{n:,} messages to each of {len(methods())} methods"
     statuses = ", ".join(f"{status} {count}" for status, count in tally.statuses.most_common())
-    exceptions = log.count("Traceback") + log.count("failed, ticket")
     return Outcome(
         [
-            of_runs(f"{title}: exceptions in the log", [exceptions], "", at_most=0),
+            of_runs(f"{title}: exceptions in the log", [logged], "", at_most=0),
             of_runs(f"{title}: INTERNAL or UNKNOWN", [len(tally.bad)], "", at_most=0),
             of_runs(f"{title}: growth of the daemon", [grown / 2**20], "MiB", at_most=100),
         ],

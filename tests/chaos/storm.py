@@ -26,7 +26,7 @@ from inferd.tests.e2e.daemons import until
 from ..bench.figures import Outcome, of_runs
 from . import truths
 from .history import DONE, History, excuse, faults, read
-from .house import daemon, full_disk, small_gguf
+from .house import daemon, exceptions, full_disk, small_gguf
 from .leaks import Holdings, children, holdings
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def _weather(
         left += [f"{path} lies about" for path in state.rglob(".*")]
         if one.snapshot().host.booked_bytes != booked:
             left.append(f"{one.snapshot().host.booked_bytes - booked} bytes are still booked")
+        found += [f"{exceptions(one)} exceptions in the log"] * bool(exceptions(one))
         _report(outcome, name, storm, histories, found, left, calm_s)
 
 
