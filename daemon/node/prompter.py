@@ -56,10 +56,12 @@ CODES = {
 class Died(InferdError):
     """The helper, before it had answered."""
 
-    def __init__(self, field: str, *, suspect: bool, final: bool) -> None:
-        what = "its chat template" if field == "messages" else f"the {field}"
-        message = f"the process that reads prompts for this model ended; {what} may be at fault"
-        super().__init__(Code.TEMPLATE_FAILED if field == "messages" else Code.INVALID, message, field=field)
+    def __init__(self, field: str | None, *, suspect: bool, final: bool) -> None:
+        code, when = Code.MODEL_FAILED, " while it was reading the vocabulary"  # with no field: before it was asked
+        if field is not None:
+            code = Code.TEMPLATE_FAILED if field == "messages" else Code.INVALID
+            when = f"; {'its chat template' if field == 'messages' else f'the {field}'} may be at fault"
+        super().__init__(code, f"the process that reads prompts for this model ended{when}", field=field)
         self.suspect = suspect  # it may have died of what it was asked
         self.final = final  # it is no use to ask the next one
 
@@ -250,7 +252,7 @@ class Prompter:
         self._watch_first()
         self._forget()
 
-        def died(ticket: str, field: str) -> InferdError:
+        def died(ticket: str, field: str | None) -> InferdError:
             suspect = first in ("", ticket)
             return Died(field, suspect=suspect, final=self._told or (hangs and suspect))
 
@@ -271,10 +273,10 @@ class Prompter:
             self._reservation = None
             self.on_released()
 
-    def _fail(self, error: Callable[[str, str], InferdError]) -> None:
+    def _fail(self, error: Callable[[str, str | None], InferdError]) -> None:
         """All that wait, each by its ticket and the field that it is about."""
         if not self._ready.done():
-            self._ready.set_exception(error("", "messages"))
+            self._ready.set_exception(error("", None))
         for ticket in list(self._pending):
 
             def fail(answer: Answer, field: str, ticket: str = ticket) -> None:

@@ -212,7 +212,7 @@ async def test_a_helper_that_dies_at_birth_is_told_and_tried_again(
     python = sys.executable
     monkeypatch.setattr(sys, "executable", "/bin/false")
     first, second = (asyncio.create_task(prompter.prepare(prompt="hi")) for _ in range(2))
-    assert (await failure(first)).code is Code.TEMPLATE_FAILED
-    assert (await failure(second)).code is Code.TEMPLATE_FAILED
+    assert (await failure(first)).code is Code.MODEL_FAILED
+    assert (await failure(second)).code is Code.MODEL_FAILED
     monkeypatch.setattr(sys, "executable", python)
     assert await prompter.prepare(prompt="hi") == [104, 105]
