@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check protos bench chaos lock clean
+.PHONY: demo test check protos bench chaos lock clean deb deb-test
 
 demo: .venv/ready
 	@$(BIN)/python packaging/demo.py
@@ -23,7 +23,8 @@ chaos: .venv/ready
 	@$(BIN)/python -m tests.chaos
 
 # llama.cpp is compiled here, about five minutes on two cores. For a GPU: CMAKE_ARGS=-DGGML_CUDA=on make demo
-CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+# NATIVE=0: for every processor of the x86-64-v3 level instead of the one that compiles; `make clean` comes first.
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(if $(filter 0,$(NATIVE)),-DGGML_NATIVE=OFF)
 export CMAKE_ARGS
 
 .venv/ready: requirements-build.lock requirements.lock pyproject.toml packaging/check-tools.sh packaging/amx-flags.sh
@@ -36,6 +37,13 @@ export CMAKE_ARGS
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p build/types && ln -sfn ../.. build/types/inferd
 	@touch $@
+
+deb: .venv/ready
+	@$(BIN)/python packaging/deb.py
+
+# As root: installs the package in a booted systemd of its own, and tries what a service has to do.
+deb-test: deb
+	@INFERD_BOOT=1 $(BIN)/python -m pytest -q -rs tests/packaging/test_boot.py
 
 protos: .venv/ready
 	@sh protos/generate.sh $(BIN)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, embed, events, explain, jobs, models, operate, plan, ps, pull, run, serve, top
+from . import bench, config, doctor, embed, events, explain, jobs, models, operate, plan, ps, pull, run, serve, service, top
 
 app = typer.Typer(
     name="inferd",
@@ -42,6 +42,7 @@ app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.add_typer(config.app, name="config")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(service.app, name="service")
 
 
 @app.command()
@@ -73,6 +74,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a '?'
+    if "_INFERD_COMPLETE" in os.environ:  # a shell asks what may follow; the package brings the scripts that do
+        from typer.completion import completion_init
+
+        completion_init()
     app()
 
 
