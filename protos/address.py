@@ -33,7 +33,7 @@ def resolve(address: str | None = None, environ: Mapping[str, str] = os.environ)
         return normalize(chosen)
     own = default_socket(environ)
     # A user's own daemon wins; where there is none, the machine's may be running.
-    socket = SYSTEM_SOCKET if not own.exists() and SYSTEM_SOCKET.exists() else own
+    socket = SYSTEM_SOCKET if not own.exists() and _may_be_there(SYSTEM_SOCKET) else own
     return normalize(str(socket))
 
 
@@ -58,6 +58,37 @@ def target(address: str) -> str:
     if address.startswith("unix:"):
         return "unix:" + quote(address.removeprefix("unix:"))
     return address
+
+
+def closed_by(address: str) -> str | None:
+    """The group that a Unix socket is for, when this user is not in it."""
+    if not address.startswith("unix:"):
+        return None
+    path = Path(address.removeprefix("unix:"))
+    closed = path.parent if not os.access(path.parent, os.X_OK) else path
+    try:
+        found = closed.stat()
+    except OSError:  # not there, or further up than a group would help with
+        return None
+    if os.access(closed, os.X_OK if closed is not path else os.W_OK):
+        return None
+    import grp
+
+    try:
+        return grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        return str(found.st_gid)
+
+
+def _may_be_there(path: Path) -> bool:
+    """Also where its folder is closed to us: then it is said so when it is dialled."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def channel_options(address: str, connect_timeout_s: float) -> ChannelOptions:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from .errors import Unreachable, from_rpc
+from .address import closed_by
+from .errors import InferdError, Unreachable, from_rpc
 
 if TYPE_CHECKING:
     import grpc
@@ -28,6 +29,12 @@ class Patience:
         now_s = time.monotonic()
         if self._until_s is None:
             self._until_s = now_s + self._connect_timeout_s
-        if heard or not isinstance(failure, Unreachable) or now_s >= self._until_s:
+        if heard or not isinstance(failure, Unreachable):
+            raise failure from None
+        if now_s >= self._until_s:
+            # Only now: while a daemon starts, its folder and socket are closed to everybody for a moment.
+            if (group := closed_by(self._address)) is not None:
+                text = f"{self._address} is for members of the group {group}, and you are none"
+                raise InferdError("permission_denied", text)
             raise failure from None
         return RETRY_S

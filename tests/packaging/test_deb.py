@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferd.daemon.system.settings import load_config
-
 from inferd.tests.packaging.scripts import script
 
 if TYPE_CHECKING:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import socket
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from inferd.protos import address
 from inferd.protos.errors import InferdError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,52 @@ def test_grpc_gets_a_percent_encoded_path() -> None:
 def test_only_a_socket_needs_an_authority() -> None:
     assert ("grpc.default_authority", "localhost") in address.channel_options("unix:/a", 2)
     assert "grpc.default_authority" not in dict(address.channel_options("host:1", 2))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that any user can reach, with a socket in it; what pytest makes is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="inferd-") as name, socket.socket(socket.AF_UNIX) as listening:
+        Path(name).chmod(0o755)
+        listening.bind(f"{name}/d.sock")
+        yield Path(name)
+
+
+def as_somebody(question: Callable[[], object]) -> bool:
+    """Whether it holds for a user who is not root: in another process, as it cannot be undone."""
+    if os.geteuid() != 0:
+        return bool(question())
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os._exit(0 if question() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("closed", ["", "d.sock"])
+def test_a_socket_that_is_closed_to_us_is_its_groups(folder: Path, closed: str) -> None:
+    where, group = f"unix:{folder}/d.sock", grp.getgrgid((folder / closed).stat().st_gid).gr_name
+    (folder / "d.sock").chmod(0o777)
+    assert as_somebody(lambda: address.closed_by(where) is None)
+    (folder / closed).chmod(0)
+    assert as_somebody(lambda: address.closed_by(where) == group)
+    (folder / closed).chmod(0o700)
+
+
+def test_nobody_is_kept_out_of_what_is_not_there(folder: Path) -> None:
+    assert address.closed_by(f"unix:{folder}/none.sock") is None
+    assert address.closed_by("host:1") is None
+
+
+def test_the_machines_daemon_is_found_also_where_it_is_closed_to_us(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(address, "SYSTEM_SOCKET", folder / "d.sock")
+    folder.chmod(0)
+    assert as_somebody(lambda: address.resolve(None, {"XDG_RUNTIME_DIR": "/nowhere"}) == f"unix:{folder}/d.sock")
+    folder.chmod(0o700)

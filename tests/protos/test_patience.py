@@ -50,6 +50,18 @@ def test_the_budget_counts_from_the_first_failure(clock: list[float]) -> None:
         waiting.pause_s(NOBODY)
 
 
+def test_a_socket_for_others_is_said_to_be_when_the_budget_is_spent(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "closed_by", lambda address: "inferd")
+    waiting = patience.Patience("unix:/a", 2.0)
+    assert waiting.pause_s(NOBODY) == patience.RETRY_S  # a daemon that starts opens it in a moment
+    clock.append(102.0)
+    with pytest.raises(InferdError, match="members of the group inferd") as caught:
+        waiting.pause_s(NOBODY)
+    assert caught.value.code == "permission_denied"
+
+
 def test_what_the_daemon_said_is_final() -> None:
     with pytest.raises(InferdError, match="why"):
         patience.Patience("host:1", 2.0).pause_s(Failed(grpc.StatusCode.INTERNAL, "why"))
