@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 # Folders that wheels put beside the packages: a second copy of llama.cpp's library, headers, scripts.
 STRAY = {"lib", "include", "bin", "share", "example.py"}
-UNUSED_SUFFIXES = {".pyi", ".pxd", ".pyx", ".h", ".hpp", ".c", ".a", ".lib", ".pyc", ".cmake", ".pc"}
+UNUSED_SUFFIXES = {".pyi", ".pxd", ".pyx", ".h", ".hpp", ".c", ".a", ".lib", ".pyc", ".cmake", ".pc", ".sh"}
 UNUSED_FOLDERS = {"tests", "__pycache__"}
 UNUSED_METADATA = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 CUDA_ENGINE = "llama_cpp/lib/libggml-cuda.so"
@@ -50,7 +50,6 @@ def install(site: Path, root: Path) -> None:
     for distribution in needed().values():
         copy(distribution, site)
     with_links(site / "llama_cpp" / "lib")
-    strip(site / "llama_cpp" / "lib")
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         ignored = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "__pycache__")
@@ -89,13 +88,6 @@ def with_links(folder: Path) -> None:
                 path.unlink()
                 path.symlink_to(longer.name)
                 break
-
-
-def strip(folder: Path) -> None:
-    """What was compiled here still has its symbols; wheels from elsewhere are left as they are."""
-    for path in sorted(folder.glob("*.so*")):
-        if not path.is_symlink():
-            subprocess.run(["strip", "--strip-unneeded", path], check=True)
 
 
 def licences() -> str:

@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 import tomllib
 from email.utils import formatdate
 from pathlib import Path
@@ -60,7 +61,7 @@ Comment: inferd itself is in the files below inferd/; the libraries beside it
  keep their own licences, each with its text in NAME.dist-info.
 
 Files: *
-Copyright: the inferd developers
+Copyright: {year} the inferd developers
 License: Apache-2.0
  On Debian systems the text of this licence is in
  /usr/share/common-licenses/Apache-2.0.
@@ -146,7 +147,7 @@ def document(stage: Path, version: str, epoch: int) -> None:
     put(stage, "usr/share/fish/vendor_completions.d/inferd.fish", scripts["fish"])
     doc = "usr/share/doc/inferd"
     put(stage, f"{doc}/README.md", (ROOT / "README.md").read_text())
-    put(stage, f"{doc}/copyright", COPYRIGHT + closure.licences())
+    put(stage, f"{doc}/copyright", COPYRIGHT.format(year=time.gmtime(epoch).tm_year) + closure.licences())
     put_gzip(stage, f"{doc}/changelog.gz", (ROOT / "CHANGELOG.md").read_text())
     said = "  * Made from the tree; changelog.gz says what changed."
     entry = f"inferd ({version}) unstable; urgency=medium\n\n{said}\n\n -- {MAINTAINER}  {formatdate(epoch)}\n"

@@ -82,7 +82,9 @@ def title(name: str, section: int, version: str, about: str) -> str:
 
 
 def item(term: str, text: str) -> str:
-    return f".TP\n.B {escaped(term)}\n{escaped(text) or chr(92) + '&'}\n"
+    """A term and what it is; quotes would be taken for those of the order's own words."""
+    quoted = escaped(term).replace('"', "\\(dq")
+    return f".TP\n.B {quoted}\n{escaped(text) or chr(92) + '&'}\n"
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -33,7 +33,7 @@ def resolve(address: str | None = None, environ: Mapping[str, str] = os.environ)
         return normalize(chosen)
     own = default_socket(environ)
     # A user's own daemon wins; where there is none, the machine's may be running.
-    socket = SYSTEM_SOCKET if not own.exists() and _may_be_there(SYSTEM_SOCKET) else own
+    socket = SYSTEM_SOCKET if not _may_be_there(own) and _may_be_there(SYSTEM_SOCKET) else own
     return normalize(str(socket))
 
 

@@ -76,7 +76,7 @@ def test_install_writes_the_unit_and_starts_it(home: Home) -> None:
     assert shlex.split(start.removeprefix("ExecStart=")) == [
         sys.executable, "-P", "-m", "inferd.daemon.cli.app", "serve",
     ]  # fmt: skip
-    assert "@" not in home.unit.read_text().partition("[Unit]")[2]
+    assert "@EXEC@" not in home.unit.read_text().partition("[Unit]")[2]
 
 
 def test_the_console_script_is_what_the_unit_starts(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
