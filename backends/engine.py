@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .messages import Embed, Event, Infer, Ready, Submit, WorkerStats
     from .shelf import Shelf
 
-LoadErrorCode = Literal["corrupt", "memory", "unsupported", "error"]
+LoadErrorCode = Literal["corrupt", "memory", "unsupported", "sandbox", "error"]
 
 
 class LoadError(Exception):

@@ -14,6 +14,8 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 BackendName = Literal["llama", "onnx", "fake"]
 # How a text becomes one vector, in llama.cpp's words; rank: one score, by a classifier head. "": it generates text.
 Pooling = Literal["", "mean", "cls", "last", "rank"]
+# Whether children are shut in (cage.py): as far as the kernel can, not at all, or a model is not loaded without.
+Sandbox = Literal["auto", "off", "required"]
 # What a model does: text goes on, or becomes a vector, a score, or logits of labels, of the whole or (tag) of each
 # token; or tensors become tensors.
 Task = Literal["generate", "embed", "rank", "classify", "tag", "infer"]
@@ -63,6 +65,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     batched: bool = False  # the first axis of all its tensors is free: several requests are computed in one call
     dynamic_quantization: bool = False  # scales are those of a whole call: batch mates move a result
     weights_bytes: int = 0  # in memory; 0: as many as in the file
+    files: tuple[str, ...] = ()  # all that a load opens, by paths without links
 
 
 class Batching(msgspec.Struct, frozen=True):
@@ -92,6 +95,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_slots: int  # requests computed at the same time
     kv_cells: int  # tokens of KV for all slots together; a multiple of 256
     n_threads: int
+    files: tuple[str, ...] = ()  # of the model, all that may be read; empty: its path alone
+    sandbox: Sandbox = "auto"
     adapters: tuple[Adapter, ...] = ()
     n_ubatch: int = 512
     pooling: Pooling = ""  # "": generate text

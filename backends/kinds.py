@@ -9,6 +9,8 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from .facts import HOST, BackendName, CorruptModel, Footprint, LoadPlan, ModelFacts
 from .llama import footprint as llama_footprint
 from .llama import gguf
@@ -66,7 +68,9 @@ def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
     if kind is None:
         suffixes = ", ".join(sorted(kind.suffix for kind in KINDS.values()))
         raise CorruptModel(f"no backend reads files of this kind; the known ones end in {suffixes}")
-    return kind.read_facts(os.fspath(path))
+    facts = kind.read_facts(os.fspath(path))
+    opened = map(os.path.realpath, [*kind.part_paths(os.fspath(path)), *facts.files])
+    return msgspec.structs.replace(facts, files=tuple(dict.fromkeys(opened)))
 
 
 def model_name(path: str | os.PathLike[str], root: str, *, alone: bool) -> tuple[str, str]:

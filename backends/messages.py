@@ -216,10 +216,11 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     buffers: dict[str, int]  # llama.cpp's own buffer-size lines: "CPU model" -> bytes
     shares_prefixes: bool = False  # what requests with one cache_salt begin with is computed and kept once
     fingerprint: str = ""  # all that decides whether computed blocks fit, but for the file; "": none are kept
+    cage: str = ""  # how far it holds: "landlock 7, seccomp", "none", "off"; "": nobody has said
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load_failed"):
-    code: Literal["corrupt", "memory", "unsupported", "error"]
+    code: Literal["corrupt", "memory", "unsupported", "sandbox", "error"]
     message: str
 
 

@@ -12,6 +12,9 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
+from . import cage
 from .channel import SyncChannel
 from .child import settle
 from .engine import GrammarError, LoadError
@@ -34,7 +37,7 @@ from .messages import (
 from .template import TemplateError, TimeUp, time_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .facts import LoadPlan
     from .messages import CallSyntax, ChatMessage, FormatKind, Tool, ToolUse
@@ -78,7 +81,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     channel = SyncChannel(settle(parser.parse_args().fd))
     try:
-        tokenizer = load(channel)
+        tokenizer = load(channel, cage.close_in)
         if tokenizer is not None:
             limit_memory()
             serve(channel, tokenizer)
@@ -86,7 +89,7 @@ def main() -> None:
         pass  # the daemon is gone, and with it every reason to go on
 
 
-def load(channel: SyncChannel) -> Tokenizer | None:
+def load(channel: SyncChannel, close_in: Callable[[LoadPlan], str] = lambda _: "") -> Tokenizer | None:
     """Open the vocabulary of the first message's model and say so; None when it cannot be."""
     start_s = time.perf_counter()
     frame = channel.recv(block=True)
@@ -95,12 +98,13 @@ def load(channel: SyncChannel) -> Tokenizer | None:
     assert isinstance(message, Load)
     plan = message.plan
     try:
+        held = close_in(msgspec.structs.replace(plan, devices=()))  # it needs none
         tokenizer = open_tokenizer(plan)
     except LoadError as error:
         channel.send(encode(LoadFailed(error.code, str(error))))
         return None
     load_ms = (time.perf_counter() - start_s) * 1e3
-    channel.send(encode(Ready(plan.n_ctx, 0, 0, tokenizer.n_vocab, "CPU", load_ms, {})))
+    channel.send(encode(Ready(plan.n_ctx, 0, 0, tokenizer.n_vocab, "CPU", load_ms, {}, cage=held)))
     return tokenizer
 
 

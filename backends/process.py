@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from .channel import AsyncChannel
 from .messages import Dropped, Given, Kept, Load, Stop, decode_from_worker, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .facts import LoadPlan
     from .messages import FromWorker, Run, ToWorker
@@ -41,6 +42,10 @@ CHILD_ENVIRONMENT = {
 # OpenMP threads spin at barriers, and on cores that others want, too, they crawl. Workers share the cores, and then the
 # default is best; one that must keep its threads spins for so short a time that it gets on with others (DESIGN.md).
 SHORT_SPIN = {"GOMP_SPINCOUNT": "2000"}
+
+
+# Nothing that a child needs is called so; what it is told of the world may end up in what it says.
+SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY)(S?_|S?$)|^INFERD_|^NOTIFY_SOCKET$")
 
 
 class WorkerState(Enum):
@@ -80,6 +85,7 @@ class Exit:
 class Process:
     """A child that speaks frames: a worker, or a prompt helper (`module` says which).
 
+    `on_spawned` gets its pid before it is told anything.
     `on_message` gets each message on the event loop. `on_gone` is called once, as soon as the channel ends;
     `on_reaped` once, after the process is surely dead, so that its memory is free. Neither is called before
     `start` returns.
@@ -91,6 +97,7 @@ class Process:
         on_message: Callable[[FromWorker], None],
         on_gone: Callable[[], None],
         on_reaped: Callable[[Exit], None],
+        on_spawned: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.module = module
         self.state = WorkerState.STARTING
@@ -98,6 +105,7 @@ class Process:
         self._on_message = on_message
         self._on_gone = on_gone
         self._on_reaped = on_reaped
+        self._on_spawned = on_spawned
         self._ended = asyncio.Event()
         self._channel: AsyncChannel | None = None
         self._shelf: socket.socket | None = None  # the way of files with computed prompts, see shelf.py
@@ -116,12 +124,12 @@ class Process:
             passed |= {"--shelf-fd": their_shelf.fileno(), "--pulse-fd": self._pulse_fd}
         try:
             self._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self.module, *(str(part) for pair in passed.items() for part in pair)),
+                *(sys.executable, "-P", "-m", self.module, *(str(part) for pair in passed.items() for part in pair)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=tuple(passed.values()),
-                env={**CHILD_ENVIRONMENT, **(SHORT_SPIN if plan.numerics == "exact" else {}), **os.environ},
+                env=environment(plan, os.environ),
             )
         except OSError:
             ours.close()
@@ -130,6 +138,7 @@ class Process:
         finally:
             theirs.close()
             their_shelf.close()
+        self._on_spawned(self._child.pid)
         self._channel = await AsyncChannel.open(ours, self._receive, self._end)
         self.send(Load(plan))
         if self.state is WorkerState.STOPPING:  # told to end before there was a channel to say so
@@ -280,11 +289,20 @@ class Process:
             self.tail.append(rest[:500].decode(errors="replace"))
 
 
+def environment(plan: LoadPlan, ours: Mapping[str, str]) -> dict[str, str]:
+    """A child's: ours, which wins, without what is nobody else's business."""
+    kept = {name: value for name, value in ours.items() if not SECRET.search(name.upper())}
+    return {**CHILD_ENVIRONMENT, **(SHORT_SPIN if plan.numerics == "exact" else {}), **kept}
+
+
 def worker(
-    on_message: Callable[[FromWorker], None], on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]
+    on_message: Callable[[FromWorker], None],
+    on_gone: Callable[[], None],
+    on_reaped: Callable[[Exit], None],
+    on_spawned: Callable[[int], None] = lambda _: None,
 ) -> Process:
     """The process that holds a model's weights."""
-    return Process(WORKER, on_message, on_gone, on_reaped)
+    return Process(WORKER, on_message, on_gone, on_reaped, on_spawned)
 
 
 def prompt_helper(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from . import cage
 from .channel import SyncChannel
 from .child import settle
 from .engine import Embedder, Inferrer, LoadError
@@ -39,6 +40,8 @@ from .pulse import Pulse
 from .shelf import Shelf
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .engine import Engine
     from .facts import LoadPlan
     from .messages import FromWorker
@@ -65,7 +68,7 @@ def main() -> None:
     channel = SyncChannel(settle(options.fd))
     shelf = Shelf(channel, socket.socket(fileno=options.shelf_fd))
     try:
-        engine = load(channel, shelf)
+        engine = load(channel, shelf, cage.close_in)
         if engine is not None:
             serve(channel, engine, shelf, Pulse(options.pulse_fd))
             engine.close()
@@ -73,13 +76,17 @@ def main() -> None:
         pass  # the daemon is gone, and with it every reason to go on
 
 
-def load(channel: SyncChannel, shelf: Shelf) -> Engine | None:
-    """Load the model of the first message and say so; None when it cannot be."""
+def load(channel: SyncChannel, shelf: Shelf, close_in: Callable[[LoadPlan], str] = lambda _: "") -> Engine | None:
+    """Load the model of the first message and say so; None when it cannot be.
+
+    `close_in` comes first, and before any library: some begin threads, which would be outside.
+    """
     frame = channel.recv(block=True)
     assert frame is not None
     message = decode_to_worker(frame)
     assert isinstance(message, Load)
     try:
+        held = close_in(message.plan)
         engine = open_engine(message.plan, channel, shelf)
     except LoadError as error:
         _send(channel, LoadFailed(error.code, str(error)))
@@ -89,7 +96,7 @@ def load(channel: SyncChannel, shelf: Shelf) -> Engine | None:
         return None
     except _Stopped:
         return None
-    _send(channel, engine.ready)
+    _send(channel, msgspec.structs.replace(engine.ready, cage=held))
     return engine
 
 

@@ -33,12 +33,15 @@ from .policy.ledger import Ledger
 from .system.catalog import Catalog
 from .system.digests import Digests
 from .system.hardware import Sensors, detect, with_backends
+from .system.imports import Imports
 from .system.probe import probe_backends
 from .system.recorder import Arrivals, Decisions
 from .system.service_manager import ServiceManager
 from .system.settings import ConfigError, expanded, model_folders
 from .system.state import load_json, save_json, state_folder
 from .system.store import Store
+from .system.sysfs import Root
+from .system.workgroups import Groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +169,9 @@ def build(config: Config, read: Callable[[], Config] | None = None) -> tuple[Nod
         raise Refused(BAD_CONFIG, str(error)) from None
     node = Node(config, catalog, ledger, hardware.cpu.threads)
     node.aliases.open(state_folder())
-    node.fleet.tiers = Tiers(Disk(), Digests(state_folder()))
+    digests = Digests(state_folder())
+    node.fleet.tiers, node.fleet.imports = Tiers(Disk(), digests), Imports(digests, state_folder())
+    node.fleet.groups = Groups.divide(Root())
     node.fleet.tiers.disk.on_refused = partial(node.events.note, Severity.WARNING, Kind.DISK)
     node.fleet.corrections = Corrections.from_builtins(load_json(CORRECTIONS))
     if config.records.arrivals_file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from importlib.util import find_spec
@@ -20,6 +21,14 @@ CONFIG = "genai_config.json"
 def applies(path: str) -> bool:
     """The folder is made for the library, and the library is here."""
     return os.path.isfile(os.path.join(os.path.dirname(path), CONFIG)) and find_spec(LIBRARY) is not None
+
+
+def files(path: str) -> list[str]:
+    """What the library may open: its folder's files. None where it has nothing to do with the model."""
+    if not applies(path):
+        return []
+    found = glob.glob(os.path.join(glob.escape(os.path.dirname(path)), "*"))
+    return sorted(filter(os.path.isfile, found))
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..facts import CorruptModel, ModelFacts, TensorFacts
 from . import folder, genai_config
 from .graph import read
@@ -58,7 +60,9 @@ def read_facts(path: str) -> ModelFacts:
     if (odd := next((tensor for tensor in graph.inputs if not tensor.datatype), None)) is not None or not outputs:
         raise CorruptModel(f"its {f'input {odd.name[:64]!r}' if odd else 'output'} is of a kind that cannot be served")
     sizes = folder.check_external(path, graph.external)
-    return _Sheet(path, graph, outputs, sizes).facts()
+    facts = _Sheet(path, graph, outputs, sizes).facts()
+    weights = [os.path.join(os.path.dirname(path), location) for location in sizes]
+    return msgspec.structs.replace(facts, files=(*weights, *genai_config.files(path)))
 
 
 def _check_ops(graph: Graph) -> None:

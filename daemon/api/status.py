@@ -30,6 +30,8 @@ STATUS: dict[Code, grpc.StatusCode] = {
     Code.CANCELLED: grpc.StatusCode.CANCELLED,
     Code.SLOW_CONSUMER: grpc.StatusCode.ABORTED,
     Code.WORKER_CRASHED: grpc.StatusCode.UNAVAILABLE,
+    Code.WORKER_OOM: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.NO_SANDBOX: grpc.StatusCode.FAILED_PRECONDITION,
     Code.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
     Code.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Code.BAD_CONFIG: grpc.StatusCode.FAILED_PRECONDITION,

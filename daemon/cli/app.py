@@ -6,7 +6,24 @@ from typing import Annotated
 
 import typer
 
-from . import bench, config, doctor, embed, events, explain, jobs, models, operate, plan, ps, pull, run, serve, service, top
+from . import (
+    bench,
+    config,
+    doctor,
+    embed,
+    events,
+    explain,
+    jobs,
+    models,
+    operate,
+    plan,
+    ps,
+    pull,
+    run,
+    serve,
+    service,
+    top,
+)
 
 app = typer.Typer(
     name="inferd",

@@ -34,6 +34,7 @@ EXIT_CODES = {
     "not_found": REFUSED,
     "no_disk": REFUSED,
     "no_room": REFUSED,
+    "no_sandbox": REFUSED,
     "over_budget": REFUSED,
     "overloaded": REFUSED,
     "permission_denied": REFUSED,

@@ -22,6 +22,7 @@ def show(found: dict[str, Any]) -> None:
     """The report as people see it."""
     out = console()
     facts = [*_cpu(found["cpu"]), *_memory(found["memory"]), *_backends(found["backends"])]
+    facts += _sandbox(found["sandbox"])
     print_table(("", ""), facts, header=False)
     out.print()
     columns = ("device", "kind", "name", "state", ">memory", "driver", "used by")
@@ -47,6 +48,14 @@ def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:
     if memory["limit_bytes"] is not None:
         text += f", limited to {size(memory['limit_bytes'])}"
     return [("memory", text)]
+
+
+def _sandbox(sandbox: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if sandbox is None:
+        return []
+    landlock = f"Landlock {sandbox['landlock']}" if sandbox["landlock"] else "no Landlock"
+    groups = f"no cgroups: {sandbox['cgroup']}" if sandbox["cgroup"] else "cgroups, in a service"
+    return [("sandbox", f"{landlock}, {'' if sandbox['seccomp'] else 'no '}seccomp; {groups}")]
 
 
 def _backends(backends: dict[str, Any]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from ...backends.facts import KvLayout, KvType, Numerics
+from ...backends.facts import KvLayout, KvType, Numerics, Sandbox
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -57,6 +57,8 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     folders: tuple[str, ...] = ()
+    # Which files are read again before a load is believed: those that changed since they were imported, all, or none
+    verify: Literal["stamp", "always", "never"] = "stamp"
     defaults: ModelOptions = ModelOptions()
     by_name: dict[str, ModelOptions] = msgspec.field(default_factory=dict, name="model")
     pull_folder: str = ""  # for what is pulled; empty: the first of the folders, else one in the state folder
@@ -71,6 +73,13 @@ class Hub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     token_file: str = ""  # read at each pull; empty: nobody's token
     max_pulls: Annotated[int, Meta(ge=1, le=16)] = 2  # at the same time
     partial_ttl_s: Seconds = 604_800.0  # so long a pull that was given up can be gone on with; 0: not at all
+
+
+class Workers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a process may do that holds a model; a model file may be made by anybody."""
+
+    sandbox: Sandbox = "auto"  # as far as the kernel can; "required": nothing is loaded where that is not all of it
+    memory_slack: Annotated[float, Meta(ge=1, le=100)] = 2.0  # times what it reserves, in a cgroup of its own
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,6 +160,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server: Server = Server()
     models: Models = Models()
     hub: Hub = Hub()
+    workers: Workers = Workers()
     queue: Queue = Queue()
     scheduler: Turns = Turns()
     memory: Memory = Memory()

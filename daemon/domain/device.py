@@ -169,6 +169,15 @@ class Backends:
 
 
 @dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What this kernel has to shut workers in."""
+
+    landlock: int  # by its own count; 0: files cannot be guarded
+    seccomp: bool
+    cgroup: str  # why workers cannot have groups of their own; "": they can, where the service is given its own
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     """Everything detected once. `backends` is None until they have been probed."""
 
@@ -177,3 +186,4 @@ class Hardware:
     devices: tuple[Device, ...]
     backends: Backends | None = None
     notes: tuple[str, ...] = ()
+    sandbox: Sandbox | None = None  # None: nobody has looked

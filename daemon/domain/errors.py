@@ -26,6 +26,8 @@ class Code(Enum):
     CANCELLED = "cancelled"
     SLOW_CONSUMER = "slow_consumer"
     WORKER_CRASHED = "worker_crashed"
+    WORKER_OOM = "worker_oom"  # it took more memory than it may have, and the kernel ended it
+    NO_SANDBOX = "no_sandbox"  # `workers.sandbox` asks for what this kernel has not
     SHUTTING_DOWN = "shutting_down"
     DRAINING = "draining"  # an operator lets nothing new in for now
     BAD_CONFIG = "bad_config"  # it cannot be taken over; the one in force stays

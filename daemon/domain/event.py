@@ -29,7 +29,7 @@ class Kind(Enum):
     MODEL_PULLED = "model_pulled"  # from the hub, verified and in its place
     PULL_FAILED = "pull_failed"
     ALIAS = "alias"  # a name was given to a model, or taken away
-    OUT_OF_MEMORY = "out_of_memory"  # a load, which is tried once more with less
+    OUT_OF_MEMORY = "out_of_memory"  # a load, which is tried once more; or a worker that took more than it may have
     WORKER_CRASHED = "worker_crashed"
     PREEMPTED = "preempted"  # a request makes way for another one
     RESUMED = "resumed"  # it goes on where it stopped

@@ -48,10 +48,12 @@ class Answers:
 
     def on_worker_gone(self, resident: Resident) -> None:
         """What ran in it goes on in the next worker, but for what it may die of."""
-        name = resident.model.name
+        name, starved = resident.model.name, resident.ran_out()
+        code = Code.WORKER_OOM if starved else Code.WORKER_CRASHED
         for job in self.jobs.on_crash(self.scheduler.places[resident.place].running):
             message = f"the worker of {name} ended {job.crashes} times while this request ran"
-            self.jobs.failed(job, InferdError(Code.WORKER_CRASHED, message, retry_after_ms=1000))
+            message += ", the last time as it ran out of memory" if starved else ""
+            self.jobs.failed(job, InferdError(code, message, retry_after_ms=1000))
         self.node.move_away(resident, "worker_crashed")
 
     def _on_inferred(self, resident: Resident, event: Inferred) -> None:

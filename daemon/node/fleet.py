@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ...backends.cage import files_of
 from ..domain.errors import Code, InferdError
 from ..domain.event import Kind, Severity
 from ..domain.model import ModelState
@@ -15,6 +16,8 @@ from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
 from ..system.digests import Digests
+from ..system.imports import Imports
+from ..system.workgroups import Groups
 from .beside import Beside, beside
 from .deployment import LOADED, Deployment, place_name, wheres
 from .disk import Disk
@@ -46,6 +49,8 @@ class Fleet:
         self.residents: dict[str, Resident] = {}  # of all models, by place
         self.corrections = Corrections()
         self.tiers = Tiers(Disk(), Digests())
+        self.imports = Imports(Digests())
+        self.groups = Groups()  # in which workers are born
         self.lives = Lives(self)
         self.on_corrected: Callable[[], None] = lambda: None  # there is something to keep
         self.sharing = Sharing()
@@ -173,6 +178,8 @@ class Fleet:
                 lambda message: self.lives.on_message(resident, message),
                 lambda: self.lives.on_gone(resident),
                 lambda how: self.lives.on_reaped(resident, how),
+                self.groups,
+                self.node.config.workers.memory_slack,
             )
         except Shortfall as short:
             self.tiers.on_gone(resident, lambda: None, crashed=True)
@@ -181,9 +188,16 @@ class Fleet:
             self.node.carry_out(self.node.scheduler.on_load_failed(place, error, now_s))
         else:
             model, device = resident.model, resident.where
+            self._prove(resident)
             message = f"{place} is being loaded on {device}, with {model.booked_bytes / 2**20:,.0f} MiB"
             self.node.events.note(Severity.INFO, Kind.MODEL_LOADING, message, model=model.name, device=device)
         self.node.changes.notify()
+
+    def _prove(self, resident: Resident) -> None:
+        """Have its files looked at beside the load, where that has to be."""
+        verify = self.node.config.models.verify
+        if doubtful := self.imports.doubtful(files_of(resident.model.plan), verify):
+            resident.proof.begin(lambda: self.imports.changed(doubtful, verify), resident.refute)
 
     def drain(self, resident: Resident, force: bool) -> None:
         """Take nothing new; end the worker when its last request ended, or now."""

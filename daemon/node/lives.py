@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from ...backends.messages import Dropped, Fetch, Kept, LoadFailed, Loading, Ready, Step, WorkerStats
+from ..domain.errors import Code
 from ..domain.event import Kind, Severity
 from ..domain.model import ModelState
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from ...backends.process import Exit
     from .fleet import Fleet
     from .resident import Resident
+
+
+log = logging.getLogger(__name__)
 
 
 class Lives:
@@ -35,7 +40,7 @@ class Lives:
                 resident.model.load_progress = progress
                 self.node.changes.notify()
             case Ready():
-                self._on_ready(resident, message)
+                resident.proof.when_proven(lambda: self._on_ready(resident, message))
             case Kept() | Dropped() | Fetch():
                 self.fleet.tiers.on_message(resident, message)
             case LoadFailed():
@@ -45,12 +50,15 @@ class Lives:
 
     def _on_ready(self, resident: Resident, ready: Ready) -> None:
         node, model, now_s = self.node, resident.model, time.monotonic()
+        if resident.lost or model.state is not ModelState.LOADING:  # as its files were looked at
+            return
         resident.worker_ready()
         model.move(ModelState.READY)
         model.ready, model.load_progress = ready, 1.0
         model.load_ms = (now_s - model.load_started_s) * 1e3
         load_s = now_s - model.load_started_s
         self.fleet.tiers.on_ready(resident, ready.fingerprint)
+        log.info("%s is shut in: %s", resident.place, ready.cage)
         message = f"{resident.place} is ready on {ready.device} after {load_s:.1f} s"
         node.events.note(Severity.INFO, Kind.MODEL_READY, message, model=model.name, device=resident.where)
         node.carry_out(
@@ -78,6 +86,7 @@ class Lives:
     def _on_ended(self, resident: Resident, how: Exit) -> None:
         node, model, now_s = self.node, resident.model, time.monotonic()
         was_loading = model.state is ModelState.LOADING
+        resident.learn_end(self.fleet.corrections)
         back_off_s = resident.reaped(how, now_s)
         if resident.lost:
             return self.bury(resident)
@@ -102,7 +111,8 @@ class Lives:
             kind = Kind.OUT_OF_MEMORY if "memory" in resident.retried else Kind.WORKER_CRASHED
             end = Severity.WARNING, kind, f"{resident.place} {resident.retried}"
         else:
-            end = Severity.ERROR, Kind.MODEL_FAILED if was_loading else Kind.WORKER_CRASHED, error.message
+            kind = Kind.MODEL_FAILED if was_loading else Kind.WORKER_CRASHED
+            end = Severity.ERROR, Kind.OUT_OF_MEMORY if error.code is Code.WORKER_OOM else kind, error.message
         self.node.events.note(*end, model=model.name, device=resident.where)
 
     def _on_back_off_over(self, resident: Resident) -> None:

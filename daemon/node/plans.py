@@ -130,6 +130,8 @@ def make_plan(
     plan = LoadPlan(
         backend="fake" if config.fake.enabled else facts.backend,
         path=facts.path,
+        files=facts.files,
+        sandbox=config.workers.sandbox,
         n_ctx=n_ctx,
         n_slots=slots,
         kv_cells=max(kv_cells, n_ctx),

@@ -235,9 +235,10 @@ class Prompter:
                 assert self._process is not None
                 self._process.ready()
                 self._ready.set_result(None)
-            case LoadFailed(message=text):
-                corrupt = InferdError(Code.MODEL_CORRUPT, f"{self.name}: {text}")
-                self._fail(lambda _ticket, _field: corrupt)
+            case LoadFailed(code=code, message=text):
+                why = Code.NO_SANDBOX if code == "sandbox" else Code.MODEL_CORRUPT
+                failure = InferdError(why, f"{self.name}: {text}")
+                self._fail(lambda _ticket, _field: failure)
             case Prepared(id=ticket) | PreparedInputs(id=ticket) | Compiled(id=ticket):
                 self._settle(ticket, lambda answer, _: answer.set_result(message))
             case PrepareFailed(id=ticket, code=code, message=text, field=at):

@@ -17,7 +17,9 @@ from ..domain.model import Model, ModelState
 from ..policy import corrections
 from ..policy.vigil import Vigil
 from ..system.processes import run_state
+from ..system.workgroups import Group, Groups
 from .plans import CELL_STEP
+from .proof import Proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # after the n-th failure in a row
-LOAD_CODES = {"corrupt": Code.MODEL_CORRUPT, "unsupported": Code.UNSUPPORTED}
+LOAD_CODES = {"corrupt": Code.MODEL_CORRUPT, "unsupported": Code.UNSUPPORTED, "sandbox": Code.NO_SANDBOX}
+SPARE_BYTES = 512 * 2**20  # of host RAM, beyond what a load was estimated to take: a worker that has that is broken
+UNDIVIDED = Groups(why="the machine's")
+SPARE_PIDS = 64  # threads of libraries beside those that compute
 
 
 class Resident:
@@ -59,6 +64,8 @@ class Resident:
         self._worker: Process | None = None
         self._reservation: Reservation | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._group = Group()
+        self.proof = Proof()
 
     @property
     def on_cpu(self) -> bool:
@@ -76,6 +83,8 @@ class Resident:
         on_message: Callable[[FromWorker], None],
         on_gone: Callable[[], None],
         on_reaped: Callable[[Exit], None],
+        groups: Groups = UNDIVIDED,
+        slack: float = 1.0,
     ) -> None:
         """Reserve, then spawn. Raises Shortfall; every other failure comes through `on_reaped`."""
         model = self.model
@@ -87,6 +96,10 @@ class Resident:
         model.error, self.load_error = "", None
         self.vigil, self.ended_why = Vigil(self.vigil.step_limit_s), ""
         self._worker = process.worker(on_message, on_gone, on_reaped)
+        self.proof = Proof()
+        limit_bytes = int(self.bytes_on.get(HOST, 0) * slack) + SPARE_BYTES
+        self._group = groups.begin(self.place, limit_bytes, SPARE_PIDS + model.plan.n_threads)
+        self._worker = process.worker(on_message, on_gone, on_reaped, self._group.add)
         self._starting = asyncio.create_task(self._start(on_gone, on_reaped), name=f"start {self.place}")
 
     async def _start(self, on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]) -> None:
@@ -202,6 +215,25 @@ class Resident:
             log.error("the worker of %s is ended: %s", self.place, self.ended_why)
             self._worker.kill()
 
+    def refute(self) -> None:
+        """One of its files is another one than was imported: what was loaded of it is of no use."""
+        message = f"{self.model.name}: the file is another one than was imported; pull it again, or copy it"
+        self.load_error = InferdError(Code.MODEL_CORRUPT, message)
+        self.kill()
+
+    def ran_out(self) -> bool:
+        """The kernel has ended the worker for taking more memory than it may have."""
+        return self._group.ran_out()
+
+    def learn_end(self, known: Corrections) -> None:
+        """The next load gets more, if this one ran out of memory."""
+        self._group.end()
+        if self._group.ran_out():
+            self._starved = True
+            key, expected = corrections.key(self.model.facts, self.model.plan), self.footprint.bytes_on
+            known.starved(key, HOST, expected[HOST], self._group.limit_bytes)
+            self.bytes_on = known.apply(key, expected)
+
     def note_load_failure(self, failure: LoadFailed) -> None:
         """What the worker itself says; it ends by itself after that."""
         self._starved = failure.code == "memory"
@@ -214,11 +246,13 @@ class Resident:
         assert self._reservation is not None
         self._ledger.release(self._reservation)
         self._reservation = self._worker = None
+        self.proof.drop()
         model.pid, model.ready, model.stats, model.booked_bytes = None, None, None, 0
         if model.state is ModelState.DRAINING:
             model.move(ModelState.COLD)
             return 0.0
-        if model.state is ModelState.LOADING and not self.retried and (self._starved or how.code < 0):
+        died = how.code < 0 and self.load_error is None
+        if model.state is ModelState.LOADING and not self.retried and (self._starved or died):
             self._try_again(how)
             model.move(ModelState.FAILED)
             return 0.0
@@ -228,6 +262,10 @@ class Resident:
             doing = "while loading" if model.state is ModelState.LOADING else "while running"
             why = self.ended_why or how.reason
             self.load_error = InferdError(Code.MODEL_FAILED, f"the worker of {model.name} ended {doing} ({why})")
+            if self._group.starved:
+                may_mib = self._group.limit_bytes >> 20
+                message = f"the worker of {model.name} ran out of memory {doing}: it may have {may_mib:,} MiB"
+                self.load_error = InferdError(Code.WORKER_OOM, message, retry_after_ms=1000)
         log.error("%s", self.load_error.message)
         model.error = self.load_error.message
         model.failures = 0 if model.produced else model.failures + 1
@@ -238,7 +276,9 @@ class Resident:
 
     def _try_again(self, how: Exit) -> None:
         """One death by a signal costs nobody who waits anything. SIGKILL: the kernel's, as memory ran out."""
-        if self._starved or (how.code == -signal.SIGKILL and not self.ended_why):
+        if self._group.starved:  # there was memory, and it is given more of it
+            self.retried = "ran out of memory while loading; it is tried once more with more of it"
+        elif self._starved or (how.code == -signal.SIGKILL and not self.ended_why):
             self.retried = "ran out of memory while loading; it is tried once more with less"
             self.shrink()
         else:

@@ -88,7 +88,7 @@ class Tiers:
         """A worker is about to open the model's files; what it computes belongs to them as they are now."""
         place = self._places.setdefault(resident.place, _Place())
         place.stop_timer()
-        paths = kinds.model_files(resident.model.plan.path)
+        paths = list(resident.model.plan.files) or kinds.model_files(resident.model.plan.path)
         stamps = stamps_of(paths)
         if stamps != place.stamps or paths != place.paths:
             self._let_go(place)

@@ -57,6 +57,10 @@ def _models(node: Node) -> Iterator[WarningRow]:
         if resident.model.error:
             remedy = "see the daemon's log; the next request tries again after a pause"
             yield WarningRow(Code.MODEL_FAILED.value, "error", resident.model.error, remedy)
+    cages = {resident.model.ready.cage for resident in node.fleet if resident.model.ready is not None}
+    if weak := [cage for cage in cages - {"", "off"} if not ("landlock" in cage and "seccomp" in cage)]:
+        message = f"models are not shut in as they should be: this kernel has {weak[0]}, not both Landlock and seccomp"
+        yield WarningRow("sandbox_weak", "warning", message, "run: inferd doctor")
     for name in node.health.lost:
         message = f"{name} was on a device that is lost, and fits nowhere else"
         yield WarningRow("model_lost", "error", message, "bring the device back (see: inferd doctor), then restart")

@@ -77,6 +77,11 @@ class Corrections:
         while len(self._taken) > N_KEYS:
             del self._taken[next(iter(self._taken))]
 
+    def starved(self, key: str, pool: str, estimated: int, allowed: int) -> None:
+        """A load was ended because it wanted more than `allowed` bytes: what was learned before is worth nothing."""
+        self._taken.setdefault(key, {}).pop(pool, None)
+        self.observe(key, pool, estimated, allowed)
+
     def offset_bytes(self, key: str, pool: str) -> int:
         """What the arithmetic misses of this key (negative: it says too much); 0 when nothing is known."""
         taken = self._taken.get(key, {}).get(pool)

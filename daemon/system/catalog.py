@@ -1,6 +1,6 @@
 """The models on disk: scans the folders, names what it finds, and keeps the facts of unchanged files.
 
-Everything in a folder may be hostile. Only regular files count, and no link may lead out of its folder.
+Everything in a folder may be hostile. Only regular files count, and no link may lead out of all folders.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ DEMO = "demo"  # the name of the model that comes with inferd
 MAX_DEPTH = 8  # folders inside folders
 MAX_ENTRIES = 100_000  # directory entries looked at in one folder of models
 MAX_MODELS = 4096
+
+OUTSIDE = "a link that leads out of the folders of models; copy the file into one of them instead"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}(:[a-z0-9._-]{1,64})?")
 _MAX_NAME, _MAX_TAG = 128, 64
@@ -90,14 +92,14 @@ class Catalog:
         return tuple(found)
 
     def _adapter(self, name: str, path: str, facts: ModelFacts) -> Adapter:
-        for folder in self.folders:
-            root = os.path.realpath(folder)
+        roots = self._roots()
+        for root in roots:
             whole = os.path.join(root, path)
-            if (status := _regular(whole, root)) is not None:
+            if (status := _regular(whole, roots)) is not None:
                 if status.st_nlink > 1:
                     raise CorruptModel("it has more than one hard link; copy it into the folder instead")
                 version = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
-                return Adapter(name, whole, adapter_bytes(whole, facts), version)
+                return Adapter(name, os.path.realpath(whole), adapter_bytes(whole, facts), version)
         raise CorruptModel("there is no such file below a folder of models")
 
     def _scan(self) -> Mapping[str, Entry]:
@@ -123,13 +125,18 @@ class Catalog:
     def _found(self) -> Iterator[_Found]:
         if self._bundled is not None and (status := _regular(str(self._bundled))):
             yield _Found(DEMO, str(self._bundled), _stamp([status]))
-        for folder in self.folders:
-            yield from _walk(os.path.realpath(folder))
+        roots = self._roots()
+        for root in roots:
+            yield from _walk(root, roots)
+
+    def _roots(self) -> tuple[str, ...]:
+        return tuple(map(os.path.realpath, self.folders))
 
     def _entry(self, found: _Found, read: dict[str, tuple[_Found, ModelFacts | None, str | None]]) -> Entry:
         known = read.get(found.path)
         if known is None or known[0] != found:
-            known = (found, *_facts(found))
+            roots = () if self._bundled is not None and found.path == str(self._bundled) else self._roots()
+            known = (found, *_facts(found, roots))
         self._read[found.path] = known
         _, facts, error = known
         return Entry(
@@ -141,13 +148,16 @@ class Catalog:
         )
 
 
-def _facts(found: _Found) -> tuple[ModelFacts | None, str | None]:
+def _facts(found: _Found, roots: Sequence[str]) -> tuple[ModelFacts | None, str | None]:
     if found.error is not None:
         return None, found.error
     try:
-        return read_facts(found.path), None
+        facts = read_facts(found.path)
     except CorruptModel as error:
         return None, str(error)
+    if roots and any(_regular(path, roots) is None for path in facts.files):  # of weights and texts beside it, too
+        return None, f"one of its files is {OUTSIDE}"
+    return facts, None
 
 
 def _renamed(entry: Entry, entries: Mapping[str, Entry]) -> Entry:
@@ -159,7 +169,7 @@ def _renamed(entry: Entry, entries: Mapping[str, Entry]) -> Entry:
     return Entry(name, None, error, entry.file_bytes, entry.mtime_ns)
 
 
-def _walk(root: str) -> Iterator[_Found]:
+def _walk(root: str, roots: Sequence[str]) -> Iterator[_Found]:
     """Model files below `root` in a fixed order; hidden files and folders are somebody's working state."""
     budget = MAX_ENTRIES
     pending = [(root, 0)]
@@ -181,26 +191,27 @@ def _walk(root: str) -> Iterator[_Found]:
                         files.append(item.path)
         except OSError:
             continue  # gone or closed to us
-        yield from _models(root, sorted(files))
+        yield from _models(root, roots, sorted(files))
         if depth < MAX_DEPTH:
             pending.extend((path, depth + 1) for path in sorted(folders, reverse=True))
 
 
-def _models(root: str, files: list[str]) -> Iterator[_Found]:
+def _models(root: str, roots: Sequence[str], files: list[str]) -> Iterator[_Found]:
     starts = [path for path in files if model_files(path)]
     for path in starts:
         name, tag = model_name(path, root, alone=len(starts) == 1)
-        found = _look(root, f"{as_name(name)}:{as_name(tag)[:_MAX_TAG]}" if tag else as_name(name), path)
+        found = _look(roots, f"{as_name(name)}:{as_name(tag)[:_MAX_TAG]}" if tag else as_name(name), path)
         if found is not None:
             yield found
 
 
-def _look(root: str, name: str, path: str) -> _Found | None:
-    """None for what is no file at all: a pipe, a device, a dangling link, or a link that leads outside."""
+def _look(roots: Sequence[str], name: str, path: str) -> _Found | None:
+    """None for what is no file at all: a pipe, a device, or a dangling link."""
     parts = model_files(path)
-    stats = [_regular(part, root) for part in parts]
+    stats = [_regular(part, roots) for part in parts]
     if stats[0] is None:
-        return None
+        outside = _regular(path)
+        return None if outside is None else _Found(name, path, _stamp([outside]), f"is {OUTSIDE}")
     error = None
     if None in stats:
         error = f"part {stats.index(None) + 1} of {len(parts)} is missing"
@@ -211,10 +222,10 @@ def _look(root: str, name: str, path: str) -> _Found | None:
     return _Found(name, path, _stamp(stats), error)
 
 
-def _regular(path: str, root: str | None = None) -> os.stat_result | None:
-    """The status of a regular file that, followed through its links, lies below `root`."""
+def _regular(path: str, roots: Sequence[str] = ()) -> os.stat_result | None:
+    """The status of a regular file that, followed through its links, lies below one of the roots."""
     try:
-        if root is not None and not os.path.realpath(path).startswith(os.path.join(root, "")):
+        if roots and not os.path.realpath(path).startswith(tuple(os.path.join(root, "") for root in roots)):
             return None
         status = os.stat(path)
     except (OSError, ValueError):

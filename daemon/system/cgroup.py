@@ -46,10 +46,12 @@ def levels(root: Root, controller: str) -> tuple[Level, ...]:
             found = [mount for mount in mounts if controller in mount.controllers]
             if climbed := _climb(root, found, path, 1):
                 return climbed
-    for line in (root.text("proc/self/cgroup") or "").splitlines():
-        if line.startswith("0::"):
-            return _climb(root, [mount for mount in mounts if not mount.controllers], line[3:], 2)
-    return ()
+    return _unified(root, mounts)
+
+
+def unified(root: Root) -> tuple[Level, ...]:
+    """Our own group in the tree of v2, and its ancestors."""
+    return _unified(root, _mounts(root))
 
 
 def memory_levels(root: Root) -> list[MemoryLevel]:
@@ -141,6 +143,13 @@ def _usual_mounts(root: Root) -> list[_Mount]:
         return [_Mount("/", base, frozenset())]
     named = [_Mount("/", f"{base}/{name}", frozenset(name.split(","))) for name in root.names(base)]
     return [*named, _Mount("/", f"{base}/unified", frozenset())]
+
+
+def _unified(root: Root, mounts: list[_Mount]) -> tuple[Level, ...]:
+    for line in (root.text("proc/self/cgroup") or "").splitlines():
+        if line.startswith("0::"):
+            return _climb(root, [mount for mount in mounts if not mount.controllers], line[3:], 2)
+    return ()
 
 
 def _climb(root: Root, mounts: list[_Mount], path: str, version: int) -> tuple[Level, ...]:

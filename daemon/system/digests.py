@@ -58,6 +58,26 @@ class Digests:
                 self._known[path] = stamp, sha256
             self._save()
 
+    def kept(self, path: str) -> str | None:
+        """Of one file, if it is still what it was when it was read."""
+        row, stamps = self._known.get(path), stamps_of([path])
+        return row[1] if row is not None and [row[0]] == stamps else None
+
+    def of(self, path: str, *, again: bool = False) -> str | None:
+        """Of one file, which is read unless its digest is kept, or `again`. None when it changes meanwhile."""
+        if not again and (kept := self.kept(path)) is not None:
+            return kept
+        with self._lock:
+            stamps = stamps_of([path])
+            digest = self._read(path) if stamps else None
+            if digest is None or stamps_of([path]) != stamps:
+                return None
+            row = self._known.get(path)
+            if row is None or row[0] != stamps[0]:  # by one stamp the digest that was taken first is the file's
+                self._known[path] = stamps[0], digest
+                self._save()
+            return digest
+
     def stop(self) -> None:
         """Whatever is being read is not read to its end."""
         self._stopped = True

@@ -33,13 +33,14 @@ def report(hardware: Hardware) -> dict[str, Any]:
         "memory": asdict(hardware.memory),
         "devices": [asdict(device) for device in hardware.devices],
         "backends": _backends(hardware),
+        "sandbox": asdict(hardware.sandbox) if hardware.sandbox else None,
         "advice": [asdict(advice) for advice in advise(hardware)],
     }
 
 
 def advise(hardware: Hardware) -> list[Advice]:
     """All advice, the worst first."""
-    found = [*_engines(hardware), *_memory(hardware), *_cpu(hardware)]
+    found = [*_engines(hardware), *_memory(hardware), *_cpu(hardware), *_sandbox(hardware)]
     for device in hardware.devices:
         found += _device(device)
         found += _access(device)
@@ -204,6 +205,19 @@ def _cpu(hardware: Hardware) -> Iterator[Advice]:
         message = f"{cpu.model} has no AVX2 here: models on the CPU run several times slower"
         remedy = "In a virtual machine, pass the host's CPU through (QEMU: -cpu host)."
         yield Advice("no_avx2", "warning", message, remedy)
+
+
+def _sandbox(hardware: Hardware) -> Iterator[Advice]:
+    sandbox = hardware.sandbox
+    if sandbox is None or (sandbox.landlock and sandbox.seccomp):
+        return
+    missing = " and ".join(["Landlock"] * (not sandbox.landlock) + ["seccomp"] * (not sandbox.seccomp))
+    message = f"Workers are not shut in as they should be: this kernel has no {missing}, or a filter hides it"
+    remedy = (
+        "Linux 5.13 or newer, with landlock in lsm=; a service's filter must let its calls through. Until then, load"
+    )
+    remedy += " only models that you trust."
+    yield Advice("sandbox_weak", "warning", message, remedy)
 
 
 def _gib(size_bytes: int | None) -> str:

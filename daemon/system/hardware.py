@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..domain.device import Device, DeviceKind, DeviceState, Hardware, HostLoad, HostMemory, Reading
+from ...backends import cage
+from ..domain.device import Device, DeviceKind, DeviceState, Hardware, HostLoad, HostMemory, Reading, Sandbox
 from . import drm, numa, pci, probe
 from .cpu import cpu_times, read_cpu
 from .energy import PackageEnergy
@@ -15,6 +16,7 @@ from .memory import read_memory
 from .nvml import Nvml, state_of
 from .psi import read_pressure
 from .sysfs import Root
+from .workgroups import missing
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +39,9 @@ def detect(root: str | os.PathLike[str] | None = None, *, vendor_libraries: bool
 
 def survey(root: str | os.PathLike[str] | None = None) -> Hardware:
     """`detect` and `probe_backends` together, for whoever has the time to wait."""
-    return with_backends(detect(root), probe.probe_backends())
+    found = with_backends(detect(root), probe.probe_backends())
+    held = cage.abilities()
+    return replace(found, sandbox=Sandbox(held.landlock, held.seccomp, missing(Root(root))))
 
 
 def cpu_device(cpu: CpuFacts, memory: HostMemory) -> Device:

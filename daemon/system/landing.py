@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..domain.pull import HubFile
     from .digests import Digests
+    from .imports import Imports
 
     Wanted = Sequence[tuple[HubFile, str]]  # with its path in the model's folder, the model's main file first
 
@@ -85,7 +86,7 @@ class Landing:
             found.append(sha256)
         return found
 
-    def place(self, name: str, wanted: Wanted, sha256s: Sequence[str], digests: Digests) -> None:
+    def place(self, name: str, wanted: Wanted, sha256s: Sequence[str], imports: Imports) -> None:
         """Give the files that are verified their place, all at once."""
         ready = self.unfinished / f"{name}.new"
         with _told():
@@ -108,7 +109,7 @@ class Landing:
                 raise InferdError(Code.INVALID, text, field="name") from None
             _sync(self.folder)
         for (_, target), sha256 in zip(wanted, sha256s, strict=True):
-            digests.record(self._path(name, target), sha256)
+            imports.record(self._path(name, target), sha256)
 
     def _path(self, name: str, target: str) -> str:
         """As the catalog calls it."""

@@ -36,6 +36,7 @@ def test_what_is_refused_for_now_differs_from_what_is_wrong() -> None:
         Code.QUEUE_FULL,
         Code.OVERLOADED,
         Code.WORKER_CRASHED,
+        Code.WORKER_OOM,
         Code.SHUTTING_DOWN,
         Code.DRAINING,
     }

@@ -35,5 +35,5 @@ def test_every_code_of_the_daemon_has_been_thought_of() -> None:
     assert failed == {
         "cancelled", "deadline", "internal", "model_corrupt", "model_failed", "slow_consumer", "superseded",
         "template_failed",
-        "worker_crashed",
+        "worker_crashed", "worker_oom",
     }  # fmt: skip

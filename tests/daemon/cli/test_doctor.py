@@ -45,7 +45,7 @@ def test_people_see_facts_and_advice() -> None:
 
 def test_the_json_twin() -> None:
     shown = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
-    assert set(shown) == {"cpu", "memory", "devices", "backends", "advice"}
+    assert set(shown) == {"cpu", "memory", "devices", "backends", "sandbox", "advice"}
     assert shown["devices"][0]["state"] == "no_driver"
 
 

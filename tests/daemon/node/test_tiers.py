@@ -86,7 +86,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     before = len(os.listdir("/proc/self/fd"))
     path = tmp_path / "m.gguf"
     path.write_bytes(b"model")
-    resident = Resident(SimpleNamespace(plan=SimpleNamespace(path=str(path), cache_bytes=10_000)))
+    resident = Resident(SimpleNamespace(plan=SimpleNamespace(path=str(path), files=(), cache_bytes=10_000)))
     house = House(Tiers(Disk(), Digests()), resident, tmp_path)
     await house.reopened()
     yield house

@@ -210,7 +210,23 @@ def test_links_may_not_lead_out(folder: Path, tmp_path: Path, put: Any) -> None:
     (folder / "e.gguf").symlink_to("d/secret.gguf")
     (folder / "f.gguf").symlink_to("f.gguf")
     (folder / "g.gguf").symlink_to("gone.gguf")
-    assert names(folder) == []
+    entries = Catalog([folder]).scan()
+    told = {name: entry.error for name, entry in entries.items()}
+    assert told == {
+        "a": f"is {catalog.OUTSIDE}",  # and not b and e, which lead to the same file
+        "c": f"is {catalog.OUTSIDE}",
+    }
+    assert all(entry.facts is None for entry in entries.values())
+
+
+def test_links_may_lead_from_one_folder_to_another(folder: Path, tmp_path: Path, put: Any) -> None:
+    there = put(tmp_path / "store" / "m.gguf")
+    (folder / "a.gguf").symlink_to(there)
+    entries = Catalog([folder, there.parent]).scan()
+    assert list(entries) == ["a"]
+    facts = entries["a"].facts
+    assert facts is not None
+    assert facts.files == (str(there),)
 
 
 def test_links_inside_the_folder_are_followed(folder: Path, put: Any) -> None:

@@ -1,0 +1,132 @@
+"""What a child may no longer ask of the kernel: a seccomp filter, written as the kernel reads it.
+
+What is asked for in vain fails with EPERM, and nothing is killed: a driver that only tries its luck goes on without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from typing import NamedTuple
+
+# Of each call its number on x86_64 and on aarch64; "-": it has none there.
+DENIED = {
+    "ways out": "socket 41 198, connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242",
+    "calls past this filter": "io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427",
+    "other programs": "execve 59 221, execveat 322 281, fork 57 -, vfork 58 -",
+    "other processes": "ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, process_madvise 440 440,"
+    " process_mrelease 448 448, pidfd_open 434 434, pidfd_getfd 438 438, pidfd_send_signal 424 424, kcmp 312 272,"
+    " tkill 200 130",
+    "memory of other processes": "shmget 29 194, shmat 30 196, shmctl 31 195, msgget 68 186, semget 64 190,"
+    " mq_open 240 180",
+    # Landlock looks at what is opened, and a file's mode and owner are changed by its name.
+    "whose a file is": "chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55,"
+    " lchown 94 -, fchownat 260 54, utime 132 -, utimes 235 -, utimensat 280 88, futimesat 261 -, setxattr 188 5,"
+    " lsetxattr 189 6, fsetxattr 190 7, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16,"
+    " setxattrat 463 463, removexattrat 466 466, file_setattr 469 469",
+    "the view of the machine": "unshare 272 97, setns 308 268, mount 165 40, umount2 166 39, pivot_root 155 41,"
+    " chroot 161 51, open_tree 428 428, move_mount 429 429, fsopen 430 430, fsconfig 431 431, fsmount 432 432,"
+    " fspick 433 433, mount_setattr 442 442, open_tree_attr 467 467, open_by_handle_at 304 265, fanotify_init 300 262",
+    "the kernel": "keyctl 250 219, add_key 248 217, request_key 249 218, bpf 321 280, perf_event_open 298 241,"
+    " userfaultfd 323 282, kexec_load 246 104, kexec_file_load 320 294, init_module 175 105, finit_module 313 273,"
+    " delete_module 176 106, reboot 169 142, swapon 167 224, swapoff 168 225, acct 163 89, quotactl 179 60,"
+    " quotactl_fd 443 443, syslog 103 116, settimeofday 164 170, clock_settime 227 112, clock_adjtime 305 266,"
+    " adjtimex 159 171, sethostname 170 161, setdomainname 171 162, iopl 172 -, ioperm 173 -, modify_ldt 154 -,"
+    " vhangup 153 58, nfsservctl 180 42",
+}
+OWN_ONLY = "kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240"  # of this process alone
+
+_LOAD, _IS, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # of classic BPF
+_NUMBER_AT, _ARCH_AT, _FIRST_AT = 0, 4, 16  # in struct seccomp_data; of the first argument its lower half
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
+_X32 = 0x40000000  # calls of that kind have this bit in their number
+_CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000  # of clone(2): a thread; a namespace of any kind
+_SET_FILTER, _ACTION_AVAILABLE = 1, 2  # of seccomp(2)
+_ALL_THREADS, _KEEP_SPECULATION = 1, 4  # without the latter, kernels before 5.16 slow everything down
+_NO_NEW_PRIVS = 38  # of prctl(2)
+
+Step = tuple[int, int, int, int]  # code, how far to jump when it holds, when it does not, value
+
+
+class _Machine(NamedTuple):
+    column: int  # of the numbers above
+    arch: int  # as the kernel calls it in a filter
+    seccomp: int
+    clone: int
+    clone3: int
+    prlimit64: int
+
+
+MACHINES = {
+    "x86_64": _Machine(0, 0xC000003E, 317, 56, 435, 302),
+    "aarch64": _Machine(1, 0xC00000B7, 277, 220, 435, 261),
+}
+
+
+def numbers(calls: str, column: int) -> list[int]:
+    """Of the calls in such a list, on the machine with that column."""
+    found = [call.split()[1 + column] for call in calls.split(",")]
+    return [int(number) for number in found if number != "-"]
+
+
+def program(machine: str, pid: int) -> list[Step]:
+    """The filter of the process `pid`. Raises KeyError for a machine whose numbers nobody has written down."""
+    it = MACHINES[machine]
+    denied = [number for calls in DENIED.values() for number in numbers(calls, it.column)]
+    yes, no = (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE | errno.EPERM)
+    first = (_LOAD, 0, 0, _FIRST_AT)
+    steps = [(_LOAD, 0, 0, _ARCH_AT), (_IS, 1, 0, it.arch), no, (_LOAD, 0, 0, _NUMBER_AT)]
+    if machine == "x86_64":
+        steps += [(_AT_LEAST, 0, 1, _X32), no]
+    # Its flags lie in memory, where no filter can look; without it the C library falls back to clone.
+    steps += [(_IS, 0, 1, it.clone3), (_RETURN, 0, 0, _REFUSE | errno.ENOSYS)]
+    steps += [(_IS, 0, 6, it.clone), first, (_HAS, 0, 1, _CLONE_NEW), no, (_HAS, 0, 1, _CLONE_THREAD), yes, no]
+    steps += [(_IS, 0, 5, it.prlimit64), first, (_IS, 1, 0, 0), (_IS, 0, 1, pid), yes, no]
+    for number in numbers(OWN_ONLY, it.column):
+        steps += [(_IS, 0, 4, number), first, (_IS, 0, 1, pid), yes, no]
+    n = len(denied)
+    return [*steps, *((_IS, n - i, 0, number) for i, number in enumerate(denied)), yes, no]
+
+
+def available() -> bool:
+    """The kernel takes filters, and this machine's numbers are known."""
+    it = MACHINES.get(platform.machine())
+    if it is None:
+        return False
+    action = ctypes.c_uint32(_REFUSE)
+    return _call(it.seccomp, _ACTION_AVAILABLE, 0, action) == 0
+
+
+def install() -> None:
+    """For all threads of this process, and for good. Raises OSError."""
+    it = MACHINES.get(platform.machine())
+    if it is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    steps = program(platform.machine(), os.getpid())
+    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    if ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    for flags in (_ALL_THREADS | _KEEP_SPECULATION, _ALL_THREADS):
+        told = _call(it.seccomp, _SET_FILTER, flags, _Program(len(steps), ctypes.addressof(buffer)))
+        if told == 0:
+            return
+        if told > 0:  # a thread that has a filter of its own
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+class _Program(ctypes.Structure):
+    """sock_fprog."""
+
+    _fields_ = (("n_steps", ctypes.c_ushort), ("steps", ctypes.c_void_p))
+
+
+def _call(number: int, operation: int, flags: int, argument: ctypes.Structure | ctypes.c_uint32) -> int:
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    told: int = call(*(ctypes.c_long(n) for n in (number, operation, flags)), ctypes.byref(argument))
+    return told

@@ -1,0 +1,51 @@
+"""Whether the files of a load are what they should be: looked at beside the load, and before its model serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Proof:
+    """Of one load, on the event loop. Without `begin` there is nothing to prove."""
+
+    def __init__(self) -> None:
+        self._looking: asyncio.Task[None] | None = None
+        self._refuted = self._dropped = False
+        self._then: Callable[[], None] | None = None
+
+    def begin(self, look: Callable[[], str | None], on_refuted: Callable[[], None]) -> None:
+        """`look` runs in a thread and says which file is another one."""
+        self._looking = asyncio.create_task(self._look(look, on_refuted), name="proof")
+
+    def when_proven(self, then: Callable[[], None]) -> None:
+        """At once, later, or never."""
+        if self._looking is not None and not self._looking.done():
+            self._then = then
+        elif not self._refuted and not self._dropped:
+            then()
+
+    def drop(self) -> None:
+        """The load is over: nobody waits for it any more."""
+        self._dropped, self._then = True, None
+
+    async def _look(self, look: Callable[[], str | None], on_refuted: Callable[[], None]) -> None:
+        try:
+            changed = await asyncio.to_thread(look)
+        except Exception:
+            log.exception("a model's files cannot be looked at")
+            changed = "?"
+        self._refuted = changed is not None
+        if self._dropped:
+            return
+        if changed is not None:
+            log.error("%s is another file than was imported", changed)
+            on_refuted()
+        elif self._then is not None:
+            self._then()
