@@ -7,6 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
+
+from inferd.backends.child import OOM_SCORE
 
 CHILD = """
 import sys
@@ -35,6 +38,22 @@ def test_signals_for_the_daemon_do_not_end_it() -> None:
         assert ours.recv(16) == b"still here"
         ours.close()
         assert child.wait(10) == 0
+
+
+def test_it_gains_no_rights_and_goes_first() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(theirs.fileno())], pass_fds=(theirs.fileno(),))
+        theirs.close()
+        assert ours.recv(16) == b"ready"
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        score = int(Path(f"/proc/{child.pid}/oom_score_adj").read_text())
+        core = next(line for line in Path(f"/proc/{child.pid}/limits").read_text().splitlines() if "core" in line)
+        ours.close()
+        assert child.wait(10) == 0
+    assert "NoNewPrivs:\t1\n" in status
+    assert score >= OOM_SCORE
+    assert core.split()[4:6] == ["0", "0"]
 
 
 def test_it_does_not_outlive_its_parent() -> None:

@@ -61,7 +61,7 @@ def test_a_healthy_machine_needs_no_advice() -> None:
 
 def test_the_report_has_exactly_these_keys_and_is_json() -> None:
     told = json.loads(json.dumps(report(HEALTHY)))
-    assert list(told) == ["cpu", "memory", "devices", "backends", "advice"]
+    assert list(told) == ["cpu", "memory", "devices", "backends", "sandbox", "advice"]
     assert told["devices"][0]["kind"] == "gpu"
     assert told["backends"]["llama.cpp"]["version"] == "0.3.36"
     assert told["backends"]["onnxruntime"] is None

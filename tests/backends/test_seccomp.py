@@ -1,0 +1,94 @@
+"""The filter, played through as the kernel does it; that the kernel takes it is shown in test_cage.py."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.backends import seccomp
+
+PID = 4242
+YES, NO, UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+MACHINES = list(seccomp.MACHINES)
+
+
+def answer(machine: str, number: int, first: int = 0, *, arch: int | None = None) -> int:
+    """What becomes of the call with that first argument."""
+    steps = seccomp.program(machine, PID)
+    data = {0: number, 4: seccomp.MACHINES[machine].arch if arch is None else arch, 16: first & 0xFFFFFFFF}
+    held, at = 0, 0
+    for _ in range(len(steps)):  # jumps go forward only
+        code, yes, no, value = steps[at]
+        at += 1
+        match code:
+            case 0x20:
+                held = data[value]
+            case 0x06:
+                return value
+            case _:
+                at += yes if {0x15: held == value, 0x35: held >= value, 0x45: bool(held & value)}[code] else no
+    raise AssertionError("it has no end")
+
+
+def denied(machine: str) -> set[int]:
+    column = seccomp.MACHINES[machine].column
+    return {number for calls in seccomp.DENIED.values() for number in seccomp.numbers(calls, column)}
+
+
+def special(machine: str) -> set[int]:
+    it = seccomp.MACHINES[machine]
+    return {it.clone, it.clone3, it.prlimit64, *seccomp.numbers(seccomp.OWN_ONLY, it.column)}
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 1000), st.integers(0, 2**32 - 1))
+def test_what_is_listed_is_refused_and_nothing_else(machine: str, number: int, first: int) -> None:
+    if number not in special(machine):
+        assert answer(machine, number, first) == (NO if number in denied(machine) else YES)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_listed_call_is_reached(machine: str) -> None:
+    assert {number for number in denied(machine) if answer(machine, number) != NO} == set()
+    assert not denied(machine) & special(machine)
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_other_doors_are_shut(machine: str, arch: int, number: int) -> None:
+    if arch != seccomp.MACHINES[machine].arch:
+        assert answer(machine, number, arch=arch) == NO
+
+
+@given(st.integers(0, 2**30 - 1))
+def test_so_is_x32(number: int) -> None:
+    assert answer("x86_64", 0x40000000 | number) == NO
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_threads_yes_processes_and_namespaces_no(machine: str) -> None:
+    it = seccomp.MACHINES[machine]
+    thread = 0x3D0F00  # as glibc asks for one
+    assert answer(machine, it.clone, thread) == YES
+    assert answer(machine, it.clone, 0x1200011) == NO  # as for fork
+    assert answer(machine, it.clone, thread | 0x10000000) == NO  # a user namespace with it
+    assert answer(machine, it.clone3) == UNKNOWN  # so that glibc asks by the other call
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 2**32 - 1))
+def test_signals_and_limits_are_its_own(machine: str, pid: int) -> None:
+    it = seccomp.MACHINES[machine]
+    for number in seccomp.numbers(seccomp.OWN_ONLY, it.column):
+        assert answer(machine, number, PID) == YES
+        assert answer(machine, number, pid) == (YES if pid == PID else NO)
+        assert answer(machine, number, -1) == NO
+    assert answer(machine, it.prlimit64, 0) == answer(machine, it.prlimit64, PID) == YES
+    assert answer(machine, it.prlimit64, pid) == (YES if pid in (0, PID) else NO)
+
+
+def test_what_has_no_numbers_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp.platform, "machine", lambda: "riscv64")
+    assert not seccomp.available()
+    with pytest.raises(OSError, match="not implemented"):
+        seccomp.install()

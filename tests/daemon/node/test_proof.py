@@ -1,0 +1,116 @@
+"""A model serves when its files are what they should be, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferd.daemon.domain.config import Models
+from inferd.daemon.domain.errors import Code
+from inferd.daemon.domain.model import ModelState
+from inferd.daemon.node.proof import Proof
+from inferd.tests.daemon.node.house import LIMIT_S, House, load_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Open = Callable[..., House]
+
+
+async def seen(proof: Proof) -> None:
+    assert proof._looking is not None
+    await proof._looking
+
+
+async def test_without_doubt_nothing_is_waited_for() -> None:
+    told: list[str] = []
+    Proof().when_proven(lambda: told.append("ready"))
+    assert told == ["ready"]
+
+
+@pytest.mark.parametrize("changed", [None, "/m"])
+async def test_ready_waits_for_the_proof(changed: str | None) -> None:
+    told: list[str] = []
+    looked = threading.Event()
+
+    def look() -> str | None:
+        assert looked.wait(LIMIT_S)
+        return changed
+
+    proof = Proof()
+    proof.begin(look, lambda: told.append("refuted"))
+    proof.when_proven(lambda: told.append("ready"))
+    assert told == []
+    looked.set()
+    await seen(proof)
+    proof.when_proven(lambda: told.append("again"))
+    assert told == (["ready", "again"] if changed is None else ["refuted"])
+
+
+async def test_what_cannot_be_looked_at_is_not_believed() -> None:
+    told: list[str] = []
+
+    def look() -> str | None:
+        raise OSError("the disk is gone")
+
+    proof = Proof()
+    proof.begin(look, lambda: told.append("refuted"))
+    await seen(proof)
+    assert told == ["refuted"]
+
+
+async def test_a_load_that_is_over_hears_nothing() -> None:
+    told: list[str] = []
+    proof = Proof()
+    proof.begin(lambda: "/m", lambda: told.append("refuted"))
+    proof.when_proven(lambda: told.append("ready"))
+    proof.drop()
+    await seen(proof)
+    proof.when_proven(lambda: told.append("late"))
+    assert told == []
+
+
+async def test_a_file_that_is_not_the_imported_one_is_refused(house: House, folder: Path) -> None:
+    house.node.fleet.imports.record(str(folder / "alpha.gguf"), "0f" * 32)
+    error = await load_failure(house)
+    assert (error.code, error.message) == (
+        Code.MODEL_CORRUPT,
+        "alpha: the file is another one than was imported; pull it again, or copy it",
+    )
+    assert house.state() is ModelState.FAILED
+    house.node.fleet.imports.forget(str(folder / "alpha.gguf"))
+    await house.load("beta")
+
+
+async def test_one_that_is_serves(open_house: Open, folder: Path) -> None:
+    import hashlib
+
+    house = open_house()
+    path = folder / "alpha.gguf"
+    house.node.fleet.imports.record(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    assert await house.answer()
+    assert house.node.fleet.imports.doubtful([str(path)], "stamp") == []
+
+
+async def test_one_that_is_told_to_go_meanwhile_goes(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = open_house()
+    looked = threading.Event()
+    imports = house.node.fleet.imports
+    monkeypatch.setattr(imports, "doubtful", lambda paths, verify: ["x"])
+    monkeypatch.setattr(imports, "changed", lambda paths, verify: None if looked.wait(LIMIT_S) else "x")
+    resident = house.resident()
+    loading = asyncio.create_task(house.load())
+    await house.until(lambda: resident.proof._then is not None or resident.model.load_progress >= 1.0)
+    async with asyncio.timeout(LIMIT_S):
+        await house.node.wishes.unload("alpha", force=True)
+        looked.set()
+        await asyncio.gather(loading, return_exceptions=True)
+    assert house.state() is ModelState.COLD
+
+
+def test_always_is_a_word_of_the_config() -> None:
+    assert Models(verify="always").verify == "always"
