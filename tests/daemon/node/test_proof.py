@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from inferd.daemon.domain.config import Models
 from inferd.daemon.domain.errors import Code
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node.proof import Proof
@@ -87,8 +87,6 @@ async def test_a_file_that_is_not_the_imported_one_is_refused(house: House, fold
 
 
 async def test_one_that_is_serves(open_house: Open, folder: Path) -> None:
-    import hashlib
-
     house = open_house()
     path = folder / "alpha.gguf"
     house.node.fleet.imports.record(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
@@ -110,7 +108,3 @@ async def test_one_that_is_told_to_go_meanwhile_goes(open_house: Open, monkeypat
         looked.set()
         await asyncio.gather(loading, return_exceptions=True)
     assert house.state() is ModelState.COLD
-
-
-def test_always_is_a_word_of_the_config() -> None:
-    assert Models(verify="always").verify == "always"
