@@ -295,7 +295,7 @@ def asked(prompt: list[int]) -> Submit:
 
 async def test_the_fake_engine_works_inside(child: Child) -> None:
     assert (await child.load(FAKE)).cage == str(HERE)
-    assert (await child.finish(asked(list(b"fake:tokens=3")))).completion_tokens == 3
+    assert (await child.finish(asked(list(b"fake:tokens=9")))).completion_tokens == 8
 
 
 @pytest.mark.llama

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,17 +13,17 @@ from inferd.backends.process import Exit
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node.plans import make_plan
-from inferd.daemon.node.resident import BACK_OFF_S, Resident
+from inferd.daemon.node.resident import BACK_OFF_S, SPARE_BYTES, SPARE_PIDS, Resident
+from inferd.daemon.policy import corrections
 from inferd.daemon.policy.corrections import Corrections
 from inferd.daemon.policy.ledger import Ledger, Shortfall
 from inferd.daemon.system.catalog import Catalog
+from inferd.daemon.system.workgroups import Group, Groups
 from inferd.tests.daemon.node.house import GIB, build
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FAILED = Exit(1, False, ("last words",))
 ENDED = Exit(0, True, ())
+KILLED = Exit(-9, False, ())
 
 
 @pytest.fixture
@@ -95,7 +95,12 @@ async def test_an_end_while_draining_is_no_failure(resident: Resident) -> None:
 
 @pytest.mark.parametrize(
     ("said", "code"),
-    [("corrupt", Code.MODEL_CORRUPT), ("unsupported", Code.UNSUPPORTED), ("memory", Code.MODEL_FAILED)],
+    [
+        ("corrupt", Code.MODEL_CORRUPT),
+        ("unsupported", Code.UNSUPPORTED),
+        ("sandbox", Code.NO_SANDBOX),
+        ("memory", Code.MODEL_FAILED),
+    ],
 )
 async def test_what_the_worker_says_of_its_failure_is_what_clients_hear(
     resident: Resident, said: str, code: Code
@@ -111,6 +116,81 @@ async def test_what_the_worker_says_of_its_failure_is_what_clients_hear(
     assert isinstance(resident.load_error, InferdError)
     assert resident.load_error.code is Code.MODEL_FAILED  # of this load, not of the one before
     resident.reaped(FAILED, 101.0)
+
+
+class Allotted(Groups):
+    """Groups that are mere folders."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), "")
+        self.asked: list[tuple[str, int, int]] = []
+
+    def begin(self, name: str, limit_bytes: int, n_pids: int) -> Group:
+        self.asked.append((name, limit_bytes, n_pids))
+        path = Path(self._folder) / str(len(self.asked))
+        path.mkdir()
+        return Group(str(path), limit_bytes)
+
+    def starve(self) -> None:
+        """The last one, as the kernel would say it."""
+        (Path(self._folder) / str(len(self.asked)) / "memory.events").write_text("oom 1\noom_kill 1\n")
+
+
+async def starved(it: Resident, groups: Allotted, known: Corrections, state: ModelState) -> float:
+    """Its load ends in this state for want of memory; the back-off."""
+    it.load(5.0, lambda _: None, lambda: None, lambda _: None, groups, 2.0)
+    assert it._starting is not None
+    await it._starting
+    it.load_error = None  # of the process that could not be made here
+    if state is not it.model.state:
+        it.model.move(state)
+    groups.starve()
+    it.learn_end(known)
+    return it.reaped(KILLED, 100.0)
+
+
+async def test_a_worker_may_have_what_was_reserved_and_some_more(resident: Resident, tmp_path: Path) -> None:
+    groups = Allotted(tmp_path)
+    await starved(resident, groups, Corrections(), ModelState.LOADING)
+    ((place, limit_bytes, n_pids),) = groups.asked
+    reserved_bytes = resident.footprint.bytes_on["host"]
+    assert (place, limit_bytes, n_pids) == ("alpha", 2 * reserved_bytes + SPARE_BYTES, SPARE_PIDS + 1)
+
+
+async def test_one_that_took_more_while_it_ran_is_told_so_and_gets_more(resident: Resident, tmp_path: Path) -> None:
+    groups, known = Allotted(tmp_path), Corrections()
+    before = resident.bytes_on["host"]
+    await starved(resident, groups, known, ModelState.READY)
+    assert resident.load_error is not None
+    assert resident.load_error.code is Code.WORKER_OOM
+    assert f"it may have {groups.asked[0][1] >> 20:,} MiB" in resident.load_error.message
+    resident.price(known)
+    assert before < resident.bytes_on["host"] <= corrections.MOST * before
+    resident.model.move(ModelState.COLD)
+    await starved(resident, groups, known, ModelState.READY)
+    assert groups.asked[1][1] > groups.asked[0][1]
+
+
+async def test_one_that_took_more_while_loading_is_tried_once_more_with_more(
+    resident: Resident, tmp_path: Path
+) -> None:
+    groups, known = Allotted(tmp_path), Corrections()
+    n_cells, before = resident.model.plan.kv_cells, resident.bytes_on["host"]
+    assert await starved(resident, groups, known, ModelState.LOADING) == 0.0
+    assert (resident.load_error, resident.model.plan.kv_cells) == (None, n_cells)
+    assert resident.bytes_on["host"] > before
+    resident.model.move(ModelState.COLD)
+    assert await starved(resident, groups, known, ModelState.LOADING) > 0.0
+    assert resident.load_error is not None
+    assert resident.load_error.code is Code.WORKER_OOM
+
+
+async def test_a_load_of_another_file_than_was_imported_is_not_tried_again(resident: Resident) -> None:
+    await begin(resident)
+    resident.load_error = None
+    resident.refute()
+    assert resident.reaped(KILLED, 100.0) > 0.0
+    assert resident.refusal(100.0).code is Code.MODEL_CORRUPT
 
 
 async def test_a_refusal_never_says_to_come_back_at_once(resident: Resident) -> None:

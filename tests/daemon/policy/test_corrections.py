@@ -195,3 +195,15 @@ def test_buffers_that_no_cell_has_needed_yet_are_still_to_come(cells_used: int, 
         bytes_on={HOST: 500}, weights_bytes=380, kv_bytes=50, compute_bytes=70, host_anon_bytes=100, host_late_bytes=16
     )
     assert host_bytes(price, plan(), 90, cells_used) == expected
+
+
+def test_a_load_that_was_ended_for_want_of_memory_outweighs_all_before() -> None:
+    known = Corrections()
+    for _ in range(N_LOADS):
+        known.observe("k", "host", 100, 90)
+    known.observe("k", "gpu0", 50, 55)
+    known.starved("k", "host", 100, 160)
+    assert known.apply("k", {"host": 100, "gpu0": 50}) == {"host": 160, "gpu0": 55}
+    known.observe("k", "host", 100, 110)  # and is outweighed in turn
+    known.observe("k", "host", 100, 110)
+    assert known.offset_bytes("k", "host") == 10
