@@ -70,7 +70,7 @@ def close_in(plan: LoadPlan) -> str:
     """
     if plan.sandbox == "off":
         return "off"
-    held = Held(_guard_files(plan), _guard_calls())
+    held = Held(_guard_files(plan), _guard_calls(bool(plan.devices)))
     if plan.sandbox == "required" and not held.whole:
         message = f'`workers.sandbox` is "required", but this kernel gives no whole one (it has: {held})'
         raise LoadError("sandbox", message)
@@ -108,9 +108,10 @@ def _guard_files(plan: LoadPlan) -> int:
     return version
 
 
-def _guard_calls() -> bool:
+def _guard_calls(listens: bool) -> bool:
+    """`listens`: as NVIDIA's driver does, on a socket that nobody can connect to, or it says that there is no GPU."""
     try:
-        seccomp.install()
+        seccomp.install(listens=listens)
     except OSError as error:
         print(f"cage: seccomp: {error.strerror}", file=sys.stderr)
         return False
@@ -128,7 +129,7 @@ def _rules(plan: LoadPlan) -> Iterator[tuple[str, int]]:
         for pattern in DEVICES:
             yield from ((path, landlock.USE) for path in glob.glob(pattern))
         yield from ((path, landlock.READ) for path in DRIVERS)
-        yield OWN_THREADS, landlock.READ | landlock.WRITE_FILE
+        yield OWN_THREADS, landlock.WRITE_ANEW
 
 
 def _python() -> Iterator[str]:

@@ -15,6 +15,7 @@ WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
 TRUNCATE, IOCTL_DEV = 1 << 14, 1 << 15
 READ = READ_FILE | READ_DIR
 USE = READ | WRITE_FILE | IOCTL_DEV  # of a device
+WRITE_ANEW = READ | WRITE_FILE | TRUNCATE  # as programs write that know nothing of what is there
 _OF_FILES = 1 << 0 | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV  # what can be said of one that is no folder
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # of the calls, on every machine

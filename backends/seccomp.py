@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 # Of each call its number on x86_64 and on aarch64; "-": it has none there.
 DENIED = {
-    "ways out": "socket 41 198, connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242",
+    "ways out": "connect 42 203, accept 43 202, accept4 288 242",
     "calls past this filter": "io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427",
     "other programs": "execve 59 221, execveat 322 281, fork 57 -, vfork 58 -",
     "other processes": "ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, process_madvise 440 440,"
@@ -37,13 +37,15 @@ DENIED = {
     " adjtimex 159 171, sethostname 170 161, setdomainname 171 162, iopl 172 -, ioperm 173 -, modify_ldt 154 -,"
     " vhangup 153 58, nfsservctl 180 42",
 }
+SOCKETS = "socket 41 198, bind 49 200, listen 50 201"
 OWN_ONLY = "kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240"  # of this process alone
 
 _LOAD, _IS, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # of classic BPF
-_NUMBER_AT, _ARCH_AT, _FIRST_AT = 0, 4, 16  # in struct seccomp_data; of the first argument its lower half
+_NUMBER_AT, _ARCH_AT, _FIRST_AT, _SECOND_AT = 0, 4, 16, 24  # in struct seccomp_data; of arguments their lower halves
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _X32 = 0x40000000  # calls of that kind have this bit in their number
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000  # of clone(2): a thread; a namespace of any kind
+_UNIX, _WITHOUT_LISTENING = 1, 2  # of socket(2): this family, and this bit, which datagrams and raw sockets have
 _SET_FILTER, _ACTION_AVAILABLE = 1, 2  # of seccomp(2)
 _ALL_THREADS, _KEEP_SPECULATION = 1, 4  # without the latter, kernels before 5.16 slow everything down
 _NO_NEW_PRIVS = 38  # of prctl(2)
@@ -72,10 +74,15 @@ def numbers(calls: str, column: int) -> list[int]:
     return [int(number) for number in found if number != "-"]
 
 
-def program(machine: str, pid: int) -> list[Step]:
-    """The filter of the process `pid`. Raises KeyError for a machine whose numbers nobody has written down."""
+def program(machine: str, pid: int, *, listens: bool = False) -> list[Step]:
+    """The filter of the process `pid`. Raises KeyError for a machine whose numbers nobody has written down.
+
+    `listens`: it may make Unix sockets that listen, and none that reach anybody.
+    """
     it = MACHINES[machine]
     denied = [number for calls in DENIED.values() for number in numbers(calls, it.column)]
+    sockets = numbers(SOCKETS, it.column)
+    denied += [] if listens else sockets
     yes, no = (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE | errno.EPERM)
     first = (_LOAD, 0, 0, _FIRST_AT)
     steps = [(_LOAD, 0, 0, _ARCH_AT), (_IS, 1, 0, it.arch), no, (_LOAD, 0, 0, _NUMBER_AT)]
@@ -85,6 +92,10 @@ def program(machine: str, pid: int) -> list[Step]:
     steps += [(_IS, 0, 1, it.clone3), (_RETURN, 0, 0, _REFUSE | errno.ENOSYS)]
     steps += [(_IS, 0, 6, it.clone), first, (_HAS, 0, 1, _CLONE_NEW), no, (_HAS, 0, 1, _CLONE_THREAD), yes, no]
     steps += [(_IS, 0, 5, it.prlimit64), first, (_IS, 1, 0, 0), (_IS, 0, 1, pid), yes, no]
+    if listens:
+        second = (_LOAD, 0, 0, _SECOND_AT)
+        steps += [(_IS, 0, 7, sockets[0]), first, (_IS, 1, 0, _UNIX), no]
+        steps += [second, (_HAS, 0, 1, _WITHOUT_LISTENING), no, yes]
     for number in numbers(OWN_ONLY, it.column):
         steps += [(_IS, 0, 4, number), first, (_IS, 0, 1, pid), yes, no]
     n = len(denied)
@@ -100,12 +111,12 @@ def available() -> bool:
     return _call(it.seccomp, _ACTION_AVAILABLE, 0, action) == 0
 
 
-def install() -> None:
+def install(*, listens: bool = False) -> None:
     """For all threads of this process, and for good. Raises OSError."""
     it = MACHINES.get(platform.machine())
     if it is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    steps = program(platform.machine(), os.getpid())
+    steps = program(platform.machine(), os.getpid(), listens=listens)
     code = b"".join(struct.pack("=HBBI", *step) for step in steps)
     buffer = ctypes.create_string_buffer(code, len(code))
     if ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import errno
+from socket import (
+    AF_INET,
+    AF_UNIX,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_RAW,
+    SOCK_SEQPACKET,
+    SOCK_STREAM,
+)
 
 import pytest
 from hypothesis import given
@@ -15,10 +25,13 @@ YES, NO, UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOS
 MACHINES = list(seccomp.MACHINES)
 
 
-def answer(machine: str, number: int, first: int = 0, *, arch: int | None = None) -> int:
-    """What becomes of the call with that first argument."""
-    steps = seccomp.program(machine, PID)
-    data = {0: number, 4: seccomp.MACHINES[machine].arch if arch is None else arch, 16: first & 0xFFFFFFFF}
+def answer(
+    machine: str, number: int, first: int = 0, second: int = 0, *, arch: int | None = None, listens: bool = False
+) -> int:
+    """What becomes of the call with these arguments."""
+    steps = seccomp.program(machine, PID, listens=listens)
+    arch = seccomp.MACHINES[machine].arch if arch is None else arch
+    data = {0: number, 4: arch, 16: first & 0xFFFFFFFF, 24: second & 0xFFFFFFFF}
     held, at = 0, 0
     for _ in range(len(steps)):  # jumps go forward only
         code, yes, no, value = steps[at]
@@ -35,7 +48,8 @@ def answer(machine: str, number: int, first: int = 0, *, arch: int | None = None
 
 def denied(machine: str) -> set[int]:
     column = seccomp.MACHINES[machine].column
-    return {number for calls in seccomp.DENIED.values() for number in seccomp.numbers(calls, column)}
+    listed = (*seccomp.DENIED.values(), seccomp.SOCKETS)
+    return {number for calls in listed for number in seccomp.numbers(calls, column)}
 
 
 def special(machine: str) -> set[int]:
@@ -92,3 +106,25 @@ def test_what_has_no_numbers_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> N
     assert not seccomp.available()
     with pytest.raises(OSError, match="not implemented"):
         seccomp.install()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_who_may_listen_reaches_nobody(machine: str) -> None:
+    column = seccomp.MACHINES[machine].column
+    socket, bind, listen = seccomp.numbers(seccomp.SOCKETS, column)
+    for number in seccomp.numbers(seccomp.DENIED["ways out"], column):
+        assert answer(machine, number, listens=True) == NO
+    assert {answer(machine, number, listens=True) for number in (bind, listen)} == {YES}
+    for kind in (SOCK_STREAM, SOCK_SEQPACKET):
+        assert answer(machine, socket, AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK, listens=True) == YES
+        assert answer(machine, socket, AF_INET, kind, listens=True) == NO
+    for kind in (SOCK_DGRAM, SOCK_RAW):
+        assert answer(machine, socket, AF_UNIX, kind | SOCK_CLOEXEC, listens=True) == NO
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 1000), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_who_may_listen_may_nothing_else_that_others_may_not(
+    machine: str, number: int, first: int, second: int
+) -> None:
+    if number not in seccomp.numbers(seccomp.SOCKETS, seccomp.MACHINES[machine].column):
+        assert answer(machine, number, first, second, listens=True) == answer(machine, number, first, second)
