@@ -14,6 +14,8 @@ from ..domain.errors import Code, InferdError
 STATUS: dict[Code, grpc.StatusCode] = {
     Code.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Code.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Code.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Code.PROMPT_TOO_LONG: grpc.StatusCode.INVALID_ARGUMENT,
     Code.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself says it
     Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,

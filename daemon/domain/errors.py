@@ -10,6 +10,8 @@ class Code(Enum):
 
     INVALID = "invalid"  # the caller's field is wrong; `field` names it
     NOT_FOUND = "not_found"
+    UNAUTHENTICATED = "unauthenticated"  # a token is missing, wrong, revoked or past its time
+    PERMISSION_DENIED = "permission_denied"  # the caller's role is not enough; `needs` names the one that is
     PROMPT_TOO_LONG = "prompt_too_long"
     TOO_LARGE = "too_large"  # the message as a whole
     UNSUPPORTED = "unsupported"  # known to the contract, not to this version or this model
