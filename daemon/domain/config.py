@@ -14,13 +14,38 @@ Seconds = Annotated[float, Meta(ge=0)]
 Percent = Annotated[float, Meta(gt=0)]
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files of the TCP addresses; they may be replaced while the daemon runs."""
+
+    certificate: str = ""  # with those between it and its CA; empty: no TLS
+    key: str = ""
+    client_ca: str = ""  # whose certificates clients must have; empty: none are asked for
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str = ""  # empty: the default Unix socket; a `unix:` path or host:port
+    tcp_address: str = ""  # host:port beside it; empty: none
+    admin_address: str = ""  # a Unix socket for the role admin; empty: beside the first; "none": none
+    tls: Tls = Tls()
     max_message_bytes: Annotated[int, Meta(ge=64 * 1024, le=64 * 2**20)] = 4 * 2**20
     max_streams_per_connection: Positive = 1024
     drain_s: Seconds = 30.0  # how long running requests may go on after SIGTERM
     slow_consumer_s: Seconds = 30.0  # a stream whose reader stands still this long is cut
     step_limit_s: Seconds = 60.0  # a worker that takes longer over one step, and ten times its longest, is replaced
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Roles of those who bring no token."""
+
+    loopback_role: Literal["none", "viewer", "user", "operator"] = "operator"  # none: a token is needed
+    certificate_role: Literal["viewer", "user", "operator", "admin"] = "user"
+
+
+class TenantLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one tenant may have waiting; None: what `[queue]` says for each."""
+
+    max_requests: Positive | None = None
+    max_tokens: Positive | None = None
 
 
 class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,7 +186,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     models: Models = Models()
     hub: Hub = Hub()
     workers: Workers = Workers()
+    access: Access = Access()
     queue: Queue = Queue()
+    tenants: dict[Annotated[str, Meta(min_length=1, max_length=64)], TenantLimits] = msgspec.field(
+        default_factory=dict, name="tenant"
+    )
     scheduler: Turns = Turns()
     memory: Memory = Memory()
     cache: Cache = Cache()

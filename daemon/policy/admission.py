@@ -48,6 +48,7 @@ class AdmitQuestion(msgspec.Struct, frozen=True):
     delays_ms: float = 0.0  # by how much it would delay them
     n_bytes: int = 0  # of its tensors
     tensor_bytes: Occupancy = Occupancy(0, 0)  # of all that wait or run
+    tenant: str = ""
 
 
 BATCH_RANK = 2

@@ -12,7 +12,9 @@ from .forecast import wait_ms
 from .line import RANK, Load, Ticket
 
 if TYPE_CHECKING:
-    from ..domain.config import ClassOptions, Queue
+    from collections.abc import Mapping
+
+    from ..domain.config import ClassOptions, Queue, TenantLimits
     from ..domain.request import Job
     from .lane import Lane
 
@@ -24,8 +26,16 @@ SURE_END = 0.95  # and before a deadline: under overload most of those let in ar
 class Desk:
     """The books of all lanes together."""
 
-    def __init__(self, limits: Queue, classes: dict[Priority, ClassOptions], *, max_parks: int) -> None:
+    def __init__(
+        self,
+        limits: Queue,
+        classes: dict[Priority, ClassOptions],
+        *,
+        max_parks: int,
+        tenants: Mapping[str, TenantLimits] | None = None,
+    ) -> None:
         self.limits = limits
+        self.tenants = tenants or {}  # those with limits of their own
         self.classes = classes
         self.max_parks = max_parks  # of one request; 0: nobody makes way
         self.pressure = 0
@@ -156,15 +166,16 @@ class Desk:
         mine = self.by_tenant.get(request.tenant, Load())
         limit_s = self.classes[request.priority].first_token_limit_s
         first_ms, end_ms, pace = ticket.forecast_ms, ticket.forecast_end_ms, lane.pace
+        most_requests, most_tokens = self._limits_of(request.tenant)
         slack_ms = None if request.deadline_ms is None else self._least_slack_ms(lane, job, ticket, now_s)
         return AdmitQuestion(
             request_id=job.id,
             rank=RANK[request.priority],
             tokens=ticket.tokens,
             requests=Occupancy(self.total.n, limits.max_requests),
-            tenant_requests=Occupancy(mine.n, limits.max_requests_per_tenant),
+            tenant_requests=Occupancy(mine.n, most_requests),
             queued_tokens=Occupancy(self.total.tokens, limits.max_tokens),
-            tenant_tokens=Occupancy(mine.tokens, limits.max_tokens_per_tenant),
+            tenant_tokens=Occupancy(mine.tokens, most_tokens),
             pressure=self.pressure,
             first_token_ms=None if first_ms is None else first_ms * pace.first_token[ticket.at_once].quantile(SURE),
             first_token_limit_ms=None if limit_s is None else limit_s * 1e3,
@@ -174,7 +185,15 @@ class Desk:
             delays_ms=lane.pace.slot_ms(ticket.prompt_tokens, ticket.output_tokens) / max(1, lane.n_slots),
             n_bytes=request.tensor_bytes,
             tensor_bytes=Occupancy(self.tensor_bytes, limits.max_tensor_bytes),
+            tenant=request.tenant,
         )
+
+    def _limits_of(self, tenant: str) -> tuple[int, int]:
+        """(requests, tokens) that it may have waiting."""
+        own = self.tenants.get(tenant)
+        requests = own.max_requests if own is not None else None
+        tokens = own.max_tokens if own is not None else None
+        return requests or self.limits.max_requests_per_tenant, tokens or self.limits.max_tokens_per_tenant
 
     def _least_slack_ms(self, lane: Lane, job: Job, ticket: Ticket, now_s: float) -> float | None:
         """How much later the work could come that this job would be served before, without breaking a promise."""

@@ -85,9 +85,21 @@ class Journal:
         question = EndQuestion(job.id, error.code.value, error.message, dict(error.details))
         self.note(Record(now_s, "refuse", (job.id,), job.request.model, question, end(question)))
 
-    def about(self, request_id: str) -> list[Record]:
-        """Oldest first: the decisions on this request, and the turns in which it was passed over."""
-        return [record for record in self._records if request_id in record.requests or _lost(record, request_id)]
+    def about(self, request_id: str, tenant: str | None = None) -> list[Record]:
+        """Oldest first: the decisions on this request, and the turns in which it was passed over.
+
+        `tenant`: only while the id was that of a request of this tenant, as ids are used again.
+        """
+        found = [record for record in self._records if request_id in record.requests or _lost(record, request_id)]
+        if tenant is None:
+            return found
+        own, whose = [], None
+        for record in found:
+            if isinstance(record.question, AdmitQuestion):
+                whose = record.question.tenant
+            if whose == tenant:
+                own.append(record)
+        return own
 
     def __len__(self) -> int:
         return len(self._records)

@@ -44,7 +44,7 @@ class Scheduler:
         self.journal = journal or Journal()
         classes = {priority: getattr(options, priority.value) for priority in Priority}
         max_parks = options.max_parks if options.preempt and not self.fifo else 0
-        self.desk = Desk(config.queue, classes, max_parks=max_parks)
+        self.desk = Desk(config.queue, classes, max_parks=max_parks, tenants=config.tenants)
         self.rooms = Rooms(ledger, self.lanes, options, self.journal)
         self.slots = Slots(classes, self.journal, max_parks=max_parks)
         self.pressure = Pressure(config.memory.pressure)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..domain.config import Config, ModelOptions
+from ..domain.config import Config, ModelOptions, TenantLimits
 from .state import state_folder
 
 if TYPE_CHECKING:
@@ -58,14 +58,16 @@ def convert(table: object, source: str) -> Config:
         what, _, where = str(error).partition(" - at ")
         field = where.strip("`").removeprefix("$").removeprefix(".") or "the top level"
         if "[...]" in field:  # msgspec does not say which key of a table it was
-            field = field.replace("[...]", f".{_wrong_model(table)}")
+            field = field.replace("[...]", f".{_wrong_key(table, field)}")
         raise ConfigError(source, f"`{field}`: {what[0].lower()}{what[1:]}") from None
 
 
-def _wrong_model(table: Any) -> str:
-    for name, options in table["models"]["model"].items():
+def _wrong_key(table: Any, field: str) -> str:
+    tenants = field.startswith("tenant")
+    rows = table["tenant"] if tenants else table["models"]["model"]
+    for name, options in rows.items():
         try:
-            msgspec.convert(options, ModelOptions)
+            msgspec.convert(options, TenantLimits if tenants else ModelOptions)
         except msgspec.ValidationError:
             return str(name)
     return "?"

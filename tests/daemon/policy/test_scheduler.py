@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inferd.daemon.domain.config import ClassOptions, Queue
+from inferd.daemon.domain.config import ClassOptions, Queue, TenantLimits
 from inferd.daemon.domain.decision import Cancel, Evict, Load, Preempt, Refuse, Reject, Start, Unload
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.policy.ledger import Shortfall
@@ -272,6 +272,18 @@ def test_the_queue_is_bounded_in_tokens_too() -> None:
     assert rejected(it.on_request(greedy, 1.0)) == [(greedy, "tenant_tokens")]
     assert rejected(it.on_request(job(tenant="b", n_prompt=20), 1.0)) == []
     assert rejected(it.on_request(late, 1.0)) == [(late, "tokens")]
+
+
+def test_a_tenant_may_have_limits_of_its_own() -> None:
+    own = {"small": TenantLimits(max_requests=1), "large": TenantLimits(max_tokens=10_000)}
+    it = scheduler(queue=Queue(max_requests_per_tenant=2, max_tokens_per_tenant=250))
+    it.desk.tenants = own
+    for tenant, n_let_in, reason in (("small", 1, "tenant_requests"), ("other", 2, "tenant_requests")):
+        jobs = [job(tenant=tenant, n_prompt=20) for _ in range(n_let_in + 1)]
+        refused = [rejected(it.on_request(one, 1.0)) for one in jobs]
+        assert refused == [[]] * n_let_in + [[(jobs[-1], reason)]]
+    large = [job(tenant="large", n_prompt=500) for _ in range(2)]
+    assert [rejected(it.on_request(one, 1.0)) for one in large] == [[], []]
 
 
 def test_a_prompt_is_estimated_at_the_door_and_corrected_when_it_is_read() -> None:

@@ -143,6 +143,11 @@ def test_a_wrong_field_is_named_by_its_exact_path(tmp_path: Path, text: str, mes
     assert refusal(write(tmp_path / "c.toml", text)) == message
 
 
+def test_a_wrong_tenant_is_named(tmp_path: Path) -> None:
+    text = '[tenant."team-a"]\nmax_requests = 1\n[tenant.b]\nmax_tokens = 0\n'
+    assert refusal(write(tmp_path / "c.toml", text)).startswith("`tenant.b.max_tokens`: ")
+
+
 def test_the_first_of_two_wrong_models_is_named() -> None:
     table = {"models": {"model": {"a": {}, "b": {"threads": 0}, "c": {"slots": 0}}}}
     with pytest.raises(ConfigError, match=r"`models\.model\.b\.threads`"):
