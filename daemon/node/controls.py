@@ -22,21 +22,26 @@ class Controls:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def cancel(self, request_id: str) -> bool:
-        """End a request with all its choices; False when nothing of it is live."""
+    def cancel(self, request_id: str, tenant: str | None = None) -> bool:
+        """End a request with all its choices; False when nothing of it is live. `tenant`: only one of this tenant."""
         _check(request_id)
-        job = next((job for job in self.node.jobs if job.live and request_id in (job.id, job.request.parent_id)), None)
+        job = next((job for job in self.node.jobs.called(request_id, tenant) if job.live), None)
         if job is None:
             return False
         self.node.events.about(job, Severity.INFO, Kind.CANCELLED, f"{request_id} was cancelled by its id")
-        return self.node.cancel(request_id)
+        return self.node.cancel(request_id, tenant=tenant)
 
-    def set_priority(self, request_id: str, priority: Priority) -> bool:
-        """All choices of a call move together; False when nothing of it is live."""
+    def tenant_of(self, request_id: str) -> str | None:
+        """Whose request it is; None when nothing of it is live."""
+        return next((job.request.tenant for job in self.node.jobs.called(request_id) if job.live), None)
+
+    def set_priority(self, request_id: str, priority: Priority, tenant: str | None = None) -> bool:
+        """All choices of a call move together; False when nothing of it is live. `tenant`: only one of this tenant."""
         _check(request_id)
         node = self.node
-        roots = {job.request.root_id for job in node.jobs if request_id in (job.id, job.request.parent_id)}
+        roots = {job.request.root_id for job in node.jobs.called(request_id, tenant)}
         jobs = [job for job in node.jobs if job.live and job.request.root_id in roots]
+        jobs = [job for job in jobs if tenant in (None, job.request.tenant)]
         if moved := [job for job in jobs if job.request.priority is not priority]:
             was = moved[0].request.priority.value
             message = f"{request_id} was moved from {was} to {priority.value}"

@@ -67,6 +67,14 @@ class Jobs:
         self.tenants.on_request(request.tenant, now_s)
         return job, stream
 
+    def called(self, request_id: str, tenant: str | None = None) -> list[Job]:
+        """The jobs that a client means by an id: all choices of its call. `tenant`: only those of this one."""
+        return [
+            job
+            for job in self._jobs.values()
+            if request_id in (job.id, job.request.parent_id) and tenant in (None, job.request.tenant)
+        ]
+
     def turned_away(self, tenant: str, now_s: float) -> None:
         """It was refused at the door, and is no job."""
         self.meter.total.requests_refused += 1

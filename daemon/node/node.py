@@ -32,6 +32,7 @@ from .events import Events
 from .fleet import Fleet
 from .health import Health
 from .jobs import Jobs
+from .keyring import Keyring
 from .news import News
 from .orders import order
 from .pulls import Pulls
@@ -72,6 +73,7 @@ class Node:
         self.controls = Controls(self)
         self.health = Health(self)
         self.reload: Reload | None = None  # where there is a config that can be read again
+        self.keyring = Keyring()
         self.draining = False  # no new request is taken in
         self.closing = False
         self._drain_limit: asyncio.Timeout | None = None
@@ -132,10 +134,9 @@ class Node:
         # Not by its model: that is whatever a client has written, and each name would be a burst of its own.
         self.events.note(Severity.WARNING, Kind.REFUSED, message, request_id=request_id, tenant=tenant)
 
-    def cancel(self, job_id: str, error: InferdError | None = None) -> bool:
-        """End a request whatever it is doing, with all its choices; False when nothing of it is live."""
-        jobs = [job for job in self.jobs if job.id == job_id or (job_id and job.request.parent_id == job_id)]
-        return any([self._cancel(job, error) for job in jobs])
+    def cancel(self, job_id: str, error: InferdError | None = None, tenant: str | None = None) -> bool:
+        """End a request whatever it is doing, with all its choices; False when nothing is live (of the tenant)."""
+        return any([self._cancel(job, error) for job in (self.jobs.called(job_id, tenant) if job_id else ())])
 
     def hang_up(self, stream: Stream) -> None:
         """The reader of this stream is gone; nothing happens when the request is over already."""
