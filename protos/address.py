@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "INFERD_ADDRESS"
 SYSTEM_SOCKET = Path("/run/inferd/inferd.sock")
+SYSTEM_ADMIN_SOCKET = Path("/run/inferd-admin/admin.sock")
+TLS = "tls:"  # before host:port
 MAX_SOCKET_PATH_BYTES = 107  # sun_path, less its final zero
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -27,7 +29,7 @@ def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def resolve(address: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
-    """The address to dial, as `unix:/path` or `host:port`. Raises InferdError("invalid")."""
+    """The address to dial, as `normalize` writes it. Raises InferdError("invalid")."""
     chosen = address or environ.get(ENVIRONMENT)
     if chosen:
         return normalize(chosen)
@@ -37,17 +39,39 @@ def resolve(address: str | None = None, environ: Mapping[str, str] = os.environ)
     return normalize(str(socket))
 
 
+def admin_of(address: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the daemon of an address takes its admins. Raises InferdError("invalid")."""
+    where = resolve(address, environ)
+    if where == f"unix:{SYSTEM_SOCKET}" and SYSTEM_ADMIN_SOCKET.parent.exists():
+        return f"unix:{SYSTEM_ADMIN_SOCKET}"
+    return admin_beside(where) or where
+
+
+def admin_beside(where: str) -> str | None:
+    """The admins' socket where no config names one: beside the daemon's; None where that has none."""
+    if not where.startswith("unix:"):
+        return None
+    beside = f"{where.removesuffix('.sock')}-admin.sock"
+    return beside if len(os.fsencode(beside.removeprefix("unix:"))) <= MAX_SOCKET_PATH_BYTES else None
+
+
 def normalize(address: str) -> str:
-    """Check one written address and bring it to `unix:/absolute/path` or `host:port`."""
+    """Check one written address and bring it to `unix:/absolute/path`, `host:port` or `tls:host:port`."""
+    if address.startswith(TLS):
+        return TLS + _host_and_port(address.removeprefix(TLS), address)
     if address.startswith("unix:") or "/" in address:
         path = os.path.abspath(address.removeprefix("unix:"))
         path = "/" + path.lstrip("/")  # unix:///path has three
         if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
             raise _invalid(address, f"a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
         return f"unix:{path}"
-    host, colon, port = address.rpartition(":")
+    return _host_and_port(address, address)
+
+
+def _host_and_port(written: str, address: str) -> str:
+    host, colon, port = written.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise _invalid(address, "it must be unix:/path, /path or host:port")
+        raise _invalid(address, "it must be unix:/path, /path, host:port or tls:host:port")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise _invalid(address, "write an IPv6 address in brackets: [::1]:50051")
     return f"{host}:{port}"
@@ -57,7 +81,7 @@ def target(address: str) -> str:
     """What gRPC calls a resolved address, to dial it and to listen on it: a path is percent-encoded there."""
     if address.startswith("unix:"):
         return "unix:" + quote(address.removeprefix("unix:"))
-    return address
+    return address.removeprefix(TLS)
 
 
 def closed_by(address: str) -> str | None:

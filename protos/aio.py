@@ -12,8 +12,9 @@ from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
 from .aio_streams import AsyncGeneration, AsyncLease, AsyncStream
-from .client import TENANT_METADATA, TIMEOUT_S
+from .client import TIMEOUT_S
 from .compose import generate_request, plain_request, priority_request, pull_request, tokenize_request
+from .credentials import metadata_of, tls_of
 from .jobs import AsyncJobAnswer, job_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
@@ -34,13 +35,15 @@ class AsyncClient:
         address: str | None = None,
         *,
         tenant: str | None = None,
+        token: str | None = None,
         timeout_s: float | None = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.address = resolve(address)
         self.timeout_s = timeout_s
         self.connect_timeout_s = connect_timeout_s
-        self.metadata = ((TENANT_METADATA, tenant),) if tenant else ()
+        self.metadata = metadata_of(self.address, tenant, token)
+        self._tls = tls_of(self.address)
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -220,6 +223,24 @@ class AsyncClient:
         answer: pb.ReloadResponse = await self._call(stubs.AdminStub(self.channel()).Reload, pb.ReloadRequest())
         return answer
 
+    async def create_token(
+        self, name: str, role: str = "user", *, tenant: str = "", ttl_s: float | None = None
+    ) -> pb.CreateTokenResponse:
+        """A new token, which is told here once; see Client.create_token."""
+        request = plain_request(pb.CreateTokenRequest, name=name, role=role, tenant=tenant, ttl_s=ttl_s)
+        made: pb.CreateTokenResponse = await self._call(stubs.AdminStub(self.channel()).CreateToken, request)
+        return made
+
+    async def tokens(self) -> list[pb.TokenInfo]:
+        """Every token, oldest first; needs the role admin."""
+        method = stubs.AdminStub(self.channel()).ListTokens
+        return list((await self._call(method, pb.ListTokensRequest())).tokens)
+
+    async def revoke_token(self, token_id: str) -> bool:
+        """End a token and the calls that came with it; False when there is none of this id or name."""
+        method = stubs.AdminStub(self.channel()).RevokeToken
+        return bool((await self._call(method, plain_request(pb.RevokeTokenRequest, id=token_id))).revoked)
+
     def channel(self) -> grpc.aio.Channel:
         """The channel of the running loop: one belongs to the loop that it was made on."""
         if self._closed:
@@ -227,7 +248,9 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         if self._channel is None or self._loop is not loop:
             options = channel_options(self.address, self.connect_timeout_s)
-            self._channel, self._loop = grpc.aio.insecure_channel(target(self.address), options=options), loop
+            where, tls, aio = target(self.address), self._tls, grpc.aio
+            channel = aio.insecure_channel(where, options) if tls is None else aio.secure_channel(where, tls, options)
+            self._channel, self._loop = channel, loop
         return self._channel
 
     async def _call(self, method: Callable[..., Any], request: Any, *, bounded: bool = True) -> Any:

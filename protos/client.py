@@ -13,6 +13,7 @@ from . import inferd_pb2 as pb
 from . import inferd_pb2_grpc as stubs
 from .address import channel_options, resolve, target
 from .compose import generate_request, plain_request, priority_request, pull_request, tokenize_request
+from .credentials import metadata_of, tls_of
 from .jobs import JobAnswer, job_request
 from .patience import CONNECT_TIMEOUT_S, Patience
 from .pooled import Ranking, Vectors, embed_request, rerank_request
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from .pooled import QueueOptions
 
 T = TypeVar("T")
-TENANT_METADATA = "inferd-tenant"
 TIMEOUT_S = 30.0
 
 
 class Client:
     """A connection to one daemon, opened when first used. Safe to share between threads.
 
-    `timeout_s` bounds the calls that answer at once. `connect_timeout_s` is how long a daemon that is
+    `token` is sent with each call; default: $INFERD_TOKEN. An address `tls:host:port` is dialled with TLS, and trusts
+    $INFERD_CA. `timeout_s` bounds the calls that answer at once. `connect_timeout_s` is how long a daemon that is
     still starting is waited for; then the call raises Unreachable.
     """
 
@@ -42,17 +43,19 @@ class Client:
         address: str | None = None,
         *,
         tenant: str | None = None,
+        token: str | None = None,
         timeout_s: float | None = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.address = resolve(address)
         self.timeout_s = timeout_s
         self.connect_timeout_s = connect_timeout_s
-        self.metadata = ((TENANT_METADATA, tenant),) if tenant else ()
+        self.metadata = metadata_of(self.address, tenant, token)
         options = channel_options(self.address, connect_timeout_s)
         # Events are read by the thread that asks for them: half the cost per token of a thread in between.
         options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
-        channel = grpc.insecure_channel(target(self.address), options=options)
+        where, tls = target(self.address), tls_of(self.address)
+        channel = grpc.insecure_channel(where, options) if tls is None else grpc.secure_channel(where, tls, options)
         self._close = weakref.finalize(self, channel.close)
         self._inference = stubs.InferenceStub(channel)
         self._models = stubs.ModelsStub(channel)
@@ -212,6 +215,21 @@ class Client:
     def reload(self) -> pb.ReloadResponse:
         """Have the config read again: which settings are others now, and which will be from the daemon's next start."""
         return self._call(self._admin.Reload, pb.ReloadRequest())
+
+    def create_token(
+        self, name: str, role: str = "user", *, tenant: str = "", ttl_s: float | None = None
+    ) -> pb.CreateTokenResponse:
+        """A new token, which is told here once; needs the role admin. `ttl_s`: default: it holds for good."""
+        request = plain_request(pb.CreateTokenRequest, name=name, role=role, tenant=tenant, ttl_s=ttl_s)
+        return self._call(self._admin.CreateToken, request)
+
+    def tokens(self) -> list[pb.TokenInfo]:
+        """Every token, oldest first; needs the role admin."""
+        return list(self._call(self._admin.ListTokens, pb.ListTokensRequest()).tokens)
+
+    def revoke_token(self, token_id: str) -> bool:
+        """End a token and the calls that came with it; False when there is none of this id or name."""
+        return self._call(self._admin.RevokeToken, plain_request(pb.RevokeTokenRequest, id=token_id)).revoked
 
     def check_open(self) -> None:
         if not self._close.alive:

@@ -58,8 +58,7 @@ def from_rpc(error: Any, address: str, *, heard: bool = False) -> InferdError:
     rich = _rich_status(error)
     if rich is None:
         if status == "UNAVAILABLE":
-            gone = f"the daemon at {address} went away" if heard else f"no daemon at {address}"
-            return Unreachable("unreachable", gone)
+            return Unreachable("unreachable", _absence(address, heard))
         return InferdError(WITHOUT_INFO.get(status, "internal"), message)
     from google.rpc import error_details_pb2
 
@@ -71,6 +70,14 @@ def from_rpc(error: Any, address: str, *, heard: bool = False) -> InferdError:
         elif part.Unpack(retry):
             retry_after_ms = retry.retry_delay.ToMilliseconds()
     return InferdError(code, message, retry_after_ms, details)
+
+
+def _absence(address: str, heard: bool) -> str:
+    if heard:
+        return f"the daemon at {address} went away"
+    # gRPC does not tell these apart, and tries either again.
+    untrusted = ", or one side does not trust the other's certificate" if address.startswith("tls:") else ""
+    return f"no daemon at {address}{untrusted}"
 
 
 def _rich_status(error: Any) -> Any:

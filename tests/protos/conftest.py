@@ -107,6 +107,7 @@ class ScriptedDaemon(
             pb.JobOutput(ended=pb.Job(id="j1", state="done", tokens=2, finish_reason=pb.STOP)),
         ]
         self.already = False  # what is pinned or drained was so before
+        self.tokens = [pb.TokenInfo(id="0a1b2c3d", name="ada", role="user", tenant="team-a", created_unix_s=1.5)]
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
@@ -234,9 +235,24 @@ class ScriptedDaemon(
             elif not output.HasField("delta") or output.delta.index >= request.offset:
                 yield output
 
+    def CreateToken(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        tenant = request.tenant or request.name
+        info = pb.TokenInfo(id="0a1b2c3d", name=request.name, role=request.role, tenant=tenant, created_unix_s=1.5)
+        return pb.CreateTokenResponse(token="inferd_0a1b2c3d_secret", info=info)
+
+    def ListTokens(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.ListTokensResponse(tokens=self.tokens)
+
+    def RevokeToken(self, request: Any, context: Any) -> Any:
+        self._ask(request, context)
+        return pb.RevokeTokenResponse(revoked=request.id == "ada")
+
     def WhoAmI(self, request: Any, context: Any) -> Any:
         self._ask(request, context)
         metadata = {item.key: item.value for item in context.invocation_metadata()}
+        self.metadata.append(metadata)
         return pb.WhoAmIResponse(tenant=str(metadata.get("inferd-tenant", "default")), role="operator")
 
     def WatchEvents(self, request: Any, context: Any) -> Iterator[Any]:

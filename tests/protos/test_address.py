@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         ("unix:///run/a.sock", "unix:/run/a.sock"),
         ("/run/a.sock", "unix:/run/a.sock"),
         ("localhost:50051", "localhost:50051"),
+        ("tls:example.org:443", "tls:example.org:443"),
+        ("tls:[::1]:443", "tls:[::1]:443"),
         ("[::1]:50051", "[::1]:50051"),
     ],
 )
@@ -37,7 +39,9 @@ def test_a_relative_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert address.normalize("./a.sock") == address.normalize("unix:a.sock") == f"unix:{tmp_path}/a.sock"
 
 
-@pytest.mark.parametrize("written", ["localhost", "localhost:", ":50051", "host:0", "host:65536", "host:x", "::1:1"])
+@pytest.mark.parametrize(
+    "written", ["localhost", "localhost:", ":50051", "host:0", "host:65536", "host:x", "::1:1", "tls:", "tls:host"]
+)
 def test_anything_else_is_refused(written: Any) -> None:
     with pytest.raises(InferdError, match="bad address") as caught:
         address.normalize(written)
@@ -132,3 +136,20 @@ def test_the_machines_daemon_is_found_also_where_it_is_closed_to_us(
     for environ in ({}, {"XDG_RUNTIME_DIR": "/nowhere"}):
         assert as_somebody(lambda: address.resolve(None, environ) == f"unix:{folder}/d.sock")  # noqa: B023
     folder.chmod(0o700)
+
+
+def test_admins_are_taken_beside_the_daemons_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert address.admin_of("/d/inferd.sock", {}) == "unix:/d/inferd-admin.sock"
+    assert address.admin_of("/d/gpu.0", {}) == "unix:/d/gpu.0-admin.sock"
+    assert address.admin_of("tls:host:1", {}) == "tls:host:1"  # where only a token says who one is
+    assert address.admin_beside("host:1") is None
+    assert address.admin_beside("unix:/" + "x" * 105) is None
+    monkeypatch.setattr(address, "SYSTEM_SOCKET", tmp_path / "inferd.sock")
+    monkeypatch.setattr(address, "SYSTEM_ADMIN_SOCKET", tmp_path / "admins" / "admin.sock")
+    assert address.admin_of(None, {}) == f"unix:{tmp_path}/inferd-admin.sock"
+    (tmp_path / "admins").mkdir()
+    assert address.admin_of(None, {}) == f"unix:{tmp_path}/admins/admin.sock"
+
+
+def test_what_grpc_dials_knows_nothing_of_tls() -> None:
+    assert address.target("tls:example.org:443") == "example.org:443"

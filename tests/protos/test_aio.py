@@ -28,6 +28,16 @@ async def test_many_answers_at_once(daemon: Any) -> None:
     assert texts == ["hello world"] * 20
 
 
+async def test_tokens_travel_and_are_made_shown_and_revoked(daemon: Any) -> None:
+    async with AsyncClient(daemon.address, token="ours") as client:
+        await client.whoami()
+        await client.generate("demo", "hi").text()
+        assert (await client.create_token("ada", tenant="t")).info.tenant == "t"
+        assert [token.name for token in await client.tokens()] == ["ada"]
+        assert (await client.revoke_token("ada"), await client.revoke_token("bob")) == (True, False)
+    assert [metadata.get("authorization") for metadata in daemon.metadata] == ["Bearer ours"] * 2
+
+
 async def test_nobody_there_is_unreachable(quiet_daemon: Any) -> None:
     async with AsyncClient(quiet_daemon.address, connect_timeout_s=0.2) as client:
         for call in (client.snapshot, client.generate("demo", "hi").text):

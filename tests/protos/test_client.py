@@ -38,6 +38,27 @@ def test_tenant_travels_as_metadata(daemon: Any) -> None:
     assert daemon.metadata[0]["inferd-tenant"] == "ada"
 
 
+def test_the_token_travels_as_metadata(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERD_TOKEN", "theirs")
+    for token, sent in ((None, "Bearer theirs"), ("ours", "Bearer ours"), ("", None)):
+        with Client(daemon.address, token=token) as client:
+            client.whoami()
+            client.generate("demo", "hi").text()
+        # Both kinds of calls carry it.
+        assert [metadata.get("authorization") for metadata in daemon.metadata[-2:]] == [sent, sent]
+
+
+def test_tokens_are_made_shown_and_revoked(daemon: Any) -> None:
+    with Client(daemon.address) as client:
+        made = client.create_token("ada", "viewer", ttl_s=60.0)
+        assert (made.token, made.info.role, made.info.tenant) == ("inferd_0a1b2c3d_secret", "viewer", "ada")
+        assert [token.name for token in client.tokens()] == ["ada"]
+        assert (client.revoke_token("ada"), client.revoke_token("bob")) == (True, False)
+        client.create_token("bob")
+    assert daemon.asked[0].ttl_s == 60.0
+    assert (daemon.asked[-1].role, daemon.asked[-1].HasField("ttl_s")) == ("user", False)
+
+
 def test_a_refusal_carries_reason_limits_and_retry(daemon: Any, steps: Any) -> None:
     refused = grpc.StatusCode.RESOURCE_EXHAUSTED
     daemon.script = [steps.fail(refused, "no_room", "needs 9 GB", 1500, needed_bytes="9", free_bytes="4")]
