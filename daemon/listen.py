@@ -1,11 +1,13 @@
-"""Where the daemon listens: the gRPC server with its services, its address, and the lock on that."""
+"""Where the daemon listens: its doors, a gRPC server with all services for each, and the locks on their sockets."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import ipaddress
 import os
+import stat
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,15 @@ from ..protos import address as addresses
 from ..protos import inferd_pb2, oip_pb2
 from ..protos.errors import InferdError
 from .api import oip_service, rpc
+from .api.access import Access, Gate
+from .api.audited import Audited
 from .api.guard import LARGEST_BYTES, Reading
+from .api.tls import BadCertificate, Certificates
+from .domain.access import Door, Role
+from .system.audit import Audit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .domain.config import Config
     from .node.node import Node
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 
 FAILED, BUSY, BAD_CONFIG = 5, 75, 78  # exit codes, of DESIGN's table
 SOCKET_MODE = 0o660
+OWNER_MODE = 0o600
+NONE = "none"  # in place of an address or a role
 
 
 class Refused(Exception):
@@ -41,21 +50,51 @@ class Refused(Exception):
         self.exit_code = exit_code
 
 
-def make_server(config: Config, node: Node, telemetry: Telemetry) -> tuple[grpc.aio.Server, Any]:
-    options = [
-        ("grpc.max_receive_message_length", LARGEST_BYTES),  # of each method: see Reading
-        ("grpc.max_concurrent_streams", config.server.max_streams_per_connection),
-        ("grpc.so_reuseport", 0),
-        ("grpc.http2.bdp_probe", 0),
-    ]
-    server = grpc.aio.server(options=options, interceptors=[Reading(config.server.max_message_bytes)])
-    rpc.register(server, node, telemetry)
-    oip_service.register(server, node, version("inferd"))
-    health = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    names = (*rpc.SERVICES, oip_service.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=_described())
-    return server, health
+class Doors:
+    """A server for each door, over the same node: gRPC does not tell by which socket a call came."""
+
+    def __init__(
+        self, config: Config, node: Node, telemetry: Telemetry, doors: Sequence[Door], audit: Audit | None = None
+    ) -> None:
+        """Raises Refused when the certificate cannot be used."""
+        self.health = HealthServicer()
+        self._audit = audit or Audit(None)
+        self._credentials = _credentials(config) if any(door.secure for door in doors) else None
+        gate = Gate(node.keyring, Audited(self._audit, node.controls.tenant_of))
+        self._servers = {door: self._server(config, node, telemetry, Access(door, gate)) for door in doors}
+
+    async def open(self) -> None:
+        """Raises Refused when nobody can listen there."""
+        for door, server in self._servers.items():
+            bind(server, door, self._credentials)
+        for server in self._servers.values():
+            await server.start()
+
+    async def close(self, grace_s: float | None) -> None:
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers.values()))
+        await asyncio.to_thread(self._audit.close)
+
+    def _server(self, config: Config, node: Node, telemetry: Telemetry, access: Access) -> grpc.aio.Server:
+        options = [
+            ("grpc.max_receive_message_length", LARGEST_BYTES),  # of each method: see Reading
+            ("grpc.max_concurrent_streams", config.server.max_streams_per_connection),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.bdp_probe", 0),
+        ]
+        server = grpc.aio.server(options=options, interceptors=[access, Reading(config.server.max_message_bytes)])
+        rpc.register(server, node, telemetry)
+        oip_service.register(server, node, version("inferd"))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        names = (*rpc.SERVICES, oip_service.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool=_described())
+        return server
+
+
+def _credentials(config: Config) -> Any:
+    try:
+        return Certificates(config.server.tls).credentials()
+    except BadCertificate as error:
+        raise Refused(BAD_CONFIG, str(error)) from None
 
 
 def _described() -> DescriptorPool:
@@ -66,34 +105,95 @@ def _described() -> DescriptorPool:
     return pool
 
 
-def bind(server: grpc.aio.Server, where: str) -> None:
+def bind(server: grpc.aio.Server, door: Door, credentials: Any = None) -> None:
+    where, target = door.address, addresses.target(door.address)
     before = os.umask(0o177)  # nobody reaches the socket before its mode is set
     try:
-        server.add_insecure_port(addresses.target(where))
+        if door.secure:
+            server.add_secure_port(target, credentials)
+        else:
+            server.add_insecure_port(target)
     except RuntimeError:
         raise Refused(FAILED, f"cannot listen on {where}") from None
     finally:
         os.umask(before)
     if where.startswith("unix:"):
-        os.chmod(where.removeprefix("unix:"), SOCKET_MODE)
+        path = Path(where.removeprefix("unix:"))
+        path.chmod(SOCKET_MODE if door.name != "admin" or _is_handed_on(path.parent) else OWNER_MODE)
+
+
+def _is_handed_on(folder: Path) -> bool:
+    """A folder that is setgid gives its sockets to its group: that is how an operator says who else is admin."""
+    return bool(folder.stat().st_mode & stat.S_ISGID)
+
+
+def doors_of(config: Config) -> list[Door]:
+    """All ways in that the config opens. Raises Refused."""
+    tls = config.server.tls
+    if bool(tls.certificate) != bool(tls.key) or (tls.client_ca and not tls.certificate):
+        raise Refused(BAD_CONFIG, "`server.tls`: certificate and key go together, and client_ca needs both")
+    where = address_of(config)
+    doors = [_door(config, "server.address", where)]
+    if given := config.server.tcp_address:
+        beside = _normalize("server.tcp_address", given)
+        if beside.startswith("unix:"):
+            raise Refused(BAD_CONFIG, f"`server.tcp_address`: {given} is no host:port")
+        doors.append(_door(config, "server.tcp_address", beside))
+    if (admin := _admin_address(config, where)) is not None:
+        doors.append(Door("admin", admin, Role.ADMIN))
+    if len({door.address for door in doors}) < len(doors):
+        raise Refused(BAD_CONFIG, "`server.address`, `server.tcp_address` and `server.admin_address` must differ")
+    return doors
+
+
+def _door(config: Config, field: str, where: str) -> Door:
+    if where.startswith("unix:"):
+        return Door("socket", where, Role.OPERATOR)
+    tls, access = config.server.tls, config.access
+    secure = bool(tls.certificate)
+    check_reach(where, field, secure=secure)
+    if tls.client_ca:
+        return Door("tcp", where, None, Role(access.certificate_role), secure=True)
+    trusted = _is_loopback(where.rpartition(":")[0]) and access.loopback_role != NONE
+    return Door("tcp", where, Role(access.loopback_role) if trusted else None, secure=secure)
+
+
+def _admin_address(config: Config, where: str) -> str | None:
+    given = config.server.admin_address
+    if not given:
+        return addresses.admin_beside(where)
+    if given == NONE:
+        return None
+    admin = _normalize("server.admin_address", given)
+    if not admin.startswith("unix:"):
+        raise Refused(BAD_CONFIG, f"`server.admin_address`: {given} is no Unix socket")
+    return admin
 
 
 def address_of(config: Config) -> str:
     """The config's, else the environment's, else the default socket."""
-    field, given = "server.address", config.server.address
-    if not given:
-        field, given = addresses.ENVIRONMENT, os.environ.get(addresses.ENVIRONMENT) or str(addresses.default_socket())
+    if given := config.server.address:
+        return _normalize("server.address", given)
+    given = os.environ.get(addresses.ENVIRONMENT) or str(addresses.default_socket())
+    return _normalize(addresses.ENVIRONMENT, given)
+
+
+def _normalize(field: str, given: str) -> str:
     try:
-        return addresses.normalize(given)
+        where = addresses.normalize(given)
     except InferdError as error:
         raise Refused(BAD_CONFIG, f"`{field}`: {error}") from None
-
-
-def check_reach(where: str) -> None:
-    """TCP without TLS and authentication stays on this machine."""
-    if not where.startswith("unix:") and not _is_loopback(where.rpartition(":")[0]):
-        text = f"`server.address`: {where} is reachable from outside, which needs TLS and authentication"
+    if where.startswith(addresses.TLS):
+        text = f"`{field}`: {given} is how clients write it; here host:port, with `server.tls.certificate` and `.key`"
         raise Refused(BAD_CONFIG, text)
+    return where
+
+
+def check_reach(where: str, field: str = "server.address", *, secure: bool = False) -> None:
+    """TCP without TLS stays on this machine. Who comes from outside is nobody without a token or a certificate."""
+    if not secure and not _is_loopback(where.rpartition(":")[0]):
+        needs = "`server.tls.certificate` and `server.tls.key`; callers then need a token, or `server.tls.client_ca`"
+        raise Refused(BAD_CONFIG, f"`{field}`: {where} is reachable from outside, which needs {needs}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -102,6 +202,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+@contextlib.contextmanager
+def all_locked(doors: Sequence[Door]) -> Iterator[None]:
+    """The sockets of all doors."""
+    with contextlib.ExitStack() as locks:
+        for door in doors:
+            locks.enter_context(locked(door.address))
+        yield
 
 
 @contextlib.contextmanager

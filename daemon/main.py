@@ -21,7 +21,7 @@ from ..backends.blob import Blob, give_back_freed_memory, keep_freed_memory
 from .api import jobs, oip_service, rpc
 from .domain.errors import InferdError
 from .domain.event import Kind, Severity
-from .listen import BAD_CONFIG, FAILED, Refused, address_of, bind, check_reach, locked, make_server
+from .listen import BAD_CONFIG, FAILED, Doors, Refused, all_locked, doors_of
 from .node.disk import Disk
 from .node.machine import Machine
 from .node.node import Node
@@ -30,6 +30,7 @@ from .node.telemetry import Telemetry
 from .node.tiers import Tiers
 from .policy.corrections import Corrections
 from .policy.ledger import Ledger
+from .system.audit import Audit, audit_file
 from .system.catalog import Catalog
 from .system.digests import Digests
 from .system.hardware import Sensors, detect, with_backends
@@ -46,6 +47,7 @@ from .system.workgroups import Groups
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .domain.access import Door
     from .domain.config import Config
 
 log = logging.getLogger("inferd")
@@ -69,10 +71,9 @@ def serve(config: Config, read: Callable[[], Config] | None = None) -> int:
     keep_freed_memory()
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     try:
-        where = address_of(config)
-        check_reach(where)
-        with locked(where), contextlib.closing(ServiceManager()) as manager:
-            return asyncio.run(_serve(config, where, read or (lambda: config), manager))
+        doors = doors_of(config)
+        with all_locked(doors), contextlib.closing(ServiceManager()) as manager:
+            return asyncio.run(_serve(config, doors, read or (lambda: config), manager))
     except Refused as error:
         log.error("%s", error)
         return error.exit_code
@@ -83,15 +84,15 @@ def serve(config: Config, read: Callable[[], Config] | None = None) -> int:
         raise
 
 
-async def _serve(config: Config, where: str, read: Callable[[], Config], manager: ServiceManager) -> int:
+async def _serve(config: Config, ways_in: list[Door], read: Callable[[], Config], manager: ServiceManager) -> int:
     node, telemetry = build(config, read)
     stop = _obey(node, manager)
     telemetry.on_beat = partial(_beat, manager, node)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
-    server, health = make_server(config, node, telemetry)
-    bind(server, where)
+    doors = Doors(config, node, telemetry, ways_in, Audit(audit_file()))
     node.durable.begin(Store(_path(config.jobs.folder) if config.jobs.folder else state_folder()), jobs.read_request)
-    await server.start()
+    await doors.open()
+    health, where = doors.health, " and ".join(door.address for door in ways_in)
     node.events.note(Severity.INFO, Kind.DAEMON_STARTED, f"inferd {version('inferd')} serves on {where}")
     await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
     log.info("serving on %s", where)
@@ -110,7 +111,7 @@ async def _serve(config: Config, where: str, read: Callable[[], Config], manager
     await _set_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     await node.drain(node.config.server.drain_s)
     await node.durable.close()
-    await server.stop(HANG_UP_S)
+    await doors.close(HANG_UP_S)
     save_json(CORRECTIONS, node.fleet.corrections.to_builtins())
     for task in (opening, *eternal):
         task.cancel()
@@ -169,6 +170,7 @@ def build(config: Config, read: Callable[[], Config] | None = None) -> tuple[Nod
         raise Refused(BAD_CONFIG, str(error)) from None
     node = Node(config, catalog, ledger, hardware.cpu.threads)
     node.aliases.open(state_folder())
+    node.keyring.open(state_folder())
     digests = Digests(state_folder())
     node.fleet.tiers, node.fleet.imports = Tiers(Disk(), digests), Imports(digests, state_folder())
     node.fleet.groups = Groups.divide(Root())

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ..domain.errors import Code, InferdError
+from . import who
 from .status import to_status
 
 if TYPE_CHECKING:
@@ -111,13 +112,15 @@ def guarded(method: Method) -> Any:
             refuse_unread(request)
             return await method(self, request, context)
         except InferdError as error:
-            await _abort(context, error)
+            await abort(context, error)
         except asyncio.CancelledError:
-            raise
+            if (error := who.cut()) is None:  # the client left, or the daemon ends
+                raise
+            await abort(context, error)
         except Exception as error:
             if context.cancelled() or client_left(error):
                 return None
-            await _abort(context, unexpected(method.__name__))
+            await abort(context, unexpected(method.__name__))
 
     return run
 
@@ -129,7 +132,8 @@ def unexpected(name: str) -> InferdError:
     return InferdError(Code.INTERNAL, f"internal error; the daemon's log has it under {ticket}")
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: InferdError) -> None:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: InferdError) -> None:
+    """End the call with what the error says."""
     status = to_status(error)
     try:
         await context.abort(status.code, status.details, status.trailing_metadata)

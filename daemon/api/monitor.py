@@ -14,7 +14,7 @@ from ..domain.event import Severity
 from ..domain.request import MAX_ID_CHARS
 from . import wire
 from .guard import guarded
-from .who import role, tenant
+from .who import only_tenant, role, tenant
 from .wire_snapshot import to_snapshot
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Monitor(pb_grpc.MonitorServicer):
 
     @guarded
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
-        records = self.node.scheduler.journal.about(request.request_id)
+        records = self.node.scheduler.journal.about(request.request_id, only_tenant(context))
         if not records:
             text = f"nothing is remembered of request {request.request_id[:MAX_ID_CHARS]!r}"
             raise InferdError(Code.NOT_FOUND, text, field="request_id")

@@ -16,7 +16,7 @@ from .admin import Admin
 from .guard import guarded
 from .jobs import Jobs
 from .monitor import Monitor
-from .who import tenant
+from .who import only_tenant, tenant
 
 if TYPE_CHECKING:
     import grpc
@@ -72,12 +72,13 @@ class Inference(pb_grpc.InferenceServicer):
 
     @guarded
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
-        return pb.CancelResponse(cancelled=self.node.controls.cancel(request.request_id))
+        return pb.CancelResponse(cancelled=self.node.controls.cancel(request.request_id, only_tenant(context)))
 
     @guarded
     async def SetPriority(self, request: pb.SetPriorityRequest, context: Context) -> pb.SetPriorityResponse:
         priority = wire.to_priority(request.priority, must=True)
-        return pb.SetPriorityResponse(changed=self.node.controls.set_priority(request.request_id, priority))
+        changed = self.node.controls.set_priority(request.request_id, priority, only_tenant(context))
+        return pb.SetPriorityResponse(changed=changed)
 
     @guarded
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from inferd.daemon import listen, main
 from inferd.daemon.api import oip_service, rpc
-from inferd.daemon.domain.config import Config, Models, Server
+from inferd.daemon.domain.config import Config, Models, Server, Tls
 from inferd.daemon.node.node import Node
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.system.catalog import Catalog
@@ -59,6 +59,13 @@ def test_what_others_can_reach_is_refused(address: str, caplog: pytest.LogCaptur
     assert main.serve(at(address)) == listen.BAD_CONFIG
     assert "server.address" in caplog.text
     assert address in caplog.text
+
+
+def test_a_certificate_that_is_not_there_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tls = Tls(certificate=f"{folder}/c.pem", key=f"{folder}/k.pem")
+    config = Config(server=Server(address=f"unix:{folder}/d.sock", tcp_address="0.0.0.0:50051", tls=tls))
+    assert main.serve(config) == listen.BAD_CONFIG
+    assert "server.tls.certificate" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:0", "unix:/" + "x" * 200])

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from inferd.daemon import listen, main
 from inferd.daemon.api import oip as door
 from inferd.daemon.api import oip_service
+from inferd.daemon.domain.access import Door, Role
 from inferd.daemon.domain.config import Config, Fake, ModelOptions, Models, Server
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.protos import oip_pb2 as oip
@@ -48,18 +49,18 @@ def folder(gguf: Any) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def house(folder: Path) -> AsyncIterator[House]:
+async def house(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     config = Config(fake=Fake(enabled=True), models=Models(folders=(str(folder),), defaults=ModelOptions(slots=2)))
+    monkeypatch.setenv("STATE_DIRECTORY", str(folder / "state"))
     node, telemetry = main.build(config)
-    server, _ = listen.make_server(config, node, telemetry)
     address = f"unix:{folder}/d.sock"
-    listen.bind(server, address)
-    await server.start()
+    doors = listen.Doors(config, node, telemetry, [Door("socket", address, Role.OPERATOR)])
+    await doors.open()
     options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield House(node, channel)
     await node.drain(0.0)
-    await server.stop(None)
+    await doors.close(None)
     telemetry.sensors.close()
 
 
