@@ -22,6 +22,7 @@ from . import (
     run,
     serve,
     service,
+    tokens,
     top,
 )
 
@@ -60,6 +61,7 @@ app.command()(bench.bench)
 app.add_typer(config.app, name="config")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(service.app, name="service")
+app.add_typer(tokens.app, name="token")
 
 
 @app.command()

@@ -48,7 +48,7 @@ EXIT_CODES = {
 
 Address = Annotated[
     str | None,
-    typer.Option("--address", metavar="ADDRESS", help="Where the daemon is: unix:/path or host:port."),
+    typer.Option("--address", metavar="ADDRESS", help="Where the daemon is: unix:/path, host:port or tls:host:port."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, as `inferd models` shows it.")]

@@ -31,6 +31,7 @@ def test_every_verb_is_there() -> None:
         "drain",
         "whoami",
         "jobs",
+        "token",
     ):
         assert f"\n  {verb}" in shown
 
