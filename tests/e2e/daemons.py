@@ -151,7 +151,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 def environment(home: Path) -> dict[str, str]:
     """Nothing of the person who runs the tests: no config, no address."""
-    theirs = ("INFERD_", "XDG_", "STATE_", "CACHE_")
+    theirs = ("INFERD_", "XDG_", "STATE_", "CACHE_", "LOGS_", "CREDENTIALS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return {**kept, "HOME": str(home)}
 
