@@ -15,7 +15,7 @@ import pytest
 from inferd import Client, InferdError
 from inferd.tests.certificates import Authority, needs_openssl
 from inferd.tests.e2e.conftest import CONFIG
-from inferd.tests.e2e.daemons import LIMIT_S, command, environment
+from inferd.tests.e2e.daemons import LIMIT_S, command, environment, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,8 @@ def test_tokens_outlive_the_daemon_and_its_death(launcher: Launcher, address: st
     with admin(daemon) as client:
         kept, gone = (client.create_token(name, "user", tenant="team").token for name in ("kept", "gone"))
         assert client.revoke_token("gone")
+    audit = launcher.folder / ".local" / "state" / "inferd" / "audit.jsonl"
+    until(lambda: "RevokeToken" in audit.read_text())  # which is written beside the answer
     daemon.close()
     daemon.process.send_signal(signal.SIGKILL)
     daemon.process.wait(LIMIT_S)
@@ -76,7 +78,6 @@ def test_tokens_outlive_the_daemon_and_its_death(launcher: Launcher, address: st
         with Client(address, token=token) as client, pytest.raises(InferdError) as caught:
             client.whoami()
         assert caught.value.code == "unauthenticated"
-    audit = launcher.folder / ".local" / "state" / "inferd" / "audit.jsonl"
     methods = [json.loads(line)["method"] for line in audit.read_text().splitlines()]
     assert methods[-3:] == ["CreateToken", "CreateToken", "RevokeToken"]
     secrets = [token.rpartition("_")[2] for token in (kept, gone)]
