@@ -246,3 +246,20 @@ async def test_a_daemon_that_ends_does_not_serve_again(house: House) -> None:
         house.node.controls.drain(False)
     assert caught.value.code is Code.SHUTTING_DOWN
     assert house.told(Kind.DAEMON_STOPPING) == ["the daemon is shutting down"]
+
+
+# whose
+
+
+async def test_what_another_tenant_has_is_not_there_for_one(open_house: Open) -> None:
+    house = open_house(options={"slots": 1}, tokens_per_s=SLOW)
+    mine = house.submit(ENDLESS, request_id="r", tenant="mine")
+    await first_text(mine)
+    controls = house.node.controls
+    assert (controls.tenant_of("r"), controls.tenant_of("nobody")) == ("mine", None)
+    assert not controls.cancel("r", "theirs")
+    assert not controls.set_priority("r", BATCH, "theirs")
+    assert mine.job.live
+    assert controls.set_priority("r", BATCH, "mine")
+    assert controls.cancel("r", "mine")
+    assert controls.tenant_of("r") is None

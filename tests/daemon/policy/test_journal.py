@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferd.daemon.domain.errors import Code, InferdError
+from inferd.daemon.policy.admission import AdmitQuestion, Occupancy
 from inferd.daemon.policy.journal import CAPACITY, RULES, Journal, Record, recompute
 from inferd.daemon.policy.turns import ClassQuestion, TurnQuestion, Waiting
 from inferd.tests.daemon.policy.tools import as_json, job
@@ -22,6 +23,22 @@ def test_a_request_finds_its_decisions_and_the_turns_it_lost() -> None:
     assert len(journal.about("b")) == 2
     assert len(journal.about("z")) == 1
     assert journal.about("nobody") == []
+
+
+def test_an_id_that_two_tenants_had_tells_each_its_own() -> None:
+    journal, free = Journal(), Occupancy(0, 1)
+
+    def admitted(tenant: str) -> Record:
+        question = AdmitQuestion("a", 0, 1, free, free, free, free, tenant=tenant)
+        return Record(0.0, "admit", ("a",), "m", question, None)
+
+    records = [record("a"), admitted("t"), record("a"), admitted("u"), record("a"), record("a")]
+    for one in records:
+        journal.note(one)
+    assert journal.about("a") == records
+    assert journal.about("a", "t") == records[1:3]
+    assert journal.about("a", "u") == records[3:]  # whose the first was nobody knows any more
+    assert journal.about("a", "v") == []
 
 
 def test_the_oldest_are_forgotten() -> None:
