@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import ipaddress
+import logging
 import os
 import stat
 from importlib.metadata import version
@@ -36,9 +37,13 @@ if TYPE_CHECKING:
     from .node.node import Node
     from .node.telemetry import Telemetry
 
+log = logging.getLogger(__name__)
+
 FAILED, BUSY, BAD_CONFIG = 5, 75, 78  # exit codes, of DESIGN's table
 SOCKET_MODE = 0o660
 OWNER_MODE = 0o600
+FOLDER_MODE = 0o750
+LOOK_S = 1.0  # how often it is seen whether the sockets are there
 NONE = "none"  # in place of an address or a role
 
 
@@ -61,7 +66,9 @@ class Doors:
         self._audit = audit or Audit(None)
         self._credentials = _credentials(config) if any(door.secure for door in doors) else None
         gate = Gate(node.keyring, Audited(self._audit, node.controls.tenant_of))
-        self._servers = {door: self._server(config, node, telemetry, Access(door, gate)) for door in doors}
+        self._make = lambda door: self._server(config, node, telemetry, Access(door, gate))
+        self._servers: dict[Door, grpc.aio.Server] = {door: self._make(door) for door in doors}
+        self._past: list[grpc.aio.Server] = []  # whose sockets were removed; they serve who is connected
 
     async def open(self) -> None:
         """Raises Refused when nobody can listen there."""
@@ -70,8 +77,28 @@ class Doors:
         for server in self._servers.values():
             await server.start()
 
+    async def keep(self) -> None:
+        """For ever: a socket whose file somebody removed is opened again."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for door in filter(_is_gone, list(self._servers)):
+                try:
+                    await self._reopen(door)
+                except (Refused, OSError) as error:
+                    log.error("%s was removed, and cannot be opened again: %s", door.address, error)
+
+    async def _reopen(self, door: Door) -> None:
+        """By a new server: the old one would say that it listens again, and serve nobody."""
+        Path(door.address.removeprefix("unix:")).parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        server = self._make(door)
+        bind(server, door, self._credentials)
+        await server.start()
+        self._past.append(self._servers[door])
+        self._servers[door] = server
+        log.warning("%s was removed; it is there again", door.address)
+
     async def close(self, grace_s: float | None) -> None:
-        await asyncio.gather(*(server.stop(grace_s) for server in self._servers.values()))
+        await asyncio.gather(*(server.stop(grace_s) for server in (*self._past, *self._servers.values())))
         await asyncio.to_thread(self._audit.close)
 
     def _server(self, config: Config, node: Node, telemetry: Telemetry, access: Access) -> grpc.aio.Server:
@@ -120,6 +147,10 @@ def bind(server: grpc.aio.Server, door: Door, credentials: Any = None) -> None:
     if where.startswith("unix:"):
         path = Path(where.removeprefix("unix:"))
         path.chmod(SOCKET_MODE if door.name != "admin" or _is_handed_on(path.parent) else OWNER_MODE)
+
+
+def _is_gone(door: Door) -> bool:
+    return door.address.startswith("unix:") and not os.path.lexists(door.address.removeprefix("unix:"))
 
 
 def _is_handed_on(folder: Path) -> bool:
@@ -220,7 +251,7 @@ def locked(where: str) -> Iterator[None]:
         yield
         return
     path = Path(where.removeprefix("unix:"))
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     with open(f"{path.with_suffix('') if path.suffix == '.sock' else path}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

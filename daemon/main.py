@@ -104,6 +104,7 @@ async def _serve(config: Config, ways_in: list[Door], read: Callable[[], Config]
         asyncio.create_task(_keep_corrections(node), name="corrections"),
         asyncio.create_task(_tell_health(node, health), name="health"),
         asyncio.create_task(_give_back_memory(), name="memory"),
+        asyncio.create_task(doors.keep(), name="doors"),
     ]
     await _until(stop, eternal)
     log.info("shutting down: %d requests are live", len(node.jobs))

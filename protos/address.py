@@ -42,13 +42,13 @@ def resolve(address: str | None = None, environ: Mapping[str, str] = os.environ)
 def admin_of(address: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
     """Where the daemon of an address takes its admins. Raises InferdError("invalid")."""
     where = resolve(address, environ)
-    if where == f"unix:{SYSTEM_SOCKET}" and SYSTEM_ADMIN_SOCKET.parent.exists():
-        return f"unix:{SYSTEM_ADMIN_SOCKET}"
     return admin_beside(where) or where
 
 
 def admin_beside(where: str) -> str | None:
     """The admins' socket where no config names one: beside the daemon's; None where that has none."""
+    if where == f"unix:{SYSTEM_SOCKET}" and SYSTEM_ADMIN_SOCKET.parent.exists():
+        return f"unix:{SYSTEM_ADMIN_SOCKET}"  # a service's admins are a group of their own
     if not where.startswith("unix:"):
         return None
     beside = f"{where.removesuffix('.sock')}-admin.sock"

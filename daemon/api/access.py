@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import grpc
 
 from ..domain.access import DEFAULT_TENANT, Principal, check_name
 from ..domain.errors import Code, InferdError
-from ..policy.attempts import Attempts
+from ..policy.attempts import MOST, Attempts
 from . import who
 from .guard import abort
 from .roles import ANYONE, LEAST
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     Body = Callable[[Any, Any], Awaitable[Any]]
 
+log = logging.getLogger(__name__)
+
 TENANT = "inferd-tenant"  # metadata: whose request it is, where no token or certificate says so
 AUTHORIZATION = "authorization"  # metadata: `Bearer` and a token
 PAUSE_S = 1.0  # before the answer to a peer that has tried too many tokens
@@ -36,9 +39,16 @@ class Gate:
     def __init__(self, keyring: Keyring, audited: Audited) -> None:
         self.keyring = keyring
         self.audited = audited
-        self.wrong = Attempts()
+        self._wrong, self._told = Attempts(), Attempts(most=1)
         self._live: dict[str, set[tuple[asyncio.Task[Any], who.Call]]] = {}  # by the token's id
         keyring.on_revoked = self._on_revoked
+
+    def too_often(self, peer: str, now_s: float) -> bool:
+        """One more wrong token of this peer."""
+        too_often = self._wrong.note(peer, now_s)
+        if too_often and not self._told.note(peer, now_s):
+            log.warning("more than %d wrong tokens a minute from %s", MOST, peer)
+        return too_often
 
     def began(self, call: who.Call, left_s: float) -> None:
         """The task that runs now serves a call that came with a token; it ends with the token."""
@@ -140,7 +150,7 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic i
 
     async def _refuse(self, method: str, error: InferdError, context: Any, *, tried: bool) -> None:
         wrong = tried and error.code is Code.UNAUTHENTICATED
-        if wrong and self._gate.wrong.note(peer_of(context), time.monotonic()):
+        if wrong and self._gate.too_often(peer_of(context), time.monotonic()):
             await asyncio.sleep(PAUSE_S)
         if error.code is Code.PERMISSION_DENIED:
             self._gate.audited.denied(method, peer_of(context))

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # What is read once: sockets and files are open by then, and lines have an order. All else is read when it is needed.
 AT_START = (
     "server.address",
+    "server.tcp_address",
+    "server.admin_address",
+    "server.tls",  # the names of the files: what is in them is read again when they are replaced
+    "access",
     "server.max_message_bytes",
     "server.max_streams_per_connection",
     "scheduler.policy",

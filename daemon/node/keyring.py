@@ -35,7 +35,7 @@ class Keyring:
         self._tokens = Tokens()
         self._bootstrapped: set[str] = set()  # hashes in the service's file
         self._revoked: set[str] = set()  # of these, those that hold no more
-        self._unreadable = False
+        self.unreadable = False  # the file is there, and nobody knows what it says
         self._writing = asyncio.Lock()
 
     def open(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Keyring:
         try:
             kept = files.load(folder)
         except files.Unreadable as error:
-            self._unreadable = True
+            self.unreadable = True
             log.error("%s; no token holds until the file is mended or taken away and the daemon started again", error)
             return
         now = _now()
@@ -113,7 +113,7 @@ class Keyring:
         return await asyncio.to_thread(files.save, kept, self._folder)
 
     def _check_readable(self) -> None:
-        if self._unreadable:
+        if self.unreadable:
             raise InferdError(Code.INTERNAL, "the file of tokens cannot be read; the daemon's log says more")
 
 

@@ -44,6 +44,9 @@ def _daemon(node: Node) -> Iterator[WarningRow]:
     if health.needs_restart:
         message = f"other in the config than in force: {', '.join(health.needs_restart)}"
         yield WarningRow("needs_restart", "info", message, "restart the daemon when it suits you")
+    if node.keyring.unreadable:
+        message = "the file of tokens cannot be read, so that no token holds"
+        yield WarningRow("tokens_unreadable", "error", message, "see the daemon's log, mend or remove it, then restart")
     if node.draining:
         yield WarningRow("draining", "warning", "an operator lets nothing new in", "run: inferd drain --off")
     desk = node.scheduler.desk

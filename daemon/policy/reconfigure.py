@@ -18,6 +18,7 @@ def reconfigure(scheduler: Scheduler, config: Config) -> None:
     max_parks = options.max_parks if options.preempt and not scheduler.fifo else 0
     desk, slots, rooms = scheduler.desk, scheduler.slots, scheduler.rooms
     desk.limits, desk.classes, desk.max_parks = config.queue, classes, max_parks
+    desk.tenants = config.tenants
     slots.classes, slots.max_parks = classes, max_parks
     rooms.take_options(options)
     scheduler.pressure.thresholds = config.memory.pressure

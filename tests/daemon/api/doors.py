@@ -30,6 +30,7 @@ class Entrance:
     node: Node
     folder: Path
     audit: Audit
+    doors: listen.Doors
     clients: list[AsyncClient] = field(default_factory=list)
 
     def address(self, door: str) -> str:
@@ -51,10 +52,11 @@ async def entrance(folder: Path) -> AsyncIterator[Entrance]:
         fake=Fake(enabled=True, tokens_per_s=500), models=Models(folders=(str(folder),), defaults=ModelOptions(slots=2))
     )
     node, telemetry = main.build(config)
-    it = Entrance(node, folder, Audit(folder / "audit.jsonl"))
+    audit = Audit(folder / "audit.jsonl")
     roles = {"socket": Role.OPERATOR, "admin": Role.ADMIN, "needy": None}
-    ways_in = [Door(name, it.address(name), role) for name, role in roles.items()]
-    doors = listen.Doors(config, node, telemetry, ways_in, it.audit)
+    ways_in = [Door(name, f"unix:{folder}/{name}.sock", role) for name, role in roles.items()]
+    doors = listen.Doors(config, node, telemetry, ways_in, audit)
+    it = Entrance(node, folder, audit, doors)
     await doors.open()
     yield it
     for client in it.clients:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 
+from inferd import AsyncClient
+from inferd.daemon import listen
 from inferd.daemon.api import access as it
 from inferd.daemon.api.access import PAUSE_S
 from inferd.daemon.api.roles import ANYONE, LEAST
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from inferd import AsyncClient, InferdError
+    from inferd import InferdError
 
 NEVER_BEFORE = 3.0  # in s
 
@@ -142,7 +146,9 @@ async def test_a_wrong_token_is_answered_at_once(doors: Entrance) -> None:
     assert min(took_s) < 0.005
 
 
-async def test_who_goes_on_guessing_waits_and_others_do_not(doors: Entrance, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_goes_on_guessing_waits_and_others_do_not(
+    doors: Entrance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     waits: list[float] = []
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
@@ -162,7 +168,9 @@ async def test_who_goes_on_guessing_waits_and_others_do_not(doors: Entrance, mon
     assert not late.done()
     go_on.set()
     assert (await late).code == "unauthenticated"
-    assert waits == [PAUSE_S] == [1.0]
+    await refused(guesser.whoami())
+    assert waits == [PAUSE_S] * 2 == [1.0] * 2
+    assert caplog.text.count("wrong tokens a minute from unix:") == 1
 
 
 # the end of a token
@@ -257,3 +265,22 @@ async def test_a_viewer_gets_no_reasons_of_others(doors: Entrance) -> None:
     viewer, own = [doors.dial("needy", await doors.token("viewer", tenant)) for tenant in ("bob", "ada")]
     assert (await refused(viewer.explain("r"))).code == "not_found"
     assert await own.explain("r")
+
+
+# sockets
+
+
+async def test_a_socket_that_is_removed_comes_back_and_who_is_connected_stays(
+    doors: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "LOOK_S", 0.01)
+    keeping = asyncio.create_task(doors.doors.keep())
+    deltas = await begun(doors.dial())
+    path = doors.address("socket").removeprefix("unix:")
+    os.unlink(path)
+    async with AsyncClient(doors.address("socket"), connect_timeout_s=NEVER_BEFORE) as another:
+        assert await seen(another) == ("operator", "default")
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+    await anext(deltas)
+    await deltas.aclose()
+    keeping.cancel()

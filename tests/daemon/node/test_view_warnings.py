@@ -61,6 +61,11 @@ async def test_what_is_wrong_is_named(house: House, happens: Callable[[House], N
     assert "alpha" in seen[code]
 
 
+async def test_tokens_that_nobody_can_read(house: House) -> None:
+    house.node.keyring.unreadable = True
+    assert "no token holds" in codes(house)["tokens_unreadable"]
+
+
 async def test_draining(house: House) -> None:
     house.node.controls.drain(True)
     assert set(codes(house)) == {"draining"}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from inferd.daemon.domain.config import ClassOptions, Config, Memory, Queue, Turns
+from inferd.daemon.domain.config import ClassOptions, Config, Memory, Queue, TenantLimits, Turns
 from inferd.daemon.policy.reconfigure import reconfigure
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, job, preempted, ready, rejected, started
 
@@ -13,6 +13,15 @@ def test_who_comes_after_it_finds_the_new_limits() -> None:
     it.on_request(job(CHAT), 0.0)
     (_, why), *_ = rejected(it.on_request(job(CHAT), 0.0))
     assert why == "requests"
+
+
+def test_tenants_have_the_new_limits() -> None:
+    it = ready()
+    it.on_request(job(CHAT), 0.0)
+    reconfigure(it, Config(tenants={"greedy": TenantLimits(max_requests=1)}))
+    assert not rejected(it.on_request(job(CHAT, tenant="greedy"), 0.0))
+    (_, why), *_ = rejected(it.on_request(job(CHAT, tenant="greedy"), 0.0))
+    assert why == "tenant_requests"
 
 
 def test_what_waits_stays_under_a_limit_that_is_lower_now() -> None:
