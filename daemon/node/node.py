@@ -27,6 +27,7 @@ from .aliases import Aliases
 from .answers import Answers
 from .changes import Changes
 from .controls import Controls
+from .deadlines import Deadlines
 from .durable import Durable
 from .events import Events
 from .fleet import Fleet
@@ -82,8 +83,8 @@ class Node:
         self.reader = Reader(self)
         self.answers = Answers(self)
         self.durable = Durable(self)
+        self.deadlines = Deadlines(self)
         self._alarm: asyncio.TimerHandle | None = None  # for those who wait for memory
-        self._deadlines: dict[str, asyncio.TimerHandle] = {}
 
     # what doors ask for
 
@@ -111,9 +112,7 @@ class Node:
                 self.news.tell(job, now_s)
             if request.tensors is None:
                 self.reader.begin(job, deployment)
-            if request.deadline_ms is not None:
-                loop = asyncio.get_running_loop()
-                self._deadlines[job.id] = loop.call_later(request.deadline_ms / 1e3, self._on_deadline, job)
+            self.deadlines.begin(job)
         return stream
 
     def check(self, request: Request, now_s: float) -> Deployment:
@@ -141,8 +140,7 @@ class Node:
     def hang_up(self, stream: Stream) -> None:
         """The reader of this stream is gone; nothing happens when the request is over already."""
         self.jobs.hung_up(stream)
-        if (timer := self._deadlines.pop(stream.job.id, None)) is not None:
-            timer.cancel()
+        self.deadlines.drop(stream.job)
         self._cancel(stream.job)
         stream.discard()
 
@@ -238,12 +236,6 @@ class Node:
             phase = job.phase
             self.jobs.failed(job, error)
             self._let_go(job, phase)
-
-    def _on_deadline(self, job: Job) -> None:
-        if job.live:
-            message = f"not finished {job.request.deadline_ms} ms after arrival"
-            self.events.about(job, Severity.WARNING, Kind.DEADLINE_MISSED, f"{job.id}: {message}")
-            self.cancel(job.id, InferdError(Code.DEADLINE, message, field="deadline_ms"))
 
     def _cancel(self, job: Job, error: InferdError | None = None) -> bool:
         if not job.live:
