@@ -19,23 +19,25 @@ class Proof:
         self._looking: asyncio.Task[None] | None = None
         self._refuted = self._dropped = False
         self._then: Callable[[], None] | None = None
+        self._on_refuted: Callable[[], None] = lambda: None
 
     def begin(self, look: Callable[[], str | None], on_refuted: Callable[[], None]) -> None:
         """`look` runs in a thread and says which file is another one."""
-        self._looking = asyncio.create_task(self._look(look, on_refuted), name="proof")
+        self._on_refuted = on_refuted
+        self._looking = asyncio.create_task(self._look(look), name="proof")
 
     def when_proven(self, then: Callable[[], None]) -> None:
         """At once, later, or never."""
         if self._looking is not None and not self._looking.done():
             self._then = then
-        elif not self._refuted and not self._dropped:
-            then()
+        elif not self._dropped:
+            self._on_refuted() if self._refuted else then()  # again: there may have been no process to end
 
     def drop(self) -> None:
         """The load is over: nobody waits for it any more."""
         self._dropped, self._then = True, None
 
-    async def _look(self, look: Callable[[], str | None], on_refuted: Callable[[], None]) -> None:
+    async def _look(self, look: Callable[[], str | None]) -> None:
         try:
             changed = await asyncio.to_thread(look)
         except Exception:
@@ -46,6 +48,6 @@ class Proof:
             return
         if changed is not None:
             log.error("%s is another file than was imported", changed)
-            on_refuted()
+            self._on_refuted()
         elif self._then is not None:
             self._then()
