@@ -46,9 +46,9 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _X32 = 0x40000000  # calls of that kind have this bit in their number
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000  # of clone(2): a thread; a namespace of any kind
 _UNIX, _WITHOUT_LISTENING = 1, 2  # of socket(2): this family, and this bit, which datagrams and raw sockets have
-_SET_FILTER, _ACTION_AVAILABLE = 1, 2  # of seccomp(2)
+_SET_FILTER = 1  # of seccomp(2)
 _ALL_THREADS, _KEEP_SPECULATION = 1, 4  # without the latter, kernels before 5.16 slow everything down
-_NO_NEW_PRIVS = 38  # of prctl(2)
+_NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2  # of prctl(2)
 
 Step = tuple[int, int, int, int]  # code, how far to jump when it holds, when it does not, value
 
@@ -104,11 +104,10 @@ def program(machine: str, pid: int, *, listens: bool = False) -> list[Step]:
 
 def available() -> bool:
     """The kernel takes filters, and this machine's numbers are known."""
-    it = MACHINES.get(platform.machine())
-    if it is None:
+    if platform.machine() not in MACHINES:
         return False
-    action = ctypes.c_uint32(_REFUSE)
-    return _call(it.seccomp, _ACTION_AVAILABLE, 0, action) == 0
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_SECCOMP, _FILTER, None, 0, 0)
+    return ctypes.get_errno() == errno.EFAULT  # it has looked for one where there is none
 
 
 def install(*, listens: bool = False) -> None:
@@ -119,25 +118,20 @@ def install(*, listens: bool = False) -> None:
     steps = program(platform.machine(), os.getpid(), listens=listens)
     code = b"".join(struct.pack("=HBBI", *step) for step in steps)
     buffer = ctypes.create_string_buffer(code, len(code))
-    if ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    given = _Program(len(steps), ctypes.addressof(buffer))
+    libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     for flags in (_ALL_THREADS | _KEEP_SPECULATION, _ALL_THREADS):
-        told = _call(it.seccomp, _SET_FILTER, flags, _Program(len(steps), ctypes.addressof(buffer)))
-        if told == 0:
+        call = [ctypes.c_long(n) for n in (it.seccomp, _SET_FILTER, flags)]
+        if libc.syscall(*call, ctypes.byref(given)) == 0:
             return
-        if told > 0:  # a thread that has a filter of its own
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    # A service's own filter may know this older way alone; it is for this thread, and what comes of it.
+    if libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(given), 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 class _Program(ctypes.Structure):
     """sock_fprog."""
 
     _fields_ = (("n_steps", ctypes.c_ushort), ("steps", ctypes.c_void_p))
-
-
-def _call(number: int, operation: int, flags: int, argument: ctypes.Structure | ctypes.c_uint32) -> int:
-    call = ctypes.CDLL(None, use_errno=True).syscall
-    call.restype = ctypes.c_long
-    told: int = call(*(ctypes.c_long(n) for n in (number, operation, flags)), ctypes.byref(argument))
-    return told

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from inferd.backends import cage, kinds, process
+from inferd.backends import cage, kinds, landlock, process, seccomp
 from inferd.backends.engine import LoadError
 from inferd.backends.facts import Adapter, Batching, LoadPlan
 from inferd.backends.messages import Finished, Infer, LoadFailed, Ready, SamplingParams, Step, Submit
@@ -25,6 +25,8 @@ from inferd.backends.tensors import Tensor
 from inferd.tests.models.random_onnx import affine
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from inferd.backends.messages import FromWorker, ToWorker
 
 HERE = cage.abilities()
@@ -283,7 +285,7 @@ class Child:
 
 
 @pytest.fixture
-async def child() -> Any:
+async def child() -> AsyncIterator[Child]:
     it = Child()
     yield it
     await it.close()
@@ -343,8 +345,8 @@ def test_what_is_required_and_not_there_is_refused(monkeypatch: pytest.MonkeyPat
     def gone() -> None:
         raise OSError(errno.ENOSYS, "not here")
 
-    monkeypatch.setattr(cage.landlock, "abi", lambda: 0)
-    monkeypatch.setattr(cage.seccomp, "install", gone)
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(seccomp, "install", gone)
     with pytest.raises(LoadError, match="required") as caught:
         cage.close_in(msgspec.structs.replace(FAKE, sandbox="required"))
     assert caught.value.code == "sandbox"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import platform
+import subprocess
+import sys
 from socket import (
     AF_INET,
     AF_UNIX,
@@ -101,8 +104,28 @@ def test_signals_and_limits_are_its_own(machine: str, pid: int) -> None:
     assert answer(machine, it.prlimit64, pid) == (YES if pid in (0, PID) else NO)
 
 
+OLD = """
+import platform, socket
+from inferd.backends import seccomp
+it = platform.machine()
+seccomp.MACHINES[it] = seccomp.MACHINES[it]._replace(seccomp=9999)
+print(seccomp.available())
+seccomp.install()
+try:
+    socket.socket()
+except OSError as error:
+    print(error.errno)
+"""
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="this kernel has no seccomp")
+def test_where_another_filter_hides_the_call_there_is_an_older_one() -> None:
+    done = subprocess.run([sys.executable, "-c", OLD], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", str(errno.EPERM)]
+
+
 def test_what_has_no_numbers_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert not seccomp.available()
     with pytest.raises(OSError, match="not implemented"):
         seccomp.install()
