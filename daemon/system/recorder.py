@@ -1,13 +1,16 @@
 """Files that grow by a line: arrivals that can be replayed, decisions that can be made again.
 
-A line is lost rather than a request held up: what cannot be written ends the file, and the log says so once.
+A line is lost rather than a request held up: what cannot be written is said once, and tried again after a while.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import logging
+import os
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PAUSE_S = 5.0
 FILE_MODE = 0o600  # tenants and models are nobody else's business
 
 
@@ -30,27 +34,34 @@ class Recorder:
     def __init__(self, path: Path, header: str = "") -> None:
         self._path = path
         self._header = header
-        self._file: io.TextIOWrapper | None = None
+        self._file: io.FileIO | None = None
+        self._again_s = 0.0  # not to be tried before
         self._failed = False
 
     def write(self, line: str) -> None:
         """Never raises, and waits for no disk beyond the kernel's own cache."""
-        if self._failed:
+        if self._failed and time.monotonic() < self._again_s:
             return
         try:
             if self._file is None:
                 self._path.touch(FILE_MODE)
-                is_new = self._path.stat().st_size == 0
-                self._file = self._path.open("a", encoding="utf-8", newline="", buffering=1)
-                line = f"{self._header}{line}" if is_new else line
-            self._file.write(line)
+                self._file = self._path.open("ab", buffering=0)
+                line = line if self._file.tell() else self._header + line
+            raw = line.encode()
+            if (n_written := self._file.write(raw)) != len(raw):  # no half lines
+                self._file.truncate(self._file.tell() - n_written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._failed = False
         except OSError as error:
-            self._failed = True
-            log.warning("%s is not written any more: %s", self._path, error.strerror)
+            self.close()
+            if not self._failed:
+                log.warning("%s is not written (%s); it is tried again every %g s", self._path, error.strerror, PAUSE_S)
+            self._failed, self._again_s = True, time.monotonic() + PAUSE_S
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
 
 
 class Arrivals(Recorder):

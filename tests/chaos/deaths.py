@@ -81,19 +81,19 @@ def hung(outcome: Outcome) -> None:
 
 def cycles(outcome: Outcome, n_each: int) -> None:
     """L6. The same model loaded and unloaded by eight clients: never two copies, no deadlock, nothing left."""
-    most, n_unloads = 0, 0
+    most = 0
     errors: list[InferdError] = []
+    unloads: list[bool] = []
     with daemon(FAKE, {"small": small_gguf()}) as (one, _):
         booked = one.snapshot().host.booked_bytes
         over = threading.Event()
 
         def cycle() -> None:
-            nonlocal n_unloads
             with Client(one.address) as client:
                 for _ in range(n_each):
                     try:
                         client.load("small").wait()
-                        n_unloads += client.unload("small")
+                        unloads.append(client.unload("small"))
                     except InferdError as error:
                         errors.append(error)
 
@@ -121,7 +121,7 @@ def cycles(outcome: Outcome, n_each: int) -> None:
         of_runs(f"{title}: unexpected errors", [sum(error.code != "cancelled" for error in errors)], "", at_most=0),
     ]
     ended = f"{len(errors)} loads were ended by another client's unload"
-    outcome.lines.append(f"- cycles: {took_s:.1f} s, in which it was unloaded {n_unloads} times; {ended}.")
+    outcome.lines.append(f"- cycles: {took_s:.1f} s, in which it was unloaded {sum(unloads)} times; {ended}.")
 
 
 def is_worker(pid: int) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import stat
 from typing import TYPE_CHECKING
 
 from inferd.daemon.policy.journal import recompute
 from inferd.daemon.replay.arrivals import read_trace
+from inferd.daemon.system import recorder as recorders
 from inferd.daemon.system.recorder import Arrivals, Decisions
 from inferd.tests.daemon.policy.tools import BATCH, CHAT, job, ready
 
@@ -61,4 +64,27 @@ def test_what_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogC
     recorder = Decisions(tmp_path / "missing" / "decisions.jsonl")
     recorder.write("x")
     recorder.write("y")
+    assert len(caplog.records) == 1
+
+
+def test_it_goes_on_when_there_is_room_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "PAUSE_S", 0.0)
+    path = tmp_path / "decisions.jsonl"
+    recorder = Decisions(path)
+    recorder.write("first\n")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 3, hard))  # as good as a full disk
+    try:
+        recorder.write("second\n")
+        recorder.write("third\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    recorder.write("fourth\n")
+    recorder.write("fifth\n")
+    recorder.close()
+    assert path.read_text().splitlines() == ["first", "fourth", "fifth"]
     assert len(caplog.records) == 1
