@@ -22,13 +22,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check the config that `inferd serve` would use."""
+    from ..system.doors import BadDoor, doors_of
     from ..system.settings import ConfigError, find_config, load_config
 
     path = find_config(config)
     problem = None
     try:
-        load_config(path)
-    except ConfigError as error:
+        doors_of(load_config(path))
+    except (ConfigError, BadDoor) as error:
         problem = str(error)
     if as_json:
         print_json({"ok": problem is None, "path": str(path) if path else None, "error": problem})

@@ -17,6 +17,7 @@ import msgspec
 from .state import FOLDER_MODE, state_folder
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class _Files(RotatingFileHandler):
         super().__init__(path, maxBytes=max_file_bytes, backupCount=N_OLD_FILES, encoding="utf-8", delay=True)
         self._failed = False
 
-    def _open(self) -> object:  # type: ignore[override]
+    def _open(self) -> io.TextIOWrapper:
         path = Path(self.baseFilename)
         path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)

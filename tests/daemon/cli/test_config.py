@@ -38,6 +38,12 @@ def test_a_bad_config_names_the_field(written: Any) -> None:
     assert "`models.folders[0]`" in json.loads(shown.stdout)["error"]
 
 
+def test_what_must_not_be_open_is_named(written: Any) -> None:
+    result = written('[server]\ntcp_address = "0.0.0.0:50051"')
+    assert result.exit_code == 78
+    assert "`server.tcp_address`" in result.stderr
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["config", "check", "--config", str(tmp_path / "none.toml")])
     assert result.exit_code == 78
