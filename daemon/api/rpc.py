@@ -96,13 +96,13 @@ class Models(pb_grpc.ModelsServicer):
     @guarded
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         entries = await asyncio.to_thread(self.node.catalog.scan)
-        deployments = self.node.fleet.deployments
+        deployments, aliases = self.node.fleet.deployments, self.node.aliases.by_model()
         rows = (
             wire.to_model_info(
                 entry,
                 deployments[name].model if name in deployments else None,
                 options_for(name, self.node.config).adapters or (),
-                self.node.aliases.of(name),
+                aliases.get(name, ()),
             )
             for name, entry in sorted(entries.items())
         )

@@ -40,8 +40,12 @@ class Aliases:
             return self._models[name]
         return name
 
-    def of(self, model: str) -> list[str]:
-        return sorted(alias for alias, name in self._models.items() if name == model)
+    def by_model(self) -> dict[str, list[str]]:
+        """All of them, in the order of their names."""
+        found: dict[str, list[str]] = {}
+        for alias, model in sorted(self._models.items()):
+            found.setdefault(model, []).append(alias)
+        return found
 
     async def set(self, alias: str, model: str) -> str:
         """Returns what it stood for, or ""; without a model it is taken away. Raises InferdError."""

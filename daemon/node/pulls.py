@@ -53,6 +53,8 @@ class Pulls:
     async def pull(self, order: PullOrder) -> AsyncGenerator[PullProgress, None]:
         """How it goes on, until the model is there. Raises InferdError. Ends with the last one who watches it."""
         self._node.refuse_when_closing()
+        if order.name:
+            _check_name(order.name)
         pull = self._join(order)
         told = None
         try:
@@ -130,7 +132,7 @@ class Pulls:
         async with Fetcher(landing.unfinished) as fetcher:
             listing = await fetcher.look(Look(self._node.config.hub.endpoint, token, order.repo, order.revision))
             choice = _checked(choose(listing.files, order, await self._room(landing)), order)
-            name = _name(order, choice)
+            name = _check_name(order.name or as_name(choice.title))
             pull.chose(choice)
             await self._claim(pull, frozenset({f"{name}.new", *(file.digest for file, _ in choice.files)}))
             entries = await asyncio.to_thread(node.catalog.scan)
@@ -216,9 +218,8 @@ class Pulls:
         return Landing(pull_folder(self._node.config))
 
 
-def _name(order: PullOrder, choice: Choice) -> str:
+def _check_name(name: str) -> str:
     """What requests will call it, and what its folder is called. Raises InferdError."""
-    name = order.name or as_name(choice.title)
     # Models in folders with such names are not called after them.
     special = name in (DEMO, "onnx") or name.isdecimal() or kinds.HASH.fullmatch(name) is not None
     if name != as_name(name) or special:

@@ -57,10 +57,10 @@ def test_from_a_repository_to_a_token_with_a_cut_in_between(launcher: Launcher, 
     assert (told["model"], told["sha256"]) == ("mine", hashlib.sha256(RAW).hexdigest())
     assert [headers.get("range") for headers in hub.gets(FILE)] == [None, *[f"bytes={HALF}-"] * 2]
     assert (tmp_path / "pulled" / "mine" / FILE).read_bytes() == RAW
-    assert inferd_cli(daemon, tmp_path, "alias", "other", "mine").returncode == 0
-    answer = daemon.client.generate("other", "hello", max_tokens=8, temperature=0)
+    assert inferd_cli(daemon, tmp_path, "alias", "nickname", "mine").returncode == 0
+    answer = daemon.client.generate("nickname", "hello", max_tokens=8, temperature=0)
     assert answer.text() == daemon.client.generate("demo", "hello", max_tokens=8, temperature=0).text()
-    assert "other" in inferd_cli(daemon, tmp_path, "models").stdout
+    assert "nickname" in inferd_cli(daemon, tmp_path, "models").stdout
     kinds = [event.kind for event in daemon.client.events(follow=False)]
     assert kinds.count("model_pulled") == kinds.count("alias") == 1
 

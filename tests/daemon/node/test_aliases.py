@@ -47,7 +47,7 @@ async def test_it_can_stand_for_another_one_and_be_taken_away(house: House) -> N
     names = house.node.aliases
     assert await names.set("mine", "alpha") == ""
     assert await names.set("mine", "beta") == "alpha"
-    assert (names.real("mine"), names.of("beta"), names.of("alpha")) == ("beta", ["mine"], [])
+    assert (names.real("mine"), names.by_model()) == ("beta", {"beta": ["mine"]})
     assert await names.set("mine", "") == "beta"
     assert names.real("mine") == "mine"
     assert (await failure(names.set("mine", ""))).code is Code.NOT_FOUND

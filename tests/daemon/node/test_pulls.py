@@ -294,9 +294,18 @@ async def test_a_name_that_is_taken_is_refused(puller: House, stand_in: StandIn)
 
 
 @pytest.mark.parametrize("name", ["../x", "X", "a:b", "demo", "onnx", "12", "0" * 32, ".a", "a/b", "x" * 129])
-async def test_a_name_that_means_something_else_is_refused(puller: House, name: str) -> None:
+async def test_a_name_that_means_something_else_is_refused(puller: House, stand_in: StandIn, name: str) -> None:
     error = await failure(pull(puller, PullOrder("owner/name", name=name)))
     assert (error.code, error.field) == (Code.INVALID, "name")
+    assert stand_in.asked == []
+
+
+async def test_a_model_that_would_be_called_like_ours_needs_a_name(
+    puller: House, stand_in: StandIn, raw: bytes
+) -> None:
+    stand_in.repos["owner/demo"] = Repo({"Demo.gguf": raw})
+    assert (await failure(pull(puller, PullOrder("owner/demo")))).field == "name"
+    assert (await pull(puller, PullOrder("owner/demo", name="theirs")))[-1].model == "theirs"
 
 
 async def test_what_cannot_be_gone_on_with_is_not_kept(open_with: Open, stand_in: StandIn, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import resource
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from inferd.daemon.system.hub import Hub, HubError
 from inferd.tests.hub import Fault, Repo, StandIn, git_blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 RAW = bytes(range(256)) * 2000
@@ -72,6 +73,16 @@ def test_files_come_whole_and_verified(told: Told) -> None:
     counts = [message.n_bytes for message in told.said if isinstance(message, Fetched)]
     assert counts == sorted(counts)
     assert counts[-1] == len(RAW) + len(CONFIG)
+
+
+@pytest.mark.parametrize(("report_s", "is_few"), [(1e9, True), (0.0, False)])
+def test_progress_is_told_only_so_often(
+    told: Told, monkeypatch: pytest.MonkeyPatch, report_s: float, is_few: bool
+) -> None:
+    monkeypatch.setattr(fetch, "REPORT_S", report_s)
+    told.fetch()
+    n_reports = sum(isinstance(message, Fetched) for message in told.said)
+    assert (n_reports == 2 * len(FILES)) is is_few, "at the start and at the end of each file"
 
 
 def test_a_cut_is_gone_on_with_where_it_was(told: Told, stand_in: StandIn) -> None:
@@ -189,27 +200,43 @@ def test_a_full_disk_is_told_as_one() -> None:
 # the process
 
 
-def run(stand_in: StandIn, *messages: Look | Fetch) -> list[FromFetcher]:
+def run(*messages: Look | Fetch, before: Callable[[], None] | None = None) -> list[FromFetcher]:
     lines = b"".join(msgspec.json.encode(message) + b"\n" for message in messages)
     environment = {**os.environ, **SWITCHES}
-    done = subprocess.run(COMMAND, input=lines, capture_output=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(
+        COMMAND, input=lines, capture_output=True, env=environment, timeout=60, check=False, preexec_fn=before
+    )
     assert b"Traceback" not in done.stderr, done.stderr
     return [msgspec.json.decode(line, type=FromFetcher) for line in done.stdout.splitlines()]
 
 
 def test_the_process_lists_and_fetches(stand_in: StandIn, tmp_path: Path) -> None:
     look = Look(stand_in.endpoint, "", "owner/name", "main")
-    said = run(stand_in, look, Fetch(str(tmp_path), FILES, 0))
+    said = run(look, Fetch(str(tmp_path), FILES, 0))
     assert isinstance(said[0], Listing)
     assert said[-1] == Verified((SHA256, hashlib.sha256(CONFIG).hexdigest()))
     assert (tmp_path / SHA256).read_bytes() == RAW
 
 
+def test_the_process_keeps_what_a_full_disk_has_taken(stand_in: StandIn, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    look = Look(stand_in.endpoint, "", "owner/name", "main")
+    *_, failed = run(look, Fetch(str(tmp_path), FILES, 0), before=limit)
+    assert isinstance(failed, Failed)
+    assert failed.code is Code.NO_ROOM
+    assert (tmp_path / SHA256).read_bytes() == RAW[:100_000]
+    *_, verified = run(look, Fetch(str(tmp_path), FILES, 0))
+    assert isinstance(verified, Verified)
+    assert stand_in.gets("m.gguf")[-1]["range"] == "bytes=100000-"
+
+
 def test_the_process_says_what_failed(stand_in: StandIn, tmp_path: Path) -> None:
-    (said,) = run(stand_in, Look(stand_in.endpoint, "", "owner/none", "main"))
+    (said,) = run(Look(stand_in.endpoint, "", "owner/none", "main"))
     assert isinstance(said, Failed)
     assert said.code is Code.NOT_FOUND
     look = Look(stand_in.endpoint, "", "owner/name", "main")
-    _, said = run(stand_in, look, Fetch(str(tmp_path / "gone"), FILES, 0))
+    _, said = run(look, Fetch(str(tmp_path / "gone"), FILES, 0))
     assert isinstance(said, Failed)
     assert str(tmp_path) not in said.message
