@@ -70,7 +70,7 @@ class StandIn:
         class Handler(_Handler):
             stand_in = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
@@ -95,6 +95,11 @@ class StandIn:
     def gets(self, file: str) -> list[dict[str, str]]:
         """The headers of each request for a file."""
         return [headers for path, headers in self.asked if path.endswith(f"/{file}")]
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever is killed in mid-answer is no error here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
