@@ -34,6 +34,7 @@ REPORT_S = 0.25
 RETRIES = 5  # without a new byte in between
 MAX_PAUSE_S = 8.0
 MEMORY_BYTES = 4 * 2**30  # of addresses; a listing may be as long as it likes
+POLITE = 10  # answers come before downloads
 PIECE_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 4 * 2**20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -165,6 +166,7 @@ def _settle() -> BinaryIO:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the daemon died before the line above took hold
         raise SystemExit(1)
+    os.nice(POLITE)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer = os.fdopen(os.dup(1), "wb", buffering=0)
