@@ -166,7 +166,7 @@ class Pulls:
     async def _land(self, pull: Pull, name: str, choice: Choice, sha256s: list[str], commit: str) -> None:
         node, repo = self._node, pull.order.repo
         landing = self._landing()
-        await asyncio.to_thread(landing.place, name, choice.files, sha256s, node.fleet.imports)
+        await asyncio.to_thread(landing.place, name, choice.files, sha256s, node.fleet.imports.record)
         if name not in await asyncio.to_thread(node.catalog.scan):
             raise InferdError(Code.INTERNAL, f"{name} is in its folder, and yet not among the models")
         message = f"{name} was pulled from {repo} at {commit[:12]}: {choice.main}, {choice.n_bytes:,} bytes"

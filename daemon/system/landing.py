@@ -21,11 +21,10 @@ from ..domain.errors import Code, InferdError
 from .digests import stamps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..domain.pull import HubFile
     from .digests import Digests
-    from .imports import Imports
 
     Wanted = Sequence[tuple[HubFile, str]]  # with its path in the model's folder, the model's main file first
 
@@ -86,8 +85,8 @@ class Landing:
             found.append(sha256)
         return found
 
-    def place(self, name: str, wanted: Wanted, sha256s: Sequence[str], imports: Imports) -> None:
-        """Give the files that are verified their place, all at once."""
+    def place(self, name: str, wanted: Wanted, sha256s: Sequence[str], record: Callable[[str, str], None]) -> None:
+        """Give the files that are verified their place, all at once; each path and its SHA-256 are recorded."""
         ready = self.unfinished / f"{name}.new"
         with _told():
             _remove(ready)
@@ -109,7 +108,7 @@ class Landing:
                 raise InferdError(Code.INVALID, text, field="name") from None
             _sync(self.folder)
         for (_, target), sha256 in zip(wanted, sha256s, strict=True):
-            imports.record(self._path(name, target), sha256)
+            record(self._path(name, target), sha256)
 
     def _path(self, name: str, target: str) -> str:
         """As the catalog calls it."""

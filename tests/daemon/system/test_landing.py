@@ -11,7 +11,6 @@ import pytest
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.pull import HubFile
 from inferd.daemon.system.digests import Digests
-from inferd.daemon.system.imports import Imports
 from inferd.daemon.system.landing import UNFINISHED, Landing
 from inferd.tests.hub import git_blob
 
@@ -49,7 +48,7 @@ def place(landing: Landing, digests: Digests, raw: bytes, name: str = "tiny", mo
     """A model with side files of these names, all with the same bytes."""
     wanted = [(put(landing, raw, sha256(raw)), "m.gguf")]
     wanted += [(put(landing, CONFIG, git_blob(CONFIG)), side) for side in more]
-    landing.place(name, wanted, [sha256(raw), *(sha256(CONFIG) for _ in more)], Imports(digests))
+    landing.place(name, wanted, [sha256(raw), *(sha256(CONFIG) for _ in more)], digests.record)
 
 
 def test_a_model_gets_its_place_with_all_its_files(landing: Landing, raw: bytes, tmp_path: Path) -> None:
