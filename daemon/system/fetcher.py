@@ -34,7 +34,7 @@ SWITCHES = {
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
 }
-_DECODER = msgspec.json.Decoder(FromFetcher)
+_DECODER: msgspec.json.Decoder[FromFetcher] = msgspec.json.Decoder(FromFetcher)
 
 
 class Fetcher:
