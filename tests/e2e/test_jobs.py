@@ -65,7 +65,8 @@ def kept(daemon: Daemon, job_id: str, n: int) -> None:
 @pytest.mark.parametrize("how", [killed, ended_well])
 def test_jobs_have_one_result_each_whatever_becomes_of_the_daemon(launcher: Launcher, how: Any) -> None:
     daemon = launcher.start(CONFIG, name="jobs")
-    prompts = [f"fake:tokens={n} {how.__name__}" for n in (5, 150, 300, 450, 600, 20, 20, 20)]
+    lengths = (5, 150, 300, 450, 600, 20, 20, 20)
+    prompts = [f"fake:tokens={n} {how.__name__} {i}" for i, n in enumerate(lengths)]
     jobs = [daemon.client.submit_job("small", text, key=text, raw=True, seed=3) for text in prompts]
     kept(daemon, jobs[1].id, 40)
     how(daemon)
