@@ -157,12 +157,12 @@ class Durable:
             self.node.cancel(book.row.id, error)
         else:
             self._end(book, error)
-        self._due.set()
 
     def _end(self, book: Book, error: InferdError) -> None:
         """Of one that the Node does not have."""
         book.fail(error, time.time())
         self._busy[book.row.id] = book
+        self._due.set()
 
     def _end_late(self) -> None:
         """Those whose deadline has passed while they waited; the Node sees to what it has."""
@@ -173,26 +173,29 @@ class Durable:
 
     def _begin(self, book: Book, loaded: Loaded | None) -> None:
         """Give it to the Node."""
-        row = book.row
+        row, now_s = book.row, time.monotonic()
         if book.end is not None or self._closing:
             return self._lines.release(book)
+        if self._lines.rests(book.group, now_s):  # one of it was sent away just now
+            return self._lines.put_back([book])
         try:
             if loaded is None or loaded.damaged or len(loaded.kept.tokens) != row.n_tokens:
                 raise InferdError(Code.INTERNAL, DAMAGED)
             request = as_of_now(self._read(loaded.request, row), row, loaded.prompt)
             tape = self.node.submit(request, loaded.kept)
+            assert isinstance(tape, Tape)
+            if tape.over and tape.error is not None:
+                self.node.hang_up(tape)
+                raise tape.error
         except InferdError as error:
             if is_for_now(error):
-                return self._lines.put_back([book], time.monotonic())
+                return self._lines.put_back([book], now_s)
             self._lines.release(book)
             return self._end(book, error)
-        assert isinstance(tape, Tape)
         book.tape, book.has_prompt, book.goes_on = tape, loaded.prompt is not None, bool(loaded.kept.tokens)
-        book.written_s = time.monotonic()
+        book.written_s = now_s
         self._busy[row.id] = book
         tape.on_over = self._due.set
-        if tape.over:  # it was refused at once
-            self._due.set()
         return None
 
     def _step(self, book: Book, now_s: float) -> Progress | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .book import Book, Group
+
+    Entry = tuple[float, str, Book]  # when it came, and its id: the order in a line
 
 AT_ONCE = 32  # that are read from the disk in one go
 REST_S = 1.0  # of a group that was sent away
@@ -18,7 +21,7 @@ class Lines:
     """One for each group, in the order of arrival. Groups take turns."""
 
     def __init__(self) -> None:
-        self._lines: dict[Group, deque[Book]] = {}
+        self._lines: dict[Group, list[Entry]] = {}
         self._n_taken: Counter[Group] = Counter()
         self._taken: dict[Book, Group] = {}  # as it was then: a job may be moved to another class
         self._rests_until_s: dict[Group, float] = {}
@@ -27,15 +30,18 @@ class Lines:
         return bool(self._lines)
 
     def add(self, book: Book) -> None:
-        self._lines.setdefault(book.group, deque()).append(book)
+        heappush(self._lines.setdefault(book.group, []), (book.row.created_s, book.row.id, book))
 
     def put_back(self, books: Iterable[Book], now_s: float | None = None) -> None:
-        """Taken, but not kept; the first first. With a time its group rests from then on."""
-        for book in reversed(list(books)):
+        """Taken, but not kept. With a time their groups rest from then on."""
+        for book in books:
             self.release(book)
-            self._lines.setdefault(book.group, deque()).appendleft(book)
+            self.add(book)
             if now_s is not None:
                 self._rests_until_s[book.group] = now_s + REST_S
+
+    def rests(self, group: Group, now_s: float) -> bool:
+        return self._rests_until_s.get(group, 0.0) > now_s
 
     def take(self, room: Callable[[Group], int], now_s: float) -> list[Book]:
         """The next ones; `room`: how many of a group may be taken and not released at a time."""
@@ -43,13 +49,13 @@ class Lines:
         for group in list(self._lines):
             if len(taken) >= AT_ONCE:
                 break
-            if self._rests_until_s.get(group, 0.0) > now_s:
+            if self.rests(group, now_s):
                 continue
             self._rests_until_s.pop(group, None)
             line = self._lines.pop(group)
             n_most = room(group)
-            while line and len(taken) < AT_ONCE and (line[0].end or self._n_taken[group] < n_most):
-                book = line.popleft()
+            while line and len(taken) < AT_ONCE and (line[0][2].end or self._n_taken[group] < n_most):
+                book = heappop(line)[2]
                 if book.end is None:  # else it ended while it waited
                     self._n_taken[group] += 1
                     self._taken[book] = group

@@ -47,6 +47,9 @@ def _daemon(node: Node) -> Iterator[WarningRow]:
     if node.keyring.unreadable:
         message = "the file of tokens cannot be read, so that no token holds"
         yield WarningRow("tokens_unreadable", "error", message, "see the daemon's log, mend or remove it, then restart")
+    if trouble := node.durable.archive.trouble:
+        remedy = "free some space, or set jobs.folder to another disk"
+        yield WarningRow(Code.NO_DISK.value, "warning", trouble, remedy)
     if node.draining:
         yield WarningRow("draining", "warning", "an operator lets nothing new in", "run: inferd drain --off")
     desk = node.scheduler.desk

@@ -23,6 +23,7 @@ from inferd.daemon.domain.tools import join
 from inferd.daemon.node import durable as it
 from inferd.daemon.system.store import Store
 from inferd.tests.daemon.node.house import LIMIT_S, SLOW, House, build, failure, first_text
+from inferd.tests.daemon.node.test_view import look
 from inferd.tests.daemon.system.test_store import full_disk
 
 if TYPE_CHECKING:
@@ -562,6 +563,8 @@ async def test_a_full_disk_refuses_new_jobs_and_what_runs_is_written_later(offic
         assert "jobs cannot be kept" in error.message
         await office.house.until(lambda: not office.house.node.jobs.get(job.id))
         assert not (await office.get(job)).over
+        (warning,) = [row for row in look(office.house).warnings if row.code == "no_disk"]
+        assert warning.message == office.durable.archive.trouble
         assert not await office.durable.cancel(job.id, None)  # it is over, and only that is not written
         assert (await failure(office.durable.cancel(other.id, None))).code is Code.NO_DISK
     pieces, end = await office.read_all(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from inferd.daemon.node.book import Group
 
 
+COUNT = itertools.count()
+
+
 def book(name: str, tenant: str = "t") -> Book:
-    return Book(DurableJob(id=name, tenant=tenant, model="m", priority=Priority.BATCH, created_s=0.0))
+    """The next one that comes."""
+    return Book(DurableJob(id=name, tenant=tenant, model="m", priority=Priority.BATCH, created_s=float(next(COUNT))))
 
 
 def names(books: list[Book]) -> list[str]:
@@ -35,7 +40,8 @@ def test_they_come_in_order_while_there_is_room() -> None:
     lines.release(books[0])
     lines.release(books[0])  # twice is once
     assert names(lines.take(lambda group: 2, 0.0)) == ["j2"]
-    lines.put_back([books[1], books[2]])
+    lines.put_back([books[2]])
+    lines.put_back([books[1]])
     assert names(lines.take(lambda group: 9, 0.0)) == ["j1", "j2", "j3", "j4"]
     assert not lines
 
@@ -45,6 +51,7 @@ def test_a_group_that_was_sent_away_rests() -> None:
     lines.add(book("j0"))
     taken = lines.take(lambda group: 9, 0.0)
     lines.put_back(taken, 5.0)
+    assert lines.rests(taken[0].group, 5.5)
     lines.add(book("other", "u"))
     assert names(lines.take(lambda group: 9, 5.0)) == ["other"]
     assert lines.take(lambda group: 9, 5.0 + REST_S / 2) == []
