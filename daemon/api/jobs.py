@@ -16,7 +16,7 @@ from ..domain.errors import Code, InferdError
 from ..node.stream import Text
 from . import wire
 from .guard import guarded
-from .who import OPERATOR, role, tenant
+from .who import only_tenant, tenant
 
 if TYPE_CHECKING:
     import grpc
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ..node.node import Node
 
     Context = grpc.aio.ServicerContext[Any, Any]
-
-SEE_ALL = {OPERATOR, "admin"}  # roles to which jobs of every tenant exist
 
 
 class Jobs(pb_grpc.JobsServicer):
@@ -40,11 +38,11 @@ class Jobs(pb_grpc.JobsServicer):
 
     @guarded
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
-        return to_job(await self.durable.readout.get(request.id, _whose(context)))
+        return to_job(await self.durable.readout.get(request.id, only_tenant(context)))
 
     @guarded
     async def StreamJob(self, request: pb.StreamJobRequest, context: Context) -> None:
-        following = self.durable.readout.follow(request.id, _whose(context), request.offset)
+        following = self.durable.readout.follow(request.id, only_tenant(context), request.offset)
         async with contextlib.aclosing(following) as outputs:
             async for output in outputs:
                 if isinstance(output, DurableJob):
@@ -55,17 +53,12 @@ class Jobs(pb_grpc.JobsServicer):
     @guarded
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         state, limit = check_listed(request.state, request.limit if request.HasField("limit") else None)
-        rows = await self.durable.readout.newest(_whose(context), state, limit)
+        rows = await self.durable.readout.newest(only_tenant(context), state, limit)
         return pb.ListJobsResponse(jobs=map(to_job, rows))
 
     @guarded
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
-        return pb.CancelJobResponse(cancelled=await self.durable.cancel(request.id, _whose(context)))
-
-
-def _whose(context: Context) -> str | None:
-    """Jobs of which tenant the caller may know; None: of any."""
-    return None if role(context) in SEE_ALL else tenant(context)
+        return pb.CancelJobResponse(cancelled=await self.durable.cancel(request.id, only_tenant(context)))
 
 
 def to_entry(wire_request: pb.SubmitJobRequest, tenant: str, unix_s: float) -> tuple[Entry, Request]:

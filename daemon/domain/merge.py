@@ -25,6 +25,7 @@ AT_START = (
     "cache.disk_bytes",
     "cache.disk_ttl_s",
     "cache.folder",
+    "jobs.folder",
     "records",
     "fake",
 )

@@ -9,6 +9,7 @@ import pytest
 
 from inferd.backends.messages import FinishReason, TokenLogprob
 from inferd.daemon.api import jobs as it
+from inferd.daemon.api.who import tenant
 from inferd.daemon.domain.durable import DurableJob, Piece, State
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Priority
@@ -34,8 +35,8 @@ def ask(prompt: str = "fake:tokens=3", **fields: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(**{"model": "small", "prompt": prompt, **fields})
 
 
-async def submit(jobs: Any, request: pb.GenerateRequest, key: str = "", tenant: str = "default") -> pb.Job:
-    metadata = (("inferd-tenant", tenant),)
+async def submit(jobs: Any, request: pb.GenerateRequest, key: str = "", whose: str = "default") -> pb.Job:
+    metadata = (("inferd-tenant", whose),)
     wanted = pb.SubmitJobRequest(request=request, idempotency_key=key)
     job: pb.Job = await jobs.SubmitJob(wanted, timeout=WAIT_S, metadata=metadata)
     return job
@@ -75,7 +76,7 @@ async def test_it_is_cancelled(jobs: Any) -> None:
 async def test_a_key_is_the_tenants(jobs: Any) -> None:
     first = await submit(jobs, ask(), "k")
     assert (await submit(jobs, ask(), "k")).id == first.id
-    assert (await submit(jobs, ask(), "k", tenant="another")).id != first.id
+    assert (await submit(jobs, ask(), "k", whose="another")).id != first.id
     error = await refused(submit(jobs, ask("fake:tokens=4"), "k"))
     assert (error.code, error.field) == (Code.INVALID, "idempotency_key")
 
@@ -114,7 +115,7 @@ async def test_what_is_asked_wrongly_is_refused(jobs: Any) -> None:
 async def test_who_may_not_see_it_is_told_that_it_is_not_there(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     job = await submit(jobs, ask())
     await outputs(jobs, job.id)
-    monkeypatch.setattr(it, "role", lambda context: "user")
+    monkeypatch.setattr(it, "only_tenant", tenant)
     theirs = {"metadata": (("inferd-tenant", "another"),)}
     for call in (
         jobs.GetJob(pb.GetJobRequest(id=job.id), **theirs),
