@@ -43,7 +43,7 @@ deb: .venv/ready
 
 # As root: installs the package in a booted systemd of its own, and tries what a service has to do.
 deb-test: deb
-	@INFERD_BOOT=1 $(BIN)/python -m pytest -q -rs tests/packaging/test_boot.py
+	@INFERD_BOOT=1 $(BIN)/python -m pytest -q -rsP tests/packaging/test_boot.py
 
 protos: .venv/ready
 	@sh protos/generate.sh $(BIN)

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import time
@@ -220,11 +219,12 @@ def link(stage: Path, name: str, target: str) -> None:
 
 
 def settle(stage: Path, epoch: int) -> None:
-    """Modes and times that do not come from this machine."""
+    """Modes and times that do not come from this machine; what is secret stays its owner's."""
     for path in (stage, *stage.rglob("*")):
         if not path.is_symlink():
-            mode = stat.S_IMODE(path.stat().st_mode)
-            path.chmod(0o755 if path.is_dir() else mode)
+            secret = path.is_relative_to(stage / "etc") and not path.stat().st_mode & 0o077 and path.is_file()
+            runs = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o600 if secret else 0o755 if runs else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 

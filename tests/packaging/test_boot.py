@@ -56,9 +56,9 @@ def workers(machine: Machine) -> list[str]:
     return machine.run("pgrep", "-u", "inferd", "-f", "inferd.backends", check=False).split()
 
 
-def ask(machine: Machine, user: str) -> str:
-    """What the bundled model says to one user."""
-    done = machine.as_user(user, "inferd", "run", "demo", "hello", "--json", "--max-tokens", "8")
+def ask(machine: Machine, user: str, model: str = "demo") -> str:
+    """What a model, such as the bundled one, says to one user."""
+    done = machine.as_user(user, "inferd", "run", model, "hello", "--json", "--max-tokens", "8")
     assert done.returncode == 0, done.stderr + machine.journal()
     return str(json.loads(done.stdout)["text"])
 
@@ -97,6 +97,22 @@ def test_it_listens_on_its_sockets_and_on_nothing_else(machine: Machine) -> None
 def test_a_member_of_the_group_gets_an_answer(machine: Machine) -> None:
     machine.run("useradd", "-m", "-G", "inferd", "alice")
     assert ask(machine, "alice")
+    for monitor in (("inferd", "top"), ("inferd-top",)):
+        assert "demo" in machine.as_user("alice", *monitor, "--once", "--screen", "models").stdout
+
+
+def test_an_admin_puts_a_model_where_everybody_finds_it(machine: Machine) -> None:
+    machine.run("useradd", "-m", "-G", "inferd,inferd-admin", "carol")
+    model = "/usr/lib/inferd/lib/python3*/site-packages/inferd/backends/llama/demo.gguf"
+    put = "cp {} /var/lib/inferd/models/{}.gguf"
+    assert machine.as_user("alice", "sh", "-c", put.format(model, "hers")).returncode != 0
+    assert machine.as_user("carol", "sh", "-c", put.format(model, "ours")).returncode == 0
+    assert ask(machine, "alice", "ours")
+
+
+def test_a_shell_completes_what_one_types(machine: Machine) -> None:
+    load = ". /usr/share/bash-completion/completions/inferd; COMP_WORDS=(inferd unl); COMP_CWORD=1"
+    assert machine.run("bash", "-c", f"{load}; _inferd_completion inferd; echo ${{COMPREPLY[@]}}") == "unload"
 
 
 def test_an_outsider_is_refused_and_told_why(machine: Machine) -> None:
@@ -119,6 +135,7 @@ def test_a_killed_daemon_is_back_in_two_seconds_without_orphans(machine: Machine
     assert before
     machine.run("kill", "-KILL", pid)
     took_s = until(lambda: machine.property("MainPID") not in (pid, "0") and machine.is_serving())
+    print(f"killed: serving again after {took_s:.2f} s")
     assert took_s <= RESTART_LIMIT_S
     assert machine.run("ps", "-o", "pid=", "-p", ",".join(before), check=False) == ""
     assert ask(machine, "alice")
@@ -127,7 +144,8 @@ def test_a_killed_daemon_is_back_in_two_seconds_without_orphans(machine: Machine
 def test_a_daemon_that_stands_still_is_replaced(machine: Machine) -> None:
     pid, n_restarts = machine.property("MainPID"), int(machine.property("NRestarts"))
     machine.run("kill", "-STOP", pid)
-    until(lambda: int(machine.property("NRestarts")) > n_restarts, WATCHDOG_LIMIT_S)
+    took_s = until(lambda: int(machine.property("NRestarts")) > n_restarts, WATCHDOG_LIMIT_S)
+    print(f"stopped: noticed after {took_s:.1f} s")
     machine.wait_until_serving()
     assert machine.property("MainPID") != pid
     assert ask(machine, "alice")
@@ -202,6 +220,14 @@ def test_an_upgrade_does_not_start_what_was_stopped(machine: Machine, package: P
     machine.run("dpkg", "-i", "/root/inferd.deb")
     assert machine.property("ActiveState") == "inactive"
     machine.run("systemctl", "start", "inferd")
+
+
+def test_root_leaves_no_files_between_those_of_the_package(machine: Machine) -> None:
+    machine.run("inferd", "top", "--once")
+    machine.run("inferd", "ps")
+    listed = set(machine.run("dpkg", "-L", "inferd").splitlines())
+    assert [path for path in machine.run("find", "/usr/lib/inferd").splitlines() if path not in listed] == []
+    assert machine.run("dpkg", "-V", "inferd").splitlines() == ["??5?????? c /etc/inferd/inferd.toml"]  # ours
 
 
 def test_a_removal_ends_it_and_keeps_what_it_knows(machine: Machine) -> None:

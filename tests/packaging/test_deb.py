@@ -46,7 +46,8 @@ def test_what_is_written_has_neither_our_times_nor_our_modes(tmp_path: Path) -> 
     try:
         deb.put(tmp_path, "a/b/text", "x")
         deb.put_gzip(tmp_path, "a/zipped.gz", "x")
-        deb.put(tmp_path, "a/secret", "", 0o600)
+        deb.put(tmp_path, "etc/secret", "", 0o600)
+        deb.put(tmp_path, "a/run", "", 0o700)
         deb.link(tmp_path, "a/link", "b/text")
         deb.settle(tmp_path, 1_700_000_000)
     finally:
@@ -54,7 +55,8 @@ def test_what_is_written_has_neither_our_times_nor_our_modes(tmp_path: Path) -> 
     times = {path.lstat().st_mtime for path in tmp_path.rglob("*")}
     assert times == {1_700_000_000}
     modes = {path.name: path.lstat().st_mode & 0o777 for path in tmp_path.rglob("*") if not path.is_symlink()}
-    assert modes == {"a": 0o755, "b": 0o755, "text": 0o644, "zipped.gz": 0o644, "secret": 0o600}
+    folders = dict.fromkeys(("a", "b", "etc"), 0o755)
+    assert modes == {**folders, "text": 0o644, "zipped.gz": 0o644, "run": 0o755, "secret": 0o600}
     assert gzip.decompress((tmp_path / "a/zipped.gz").read_bytes()) == b"x"
     assert (tmp_path / "a/zipped.gz").read_bytes()[4:8] == bytes(4)  # no time inside
 
