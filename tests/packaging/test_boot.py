@@ -110,6 +110,17 @@ def test_an_admin_puts_a_model_where_everybody_finds_it(machine: Machine) -> Non
     assert ask(machine, "alice", "ours")
 
 
+def test_an_admin_hands_out_tokens_and_nobody_else_does(machine: Machine) -> None:
+    if machine.call("inferd", "token", "--help").returncode:
+        pytest.skip("this inferd has no tokens")
+    made = machine.as_user("carol", "inferd", "token", "create", "laptop", "--role", "viewer")
+    assert made.returncode == 0, made.stderr
+    seen = machine.as_user("alice", "inferd", "whoami", "--json", INFERD_TOKEN=made.stdout.strip())
+    assert json.loads(seen.stdout)["role"] == "viewer"
+    refused = machine.as_user("alice", "inferd", "token", "create", "mine")
+    assert refused.returncode == 4, refused.stderr
+
+
 def test_a_shell_completes_what_one_types(machine: Machine) -> None:
     load = ". /usr/share/bash-completion/completions/inferd; COMP_WORDS=(inferd unl); COMP_CWORD=1"
     assert machine.run("bash", "-c", f"{load}; _inferd_completion inferd; echo ${{COMPREPLY[@]}}") == "unload"
