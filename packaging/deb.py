@@ -53,6 +53,11 @@ Description: local inference appliance for a shared workstation
  makes one for every x86-64-v3 processor.
 """
 
+TOKENS = """\
+# Tokens that the daemon takes over when it starts, one a line: NAME ROLE TENANT SHA256-OF-THE-TOKEN
+# Those of `inferd token create` are kept by the daemon, and need no line here.
+"""
+
 COPYRIGHT = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: inferd
@@ -125,7 +130,7 @@ def fill(stage: Path, version: str, epoch: int) -> None:
     for dropin in sorted((systemd / "dropins").glob("*.conf")):
         put(stage, f"usr/share/inferd/systemd/{dropin.name}", dropin.read_text())
     put(stage, "etc/inferd/inferd.toml", packaged_config((HERE / "inferd.toml").read_text()))
-    put(stage, "etc/inferd/tokens", "", 0o600)  # the unit's LoadCredential wants it there
+    put(stage, "etc/inferd/tokens", TOKENS, 0o600)  # the unit's LoadCredential wants it there
     document(stage, version, epoch)
 
 
