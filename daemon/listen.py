@@ -29,7 +29,7 @@ from .system import doors as ways_in
 from .system.audit import Audit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .domain.access import Door
     from .domain.config import Config
@@ -64,7 +64,9 @@ class Doors:
         self._audit = audit or Audit(None)
         self._credentials = _credentials(config) if any(door.secure for door in doors) else None
         gate = Gate(node.keyring, Audited(self._audit, node.controls.tenant_of))
-        self._make = lambda door: self._server(config, node, telemetry, Access(door, gate))
+        self._make: Callable[[Door], grpc.aio.Server] = lambda door: self._server(
+            config, node, telemetry, Access(door, gate)
+        )
         self._servers: dict[Door, grpc.aio.Server] = {door: self._make(door) for door in doors}
         self._past: list[grpc.aio.Server] = []  # whose sockets were removed; they serve who is connected
 

@@ -114,9 +114,9 @@ def guarded(method: Method) -> Any:
         except InferdError as error:
             await abort(context, error)
         except asyncio.CancelledError:
-            if (error := who.cut()) is None:  # the client left, or the daemon ends
+            if (why := who.cut()) is None:  # the client left, or the daemon ends
                 raise
-            await abort(context, error)
+            await abort(context, why)
         except Exception as error:
             if context.cancelled() or client_left(error):
                 return None

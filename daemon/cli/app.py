@@ -94,9 +94,9 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a '?'
     if "_INFERD_COMPLETE" in os.environ:  # a shell asks what may follow; the package brings the scripts that do
-        from typer.completion import completion_init
+        from typer import completion
 
-        completion_init()
+        completion.completion_init()  # type: ignore[attr-defined]  # as the program `typer` does
     app()
 
 

@@ -77,7 +77,8 @@ class Archive:
             sound = await self.ask(Store.open)
             jobs = await self.ask(Store.live)
         except StoreError as error:
-            return self.refuse(error)
+            self.refuse(error)
+            return None
         if not sound:
             message = "the file of the jobs was damaged and is set aside: jobs that it held are lost"
             self.node.events.note(Severity.ERROR, Kind.DISK, message)

@@ -15,7 +15,7 @@ from ..system.rows import Damaged
 from ..system.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from ..domain.durable import DurableJob, Piece
     from .durable import Durable
@@ -41,10 +41,10 @@ class Readout:
         if state in (State.QUEUED, State.RUNNING):  # the disk does not tell them apart
             rows = (self.now(book.row) for book in reversed(self.durable.books.values()))
             return [row for row in rows if row.state is state and tenant in (None, row.tenant)][:limit]
-        rows = await self.archive.look(Store.newest, tenant, state, limit)
-        return [self.now(row) for row in rows]
+        found = await self.archive.look(Store.newest, tenant, state, limit)
+        return [self.now(row) for row in found]
 
-    async def follow(self, job_id: str, tenant: str | None, offset: int) -> AsyncIterator[Piece | DurableJob]:
+    async def follow(self, job_id: str, tenant: str | None, offset: int) -> AsyncGenerator[Piece | DurableJob, None]:
         """Its answer from a token on as it gets to the disk, and at last the job as it ended."""
         job = await self.get(job_id, tenant)
         if offset > job.n_tokens:

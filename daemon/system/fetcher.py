@@ -15,7 +15,7 @@ from ..domain.errors import Code, InferdError
 from ..domain.pull import Failed, Fetch, FromFetcher, Listing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
     from typing import Self
 
@@ -76,7 +76,7 @@ class Fetcher:
             raise _senseless(answer)
         return answer
 
-    async def fetch(self, wanted: Fetch) -> AsyncIterator[Fetched | Checking | Verified]:
+    async def fetch(self, wanted: Fetch) -> AsyncGenerator[Fetched | Checking | Verified, None]:
         """What it says until all is verified. Raises InferdError."""
         await self._write(wanted)
         while True:

@@ -228,12 +228,13 @@ def test_all_files_of_a_plan_are_its_own() -> None:
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "gone"])
 def test_what_is_no_file_any_more_is_not_loaded(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.gguf"
-    {
-        "link": lambda: path.symlink_to("/etc/passwd"),
-        "pipe": lambda: os.mkfifo(path),
-        "folder": path.mkdir,
-        "gone": lambda: None,
-    }[kind]()
+    match kind:
+        case "link":
+            path.symlink_to("/etc/passwd")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
     with pytest.raises(LoadError) as caught:
         cage._open_file(str(path))
     assert caught.value.code == "corrupt"
@@ -261,7 +262,7 @@ class Child:
 
     async def load(self, plan: LoadPlan) -> Ready:
         await self.process.start(plan)
-        ready = await self.until(Ready)
+        ready: Ready = await self.until(Ready)
         self.process.ready()
         return ready
 

@@ -35,7 +35,9 @@ class Outcome(msgspec.Struct, array_like=True):
     n_tokens: int
 
 
-async def ask(stub: Any, model: str, n_tokens: int, tenant: str, priority: pb.Priority = pb.NORMAL) -> Outcome:
+async def ask(
+    stub: Any, model: str, n_tokens: int, tenant: str, priority: pb.Priority.ValueType = pb.NORMAL
+) -> Outcome:
     prompt = f"fake:tokens={n_tokens}"
     request = pb.GenerateRequest(model=model, prompt=prompt, priority=priority)
     asked_s, first_s, n_got, code = time.monotonic(), None, 0, ""
@@ -52,7 +54,7 @@ async def ask(stub: Any, model: str, n_tokens: int, tenant: str, priority: pb.Pr
 async def main(address: str, model: str, rate: float, seconds: float, n_tokens: int, seed: int) -> None:
     rng = random.Random(seed)
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
-        stub = stubs.InferenceStub(channel)  # type: ignore[arg-type]
+        stub = stubs.InferenceStub(channel)
         await ask(stub, model, 1, "warm")
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
@@ -69,4 +71,5 @@ async def main(address: str, model: str, rate: float, seconds: float, n_tokens: 
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], *map(float, sys.argv[3:5]), *map(int, sys.argv[5:7])))
+    rate, seconds = map(float, sys.argv[3:5])
+    asyncio.run(main(sys.argv[1], sys.argv[2], rate, seconds, *map(int, sys.argv[5:7])))

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def killed(outcome: Outcome, n_runs: int) -> None:
                 assert below
                 one.process.kill()
                 one.process.wait()
-                orphans_s.append(until(lambda below=below: not any(map(alive, below)), 10.0))
+                orphans_s.append(until(partial(_all_gone, below), 10.0))
                 one.close()
                 start_s = time.monotonic()
                 again = launcher.start(FAKE)
@@ -182,3 +183,7 @@ def killed(outcome: Outcome, n_runs: int) -> None:
         of_runs("the same: until the next one serves, longest", [max(serving_s)], "s", at_most=2.0),
     ]
     outcome.lines.append(f"- killed: serving again after {spread(serving_s, 2)} s, {n_runs} runs.")
+
+
+def _all_gone(pids: list[int]) -> bool:
+    return not any(map(alive, pids))

@@ -143,10 +143,10 @@ def generate(one: Daemon, name: str) -> None:
 
 def infer(one: Daemon, name: str) -> None:
     """One row through the graph. Raises InferdError."""
-    request = oip_pb2.ModelInferRequest(model_name=name)  # type: ignore[attr-defined]
+    request = oip_pb2.ModelInferRequest(model_name=name)
     request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
     request.raw_input_contents.append(np.ones(4, np.float32).tobytes())
-    stub: Any = oip_pb2_grpc.GRPCInferenceServiceStub(one.channel)  # type: ignore[no-untyped-call]
+    stub: Any = oip_pb2_grpc.GRPCInferenceServiceStub(one.channel)
     try:
         stub.ModelInfer(request, timeout=LIMIT_S)
     except grpc.RpcError as error:

@@ -82,7 +82,7 @@ def _set(rng: random.Random, message: Message, one: FieldDescriptor, depth: int)
 
 
 def _is_map(one: FieldDescriptor) -> bool:
-    return one.type == FieldDescriptor.TYPE_MESSAGE and one.message_type.GetOptions().map_entry
+    return one.type == FieldDescriptor.TYPE_MESSAGE and bool(one.message_type.GetOptions().map_entry)
 
 
 def _value(rng: random.Random, one: FieldDescriptor) -> Any:
@@ -202,7 +202,7 @@ async def attack_all(address: str, n: int, seed: int) -> Tally:
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         for method in methods():
             await attack(channel, method, n, random.Random(f"{seed} {method.full_name}"), tally)
-            drain: Any = stubs.AdminStub(channel).Drain  # type: ignore[arg-type]
+            drain: Any = stubs.AdminStub(channel).Drain
             await drain(pb.DrainRequest(draining=False), timeout=10)
     return tally
 

@@ -38,7 +38,7 @@ def _number(rng: random.Random, data: bytes, end: int) -> bytes:
     """A number that is none of the file's, wherever; most often it is part of a text."""
     n_bytes = rng.choice((4, 8))
     at = rng.randrange(max(1, end - n_bytes))
-    value = rng.choice(NUMBERS) & (256**n_bytes - 1)
+    value = rng.choice(NUMBERS) & ((1 << 8 * n_bytes) - 1)
     return data[:at] + value.to_bytes(n_bytes, "little") + data[at + n_bytes :]
 
 

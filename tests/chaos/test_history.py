@@ -8,7 +8,7 @@ import pytest
 from inferd.tests.chaos.history import End, History, Piece, Truth, excuse, faults, line, read
 
 TRUTH = Truth([7, 8, 9, 10], "abcd")
-HONEST = [Piece(0, [7], "a"), Piece(1, [8, 9], "bc"), Piece(3, [10], "d"), End("", 4, 2.0)]
+HONEST: list[Piece | End] = [Piece(0, [7], "a"), Piece(1, [8, 9], "bc"), Piece(3, [10], "d"), End("", 4, 2.0)]
 
 
 def history(*seen: Piece | End, left: str = "", may: frozenset[str] = frozenset()) -> History:
@@ -81,7 +81,7 @@ def test_an_error_is_excused_by_two_blows_and_no_fewer() -> None:
 def test_what_is_written_is_read_up_to_where_the_client_was_killed() -> None:
     written = [line("ask", "r", 1.0, "k", ["deadline"]), *(line("got", "r", *fields(one)) for one in HONEST[:2])]
     honest = read(written)["r"]
-    assert (honest.asked_s, honest.key, honest.may, honest.seen) == (1.0, "k", {"deadline"}, HONEST[:2])
+    assert (honest.asked_s, honest.key, honest.may, honest.seen) == (1.0, "k", frozenset(["deadline"]), HONEST[:2])
     assert any("0 ends" in fault for fault in faults(honest, TRUTH))
     killed = read([*written, b'["end","r","",4'], killed=True)["r"]
     assert faults(killed, TRUTH) == []

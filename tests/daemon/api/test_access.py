@@ -46,7 +46,7 @@ async def status_of(address: str, method: str, metadata: Any = (), timeout_s: fl
     """Of a call with an empty message, whatever the method takes."""
     options = [("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call: Any = channel.unary_unary(method)
+        call: Any = channel.unary_unary(method, None, None)
         try:
             await call(b"", timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:

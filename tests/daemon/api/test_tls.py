@@ -88,7 +88,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(files: Pair
     import subprocess
 
     locked = tmp_path / "locked.key"
-    command = ["openssl", "pkcs8", "-topk8", "-in", files.key, "-out", locked, "-passout", "pass:secret"]
+    command = ["openssl", "pkcs8", "-topk8", "-in", str(files.key), "-out", str(locked), "-passout", "pass:secret"]
     subprocess.run(command, check=True, capture_output=True)
     assert "password" in wrong(tls(Pair(files.certificate, locked)))
 
@@ -159,8 +159,9 @@ class Trust:
         self._unset = monkeypatch.delenv
 
     def __call__(self, ca: Authority | None, own: Pair | None = None) -> None:
-        names = {"INFERD_CA": ca and ca.certificate}
-        names |= {"INFERD_CERTIFICATE": own and own.certificate, "INFERD_KEY": own and own.key}
+        names: dict[str, Path | None] = {"INFERD_CA": ca.certificate if ca else None}
+        names["INFERD_CERTIFICATE"] = own.certificate if own else None
+        names["INFERD_KEY"] = own.key if own else None
         for name, path in names.items():
             self._unset(name, raising=False)
             if path is not None:
@@ -258,7 +259,7 @@ async def test_a_new_certificate_is_shown_without_a_restart_and_streams_go_on(
 ) -> None:
     trust(ca)
     async with dial(house.address) as client:
-        deltas = aiter(client.generate("small", "fake:tokens=5000"))
+        deltas: Any = aiter(client.generate("small", "fake:tokens=5000"))
         await anext(deltas)
         put(house.files, other_ca.issue("daemon"))
         assert await let_in(house) is None

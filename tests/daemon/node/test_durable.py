@@ -299,7 +299,7 @@ async def test_those_who_read_learn_that_the_daemon_ends(offices: Open) -> None:
 async def test_calls_go_on_where_they_were(offices: Open) -> None:
     said = '<tool_call>\n{"name": "f", "arguments": {"text": "' + "long " * 30 + '"}}\n</tool_call> and more'
     use = ToolUse((Tool("f", "", ""),))
-    given = {"tools": use, "said": f"fake:say={said.encode().hex()}"}
+    given: dict[str, Any] = {"tools": use, "said": f"fake:say={said.encode().hex()}"}
     office = offices(tokens_per_s=SLOW)
     job = await office.submit(**given)
     await office.tokens_kept(job, 70)
@@ -418,7 +418,7 @@ async def test_tenants_do_not_wait_for_each_others_jobs(offices: Open) -> None:
 @pytest.mark.parametrize(
     ("options", "said"), [({"max_jobs": 3}, "there are 3 jobs"), ({"max_jobs_per_tenant": 3}, "this tenant has 3 jobs")]
 )
-async def test_there_are_so_many_at_most(offices: Open, options: dict[str, int], said: str) -> None:
+async def test_there_are_so_many_at_most(offices: Open, options: dict[str, Any], said: str) -> None:
     office = offices(tokens_per_s=SLOW, jobs=Jobs(**options))
     jobs = [await office.submit(LONG) for _ in range(3)]
     error = await refusal(office)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from inferd.daemon.domain.access import Role
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.node import keyring as it
 from inferd.daemon.node.keyring import Keyring
+from inferd.daemon.system import tokens as files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +75,7 @@ async def test_an_end_is_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     _, left_s = keyring.holder(text)
     assert 59.0 < left_s <= 60.0
     assert token.expires_unix_s is not None
-    monkeypatch.setattr(it.time, "time", lambda: token.expires_unix_s)
+    monkeypatch.setattr(time, "time", lambda: token.expires_unix_s)
     assert refused(keyring, text) == "this token has expired"
     await keyring.create("bob", Role.USER, "t", None)
     assert [held.token.name for held in keyring] == ["bob"]
@@ -83,10 +85,12 @@ async def test_when_one_was_used_last_is_known_to_the_minute(tmp_path: Path) -> 
     keyring = opened(tmp_path)
     text, _ = await keyring.create("ada", Role.USER, "t", None)
     (held,) = keyring
-    assert held.last_used_unix_s is None
+    used: list[float | None] = [held.last_used_unix_s]
     keyring.holder(text)
-    assert held.last_used_unix_s is not None
-    assert held.last_used_unix_s % it.USED_S == 0
+    used.append(held.last_used_unix_s)
+    assert used[0] is None
+    assert used[1] is not None
+    assert used[1] % it.USED_S == 0
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ async def test_with_a_damaged_file_nobody_gets_in_and_nothing_is_written(
 async def test_what_cannot_be_kept_is_not_made_but_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = opened(tmp_path)
     text, _ = await keyring.create("ada", Role.USER, "t", None)
-    monkeypatch.setattr(it.files, "save", lambda kept, folder: False)
+    monkeypatch.setattr(files, "save", lambda kept, folder: False)
     with pytest.raises(InferdError, match="cannot be kept"):
         await keyring.create("bob", Role.USER, "t", None)
     assert [held.token.name for held in keyring] == ["ada"]

@@ -149,7 +149,7 @@ NAMES = st.lists(
 def test_the_order_of_a_listing_does_not_matter(names: list[str], order: random.Random) -> None:
     files = listing(*names)
     mixed = order.sample(files, len(files))
-    answers = []
+    answers: list[object] = []
     for one in (files, mixed):
         try:
             answers.append(choose(one, PullOrder("a/b"), MUCH))
