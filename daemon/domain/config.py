@@ -11,6 +11,7 @@ from ...backends.facts import KvLayout, KvType, Numerics, Sandbox
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+Verify = Literal["stamp", "always", "never"]
 Percent = Annotated[float, Meta(gt=0)]
 
 
@@ -83,7 +84,7 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     folders: tuple[str, ...] = ()
     # Which files are read again before a load is believed: those that changed since they were imported, all, or none
-    verify: Literal["stamp", "always", "never"] = "stamp"
+    verify: Verify = "stamp"
     defaults: ModelOptions = ModelOptions()
     by_name: dict[str, ModelOptions] = msgspec.field(default_factory=dict, name="model")
     pull_folder: str = ""  # for what is pulled; empty: the first of the folders, else one in the state folder

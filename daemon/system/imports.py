@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from .state import load_json, save_json
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from ..domain.config import Verify
     from .digests import Digests
 
 NAME = "imports"
-Verify = Literal["stamp", "always", "never"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
