@@ -76,7 +76,10 @@ class Archive:
         try:
             sound = await self.ask(Store.open)
             jobs = await self.ask(Store.live)
-        except StoreError as error:
+        except Exception as error:
+            if not isinstance(error, StoreError):
+                log.exception("reading what was kept of jobs failed")
+                error = RuntimeError("the log says why")
             self.refuse(error)
             return None
         if not sound:

@@ -119,11 +119,10 @@ class Durable:
             return False
         self._cancel(book)
         while not book.row.over:
-            change = book.changes.next()
+            await book.changes.wait()
+            self.node.refuse_when_closing()
             if self.archive.trouble:
                 raise self.archive.refusal()
-            await change
-            self.node.refuse_when_closing()
         return book.row.state is State.CANCELLED
 
     # mutators

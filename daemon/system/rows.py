@@ -25,19 +25,19 @@ MIGRATIONS = (
         state TEXT NOT NULL, n_tokens INTEGER NOT NULL, resumed INTEGER NOT NULL, ended_s REAL, finish_reason TEXT,
         prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
         code TEXT NOT NULL, error TEXT NOT NULL, UNIQUE (tenant, key)
-    ) STRICT;
+    );
     CREATE INDEX jobs_by_state ON jobs (state, ended_s);
     CREATE INDEX jobs_by_tenant ON jobs (tenant, seq);
     CREATE TABLE requests (
         job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, body BLOB NOT NULL, sum INTEGER NOT NULL
-    ) STRICT;
+    );
     CREATE TABLE prompts (
         job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, tokens BLOB NOT NULL, sum INTEGER NOT NULL
-    ) STRICT;
+    );
     CREATE TABLE pieces (
         job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, at INTEGER NOT NULL, tokens BLOB NOT NULL,
         lengths BLOB NOT NULL, text TEXT NOT NULL, more BLOB NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (job, at)
-    ) STRICT;
+    );
     """,
 )
 FIELDS = DurableJob.__struct_fields__
