@@ -21,6 +21,7 @@ from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.request import Phase, Priority
 from inferd.daemon.domain.tools import join
 from inferd.daemon.node import durable as it
+from inferd.daemon.node import lines
 from inferd.daemon.system.store import Store
 from inferd.tests.daemon.node.house import LIMIT_S, SLOW, House, build, failure, first_text
 from inferd.tests.daemon.node.test_view import look
@@ -121,6 +122,7 @@ async def offices(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Each has the jobs of the one before it."""
     monkeypatch.setattr(it, "FLUSH_S", 0.02)
     monkeypatch.setattr(it, "RETRY_S", 0.05)
+    monkeypatch.setattr(lines, "REST_S", 0.05)
     opened: list[Office] = []
     requests: dict[bytes, Request] = {}
     ids: itertools.count[int] = itertools.count()
@@ -490,7 +492,7 @@ async def test_one_that_waits_is_cancelled(offices: Open) -> None:
 
 
 async def test_one_that_runs_is_cancelled_and_keeps_what_it_has(offices: Open) -> None:
-    office = offices(tokens_per_s=SLOW)
+    office = offices(tokens_per_s=400)
     job = await office.submit(LONG)
     await office.tokens_kept(job, 5)
     assert await office.durable.cancel(job.id, None)
