@@ -207,7 +207,7 @@ def judge(histories: list[History], known: Mapping[str, Truth], blows_s: Mapping
         found += faults(history, known[history.key])
         late = REFUSED & {end.code for end in history.ends}
         if late and history.pieces:
-            found.append(f"{history.id}: refused with {min(late)} after it had begun")
+            found.append(f"{history.id}: refused with {', '.join(late)} after it had begun")
     return found
 
 
