@@ -126,7 +126,6 @@ class Fleet:
         name, node = deployment.name, self.node
         resident = Resident(place, name, deployment.facts, plan, keep_alive_s(name, node.config), node.ledger)
         resident.price(self.corrections)
-        resident.vigil.step_limit_s = node.config.server.step_limit_s
         deployment.residents[place] = self.residents[place] = resident
         node.scheduler.add_place(name, place, resident.bytes_on)
 
@@ -276,7 +275,7 @@ class Fleet:
     def tick(self, now_s: float) -> None:
         """Workers that do nothing are replaced; prompt helpers of cold models end after the keep-alive, too."""
         for resident in self:
-            resident.look(now_s)
+            resident.look(now_s, self.node.config.server.step_limit_s)
         for deployment in self.deployments.values():
             model, prompter = deployment.model, deployment.prompter
             idle = model.state is ModelState.COLD and prompter.open and not prompter.busy and model.keep_alive_s >= 0

@@ -55,7 +55,7 @@ class Resident:
         self.bytes_on: Mapping[str, int] = self.footprint.bytes_on  # what a load reserves
         self.widest_prompt = 0  # tokens; one as wide as a batch has made every buffer resident
         self.n_threads = plan.n_threads  # of those of its plan, while others compute, too
-        self.vigil = Vigil(0.0)
+        self._vigil = Vigil()
         self.ended_why = ""  # its worker was there and did nothing
         self.retried = ""  # what became of the load before this one, if this is its second try
         self._starved = False  # the load that failed found no memory
@@ -94,7 +94,7 @@ class Resident:
         model.move(ModelState.LOADING)
         model.load_started_s, model.load_progress, model.produced = now_s, 0.0, False
         model.error, self.load_error = "", None
-        self.vigil, self.ended_why = Vigil(self.vigil.step_limit_s), ""
+        self._vigil, self.ended_why = Vigil(), ""
         self._worker = process.worker(on_message, on_gone, on_reaped)
         self.proof = Proof()
         limit_bytes = int(self.bytes_on.get(HOST, 0) * slack) + SPARE_BYTES
@@ -199,7 +199,7 @@ class Resident:
         if self._worker is not None and self._worker.pid is not None:
             self._worker.kill()
 
-    def look(self, now_s: float) -> None:
+    def look(self, now_s: float, step_limit_s: float) -> None:
         """End a worker that is there and does nothing; its requests go on in the next one."""
         signs = self._worker.signs() if self._worker is not None else None
         if self._worker is None or self._worker.pid is None or signs is None or self.ended_why:
@@ -208,8 +208,12 @@ class Resident:
         if state == "t":
             return  # whoever looks into it has all the time that he wants
         age_s = now_s - signs.step_s if signs.step_s else 0.0
-        self.ended_why = self.vigil.look(
-            stopped=state == "T", beats=signs.beats, step_age_s=age_s, longest_s=signs.longest_s
+        self.ended_why = self._vigil.look(
+            stopped=state == "T",
+            beats=signs.beats,
+            step_age_s=age_s,
+            longest_s=signs.longest_s,
+            step_limit_s=step_limit_s,
         )
         if self.ended_why:
             log.error("the worker of %s is ended: %s", self.place, self.ended_why)

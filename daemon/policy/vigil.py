@@ -14,15 +14,17 @@ FIRST_STEP_S = 600.0  # how long steps take is not known before one is over
 class Vigil:
     """Beside one worker that is loaded, or being so."""
 
-    __slots__ = ("_beats", "_silent", "_stopped", "step_limit_s")
+    __slots__ = ("_beats", "_silent", "_stopped")
 
-    def __init__(self, step_limit_s: float) -> None:
-        self.step_limit_s = step_limit_s  # a step may always take so long; 0: for ever
+    def __init__(self) -> None:
         self._stopped = self._silent = 0
         self._beats = -1.0
 
-    def look(self, *, stopped: bool, beats: float, step_age_s: float, longest_s: float) -> str:
-        """Why it is to be ended, for people; "" while it may go on. No beats at all: it has not begun to beat."""
+    def look(self, *, stopped: bool, beats: float, step_age_s: float, longest_s: float, step_limit_s: float) -> str:
+        """Why it is to be ended, for people; "" while it may go on.
+
+        No beats at all: it has not begun to beat. A step may always take `step_limit_s`; 0: for ever.
+        """
         self._stopped = self._stopped + 1 if stopped else 0
         self._silent = self._silent + 1 if beats and beats == self._beats else 0
         self._beats = beats
@@ -30,7 +32,7 @@ class Vigil:
             return "it was stopped by a signal"
         if self._silent >= SILENT_LOOKS:
             return f"it has shown no sign of life {SILENT_LOOKS} times"
-        limit_s = max(self.step_limit_s, longest_s * TIMES if longest_s else FIRST_STEP_S)
-        if self.step_limit_s and step_age_s > limit_s:
+        limit_s = max(step_limit_s, longest_s * TIMES if longest_s else FIRST_STEP_S)
+        if step_limit_s and step_age_s > limit_s:
             return f"one step has taken it more than {limit_s:.3g} s, and none before more than {longest_s:.2g} s"
         return ""

@@ -10,11 +10,11 @@ from inferd.daemon.policy.vigil import FIRST_STEP_S, SILENT_LOOKS, STOPPED_LOOKS
 
 
 def look(vigil: Vigil, beats: float, *, stopped: bool = False, age_s: float = 0.0, longest_s: float = 1.0) -> str:
-    return vigil.look(stopped=stopped, beats=beats, step_age_s=age_s, longest_s=longest_s)
+    return vigil.look(stopped=stopped, beats=beats, step_age_s=age_s, longest_s=longest_s, step_limit_s=60.0)
 
 
 def test_one_that_is_stopped_is_given_one_look_to_wake() -> None:
-    vigil = Vigil(60.0)
+    vigil = Vigil()
     found = [look(vigil, beats, stopped=stopped) for beats, stopped in enumerate((True, False, True, True), start=1)]
     assert found[:-1] == ["", "", ""]
     assert "stopped" in found[-1]
@@ -22,14 +22,14 @@ def test_one_that_is_stopped_is_given_one_look_to_wake() -> None:
 
 
 def test_a_heart_that_stands_still_is_noticed_after_some_looks() -> None:
-    vigil = Vigil(60.0)
+    vigil = Vigil()
     found = [look(vigil, 7.0) for _ in range(SILENT_LOOKS + 1)]
     assert found[:-1] == [""] * SILENT_LOOKS
     assert "no sign of life" in found[-1]
 
 
 def test_one_that_has_not_begun_to_beat_is_left_alone() -> None:
-    vigil = Vigil(60.0)
+    vigil = Vigil()
     assert not any(look(vigil, 0.0) for _ in range(100))
 
 
@@ -38,22 +38,22 @@ def test_one_that_has_not_begun_to_beat_is_left_alone() -> None:
     [(59.0, 1.0, False), (61.0, 1.0, True), (61.0, 7.0, False), (71.0, 7.0, True)],
 )
 def test_a_step_may_take_ten_times_the_longest_and_always_the_limit(age_s: float, longest_s: float, ends: bool) -> None:
-    assert bool(look(Vigil(60.0), 1.0, age_s=age_s, longest_s=longest_s)) is ends
+    assert bool(look(Vigil(), 1.0, age_s=age_s, longest_s=longest_s)) is ends
 
 
 def test_the_first_step_of_all_may_take_longer() -> None:
-    assert not look(Vigil(60.0), 1.0, age_s=FIRST_STEP_S - 1, longest_s=0.0)
-    assert look(Vigil(60.0), 1.0, age_s=FIRST_STEP_S + 1, longest_s=0.0)
+    assert not look(Vigil(), 1.0, age_s=FIRST_STEP_S - 1, longest_s=0.0)
+    assert look(Vigil(), 1.0, age_s=FIRST_STEP_S + 1, longest_s=0.0)
 
 
 def test_without_a_limit_a_step_may_take_for_ever() -> None:
-    assert not look(Vigil(0.0), 1.0, age_s=1e9)
+    assert not Vigil().look(stopped=False, beats=1.0, step_age_s=1e9, longest_s=1.0, step_limit_s=0.0)
 
 
 @given(st.lists(st.booleans(), max_size=50))
 def test_a_heart_that_beats_between_any_two_looks_is_well(skips: list[bool]) -> None:
     """However much faster it beats than we look."""
-    vigil, beats = Vigil(60.0), 0.0
+    vigil, beats = Vigil(), 0.0
     for skip in skips:
         beats += 1 + skip
         assert not look(vigil, beats)
