@@ -35,6 +35,7 @@ from .system.catalog import Catalog
 from .system.digests import Digests
 from .system.hardware import Sensors, detect, with_backends
 from .system.imports import Imports
+from .system.logbook import Logbook
 from .system.probe import probe_backends
 from .system.recorder import Arrivals, Decisions
 from .system.service_manager import ServiceManager
@@ -69,7 +70,8 @@ def serve(config: Config, read: Callable[[], Config] | None = None) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each run of computed blocks is an open file
     keep_freed_memory()
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    logging.basicConfig(level=config.log_level.upper(), format=line, handlers=[Logbook()])
     try:
         doors = doors_of(config)
         with all_locked(doors), contextlib.closing(ServiceManager()) as manager:
