@@ -44,7 +44,8 @@ class Machine:
 
     def __init__(self, source: Path, folder: Path) -> None:
         self.root = folder / "root"
-        subprocess.run(["cp", "-a", "--reflink=auto", source, self.root], check=True)
+        # By its content: a link to the kept one would be booted itself.
+        subprocess.run(["cp", "-a", "--reflink=auto", f"{source}/.", self.root], check=True)
         self.log = folder / "console.log"
         command = ["systemd-nspawn", "-q", "-D", str(self.root), f"--machine=inferd-{os.getpid()}", "-b"]
         command += ["--register=no", "--keep-unit", "--private-network", "--console=pipe"]
