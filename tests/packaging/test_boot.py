@@ -79,6 +79,12 @@ def install(machine: Machine, package: Path) -> None:
     machine.run("apt-get", "install", "-y", "-q", "--no-install-recommends", "/root/inferd.deb")
 
 
+@pytest.mark.skipif(shutil.which("lintian") is None, reason="there is no lintian")
+def test_lintian_has_nothing_to_say(package: Path) -> None:
+    done = subprocess.run(["lintian", "--allow-root", package], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_an_installation_serves_at_once(machine: Machine, package: Path) -> None:
     install(machine, package)
     assert machine.run("systemctl", "is-active", "inferd") == "active"
