@@ -28,6 +28,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 # Refused: the daemon understood and will not do it, now or at all. What is not here has failed.
 EXIT_CODES = {
+    "bad_config": BAD_CONFIG,
     "invalid": USAGE,
     "unreachable": UNREACHABLE,
     "draining": REFUSED,

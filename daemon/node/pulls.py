@@ -163,10 +163,16 @@ class Pulls:
                     return [by_digest[file.digest] for file, _ in choice.files]
         raise AssertionError("it ends with an answer or an error")
 
+    def _record(self, path: str, sha256: str) -> None:
+        """What was read to its end while it was verified; from now on the file should be that. Waits for the disk."""
+        fleet = self._node.fleet
+        fleet.tiers.digests.record(path, sha256)
+        fleet.imports.record(path, sha256)
+
     async def _land(self, pull: Pull, name: str, choice: Choice, sha256s: list[str], commit: str) -> None:
         node, repo = self._node, pull.order.repo
         landing = self._landing()
-        await asyncio.to_thread(landing.place, name, choice.files, sha256s, node.fleet.imports.record)
+        await asyncio.to_thread(landing.place, name, choice.files, sha256s, self._record)
         if name not in await asyncio.to_thread(node.catalog.scan):
             raise InferdError(Code.INTERNAL, f"{name} is in its folder, and yet not among the models")
         message = f"{name} was pulled from {repo} at {commit[:12]}: {choice.main}, {choice.n_bytes:,} bytes"

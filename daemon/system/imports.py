@@ -44,7 +44,6 @@ class Imports:
         with self._lock:
             self._known[path] = sha256.lower()
             self._save()
-        self._digests.record(path, sha256.lower())  # whoever imported it has read it to its end
 
     def expected(self, path: str) -> str | None:
         """Of a file that was imported."""

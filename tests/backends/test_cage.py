@@ -343,7 +343,7 @@ async def test_onnx_works_inside(child: Child, tmp_path: Path) -> None:
 
 
 def test_what_is_required_and_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone() -> None:
+    def gone(*, listens: bool) -> None:
         raise OSError(errno.ENOSYS, "not here")
 
     monkeypatch.setattr(landlock, "abi", lambda: 0)

@@ -122,6 +122,7 @@ async def test_its_digest_is_known_from_then_on(puller: House, folder: Path, raw
     digests = puller.node.fleet.tiers.digests
     path = str(folder / "tiny.q4_k_m" / "Tiny.Q4_K_M.gguf")
     assert digests._known[path][1] == hashlib.sha256(raw).hexdigest()
+    assert puller.node.fleet.imports.expected(path) == hashlib.sha256(raw).hexdigest()
 
 
 async def test_it_has_the_name_that_is_wanted(puller: House) -> None:
