@@ -215,8 +215,8 @@ async def test_who_revokes_its_own_token_is_answered(doors: Entrance) -> None:
 
 
 async def test_the_end_of_a_token_ends_its_calls(doors: Entrance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "TTL_S", (0.0, 1.0))
-    token = await doors.token("user", ttl_s=0.5)
+    monkeypatch.setattr(keyring, "TTL_S", (0.0, 10.0))
+    token = await doors.token("user", ttl_s=3.0)  # the model is loaded in that time
     error = await end_of(await begun(doors.dial("needy", token)))
     assert (error.code, error.message) == ("unauthenticated", "this token has expired")
     assert (await refused(doors.dial("needy", token).whoami())).message == "this token has expired"

@@ -33,7 +33,6 @@ def test_spans_for_people(seconds: Any, text: Any) -> None:
 def test_every_code_of_the_daemon_has_been_thought_of() -> None:
     failed = {code.value for code in Code} - set(common.EXIT_CODES)
     assert failed == {
-        "cancelled", "deadline", "internal", "model_corrupt", "model_failed", "pull_failed", "slow_consumer", "superseded",
-        "template_failed",
-        "worker_crashed", "worker_oom",
+        "cancelled", "deadline", "internal", "model_corrupt", "model_failed", "pull_failed", "slow_consumer",
+        "superseded", "template_failed", "worker_crashed", "worker_oom",
     }  # fmt: skip
