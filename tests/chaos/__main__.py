@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..bench import machine, report
 from ..bench.figures import Outcome, of_runs
-from . import deaths, files, garbage, load, messages, storm
+from . import deaths, files, garbage, jobs, load, messages, storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROBES: dict[str, Probe] = {
     "storm": storm.measure,
     "deaths": deaths.measure,
+    "jobs": jobs.measure,
     "load": load.measure,
     "files": files.measure,
     "messages": messages.measure,

@@ -18,6 +18,8 @@ from inferd.protos.errors import InferdError
 from inferd.tests.conftest import Gguf
 from inferd.tests.e2e.daemons import Launcher, alive, children, until
 
+from ..bench.figures import Outcome, of_runs
+
 if TYPE_CHECKING:
     from inferd.tests.e2e.daemons import Daemon
 
@@ -117,6 +119,22 @@ class Follower(threading.Thread):
                 except InferdError:
                     continue
                 return
+
+
+def measure(*, quick: bool, seed: int) -> Outcome:
+    """200 jobs, while their daemon is killed 50 times."""
+    report = run(seed, *((5, 40) if quick else (50, 200)))
+    outcome = Outcome([])
+    counts = {"lost": report.lost, "ended twice": report.twice, "wrong": report.wrong, "seen with a gap": report.broken}
+    for what, ids in counts.items():
+        name = f"durable jobs {what}, of {report.n_jobs} through {report.n_crashes} deaths of the daemon"
+        outcome.figures.append(of_runs(name, [len(ids)], "", at_most=0))
+    outcome.figures.append(of_runs("durable jobs: results", [report.n_done], "", at_least=report.n_jobs))
+    outcome.figures.append(
+        of_runs("the daemon after a kill -9, with jobs: serving", report.restart_s, "s", at_most=2.0)
+    )
+    outcome.lines.append(f"- {report.n_resumed} of {report.n_jobs} jobs went on after a crash; {report.took_s:.0f} s.")
+    return outcome
 
 
 def run(seed: int, n_loops: int = 50, n_jobs: int = 200, folder: Path | None = None) -> Report:
