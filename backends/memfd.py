@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import socket
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -48,12 +49,15 @@ def readable(fd: int, n_bytes: int) -> mmap.mmap:
         raise ValueError("not a file that can be sealed") from None
     if seals & SEALS != SEALS:
         raise ValueError("the file is not sealed")
-    status = os.fstat(fd)
-    if n_bytes <= 0 or status.st_size != n_bytes:
-        raise ValueError(f"the file has {status.st_size} bytes, not {n_bytes}")
-    if status.st_blocks * 512 < n_bytes:
-        raise ValueError("the file has holes")  # what it says it takes would be believed
+    if n_bytes <= 0 or not is_whole(fd, n_bytes):
+        raise ValueError(f"the file has {os.fstat(fd).st_size} bytes, not {n_bytes}, or holes")
     return mmap.mmap(fd, n_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+
+
+def is_whole(fd: int, n_bytes: int) -> bool:
+    """It is a file of just this size without holes: what it says it takes would be believed."""
+    status = os.fstat(fd)
+    return stat.S_ISREG(status.st_mode) and status.st_size == n_bytes and status.st_blocks * 512 >= n_bytes
 
 
 def send(sock: socket.socket, fds: Sequence[int]) -> None:

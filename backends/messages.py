@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from .amounts import Amount, Count, CountLists, TokenId, TokenLists
 from .calls import MAX_LEAD as MAX_LEAD
 from .calls import CallSyntax as CallSyntax
 from .calls import Tool as Tool
@@ -161,9 +162,9 @@ class PrepareInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepare_i
 
 class PreparedInputs(msgspec.Struct, frozen=True, array_like=True, tag="prepared_inputs"):
     id: str
-    inputs: list[list[int]]
-    seconds: list[int] = []  # where the second text of each pair begins, if the model wants to be told
-    offsets: list[list[int]] = []  # of each: first character and the one after the last, token by token; 0, 0: a mark
+    inputs: TokenLists
+    seconds: list[Count] = []  # where the second text of each pair begins, if the model wants to be told
+    offsets: CountLists = []  # of each: first character and the one after the last, token by token; 0, 0: a mark
 
 
 class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
@@ -189,7 +190,7 @@ class Compiled(msgspec.Struct, frozen=True, array_like=True, tag="compiled"):
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag="prepared"):
     id: str
-    tokens: list[int]
+    tokens: list[TokenId]
 
 
 class PrepareFailed(msgspec.Struct, frozen=True, array_like=True, tag="prepare_failed"):
@@ -207,10 +208,10 @@ class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
-    n_ctx: int  # tokens one request may use
-    n_slots: int
-    kv_cells: int
-    n_vocab: int
+    n_ctx: Count  # tokens one request may use
+    n_slots: Count
+    kv_cells: Count
+    n_vocab: Count
     device: str  # "CPU", or what llama.cpp calls the device
     load_ms: float
     buffers: dict[str, int]  # llama.cpp's own buffer-size lines: "CPU model" -> bytes
@@ -225,10 +226,10 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load_failed"
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    token: int
+    token: TokenId
     logprob: float
     text: str
-    top: list[tuple[int, float, str]] = []  # (token, logprob, text), best first
+    top: list[tuple[TokenId, float, str]] = []  # (token, logprob, text), best first
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
@@ -236,8 +237,8 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
 
     job: str
     attempt: int
-    prompt_tokens: int
-    cached_tokens: int  # of the prompt and what was generated before, those that were computed already
+    prompt_tokens: Count
+    cached_tokens: Count  # of the prompt and what was generated before, those that were computed already
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
@@ -245,8 +246,8 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
 
     job: str
     attempt: int
-    index: int  # position of tokens[0] in the completion
-    tokens: list[int]
+    index: Count  # position of tokens[0] in the completion
+    tokens: list[TokenId]
     text: str
     logprobs: list[TokenLogprob] | None = None
 
@@ -256,7 +257,7 @@ class Embedded(msgspec.Struct, frozen=True, array_like=True, tag="embedded"):
 
     job: str
     attempt: int
-    n: int
+    n: Count
     vectors: bytes
     call: Call | None = None
 
@@ -268,13 +269,13 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     attempt: int
     reason: FinishReason
     text: str
-    completion_tokens: int
+    completion_tokens: Count
     prefill_ms: float
     decode_ms: float
     error: str = ""  # with reason ERROR: one sentence for the client
-    n_computed: int = 0  # tokens that this attempt has put through the model
-    draft_n: int = 0  # guessed tokens that were computed before it was their turn
-    draft_n_accepted: int = 0  # of those, the ones that came
+    n_computed: Amount = 0  # tokens that this attempt has put through the model
+    draft_n: Count = 0  # guessed tokens that were computed before it was their turn
+    draft_n_accepted: Count = 0  # of those, the ones that came
     error_field: str = ""  # of the request, where that is to blame
 
 
@@ -283,26 +284,26 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
 
     job: str
     attempt: int
-    n_tokens: int  # completion tokens computed so far in this attempt and before
+    n_tokens: Count  # completion tokens computed so far in this attempt and before
     parked: bool = False
-    n_computed: int = 0  # tokens that this attempt has put through the model
-    draft_n: int = 0
-    draft_n_accepted: int = 0
+    n_computed: Amount = 0  # tokens that this attempt has put through the model
+    draft_n: Count = 0
+    draft_n_accepted: Count = 0
 
 
 class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
     """Once a second while work is done, and after each change to idle."""
 
-    running: int
-    waiting: int
-    kv_cells_used: int  # that requests run on, each counted once
-    prefill_tokens: int  # since the start
-    decode_tokens: int
-    steps: int
+    running: Count
+    waiting: Count
+    kv_cells_used: Count  # that requests run on, each counted once
+    prefill_tokens: Amount  # since the start
+    decode_tokens: Amount
+    steps: Amount
     step_ms: float  # of the last step
-    rss_bytes: int
-    kv_cells_kept: int = 0  # of ended requests, for those that begin alike
-    cache_bytes: int = 0  # of computed prompts in host RAM
+    rss_bytes: Amount
+    kv_cells_kept: Count = 0  # of ended requests, for those that begin alike
+    cache_bytes: Amount = 0  # of computed prompts in host RAM
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):

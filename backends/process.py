@@ -212,6 +212,10 @@ class Process:
         except OSError as error:
             log.warning("%s[%s] a file did not come: %s", self.module, self.pid, error)
             return Blob(n_bytes, data=b"")
+        if not memfd.is_whole(fd, n_bytes):
+            log.warning("%s[%s] a file is not of the %d bytes that it should have", self.module, self.pid, n_bytes)
+            os.close(fd)
+            return Blob(n_bytes, data=b"")
         return Blob(n_bytes, fd=fd)
 
     def ready(self) -> None:

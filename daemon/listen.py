@@ -146,7 +146,8 @@ def bind(server: grpc.aio.Server, door: Door, credentials: Any = None) -> None:
         os.umask(before)
     if where.startswith("unix:"):
         path = Path(where.removeprefix("unix:"))
-        path.chmod(SOCKET_MODE if door.name != "admin" or _is_handed_on(path.parent) else OWNER_MODE)
+        handed_on = door.name != "admin" or (not door.owners and _is_handed_on(path.parent))
+        path.chmod(SOCKET_MODE if handed_on else OWNER_MODE)
 
 
 def _is_gone(door: Door) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from ..domain.access import DEFAULT_TENANT, Principal, check_name
+from ..domain.access import DEFAULT_TENANT, Principal, Role, check_name
 from ..domain.errors import Code, InferdError
 from ..policy.attempts import MOST, Attempts
 from . import who
@@ -19,7 +19,7 @@ from .roles import ANYONE, LEAST
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..domain.access import Door, Role
+    from ..domain.access import Door
     from ..node.keyring import Keyring
     from .audited import Audited
 
@@ -113,7 +113,9 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic i
         if door.role is None:
             raise InferdError(Code.UNAUTHENTICATED, "a token is needed here: metadata `authorization: Bearer TOKEN`")
         how = "loopback" if door.name == "tcp" else "socket"
-        return Principal(door.role, check_name(tenant, TENANT), how), 0.0
+        # Who may see everybody's may also act for everybody; others would see theirs by saying that they are they.
+        named = tenant if door.role.covers(Role.OPERATOR) else DEFAULT_TENANT
+        return Principal(door.role, check_name(named, TENANT), how), 0.0
 
     def _begin(self, found: tuple[Principal, float], least: Role) -> who.Call:
         """From here on the call is that of this principal. Raises PERMISSION_DENIED."""

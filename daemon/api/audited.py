@@ -27,6 +27,7 @@ MAX_TARGET_CHARS = 160
 # What operators do -> what they do it to, in the words of the request.
 ACTIONS: dict[str, Target] = {
     "/inferd.v1.Models/LoadModel": lambda r: r.model,
+    "/inferd.v1.Models/Lease": lambda r: r.model,
     "/inferd.v1.Models/UnloadModel": lambda r: f"{r.model}{' by force' if r.force else ''}",
     "/inferd.v1.Models/Pin": lambda r: f"{r.model}{'' if not r.HasField('pinned') or r.pinned else ' no more'}",
     "/inferd.v1.Models/PullModel": lambda r: " ".join(filter(None, (r.repo, r.file, r.revision))),
@@ -100,7 +101,8 @@ class Audited:
             return of(request)
         if (of := TO_REQUESTS.get(method)) is not None:
             owner = self._tenant_of(of(request))
-            return of(request) if owner is not None and owner != principal.tenant else None
+            others = owner != principal.tenant or principal.names_its_tenant
+            return of(request) if owner is not None and others else None
         if (of := TO_JOBS.get(method)) is not None and principal.role.covers(Role.OPERATOR):
             return of(request)
         return None

@@ -41,6 +41,11 @@ class Principal:
     token_id: str = ""
 
     @property
+    def names_its_tenant(self) -> bool:
+        """It is whoever it says: nobody has proven that the tenant is its own."""
+        return self.how in ("socket", "loopback")
+
+    @property
     def only_tenant(self) -> str | None:
         """Whose requests it may see to; None: everybody's."""
         return None if self.role.covers(Role.OPERATOR) else self.tenant
@@ -55,6 +60,7 @@ class Door:
     role: Role | None  # of who brings nothing; None: a token or a certificate is needed
     certificate_role: Role | None = None  # of who brings a certificate; None: nobody is asked for one
     secure: bool = False  # TLS
+    owners: bool = False  # of a socket: it is its owner's alone, whoever its folder belongs to
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -38,6 +38,8 @@ class Answers:
             job = self.jobs.get(event.job)
             if job is None or job.attempt != event.attempt or job.phase is Phase.QUEUED:
                 continue  # of an attempt that is over
+            if job.place != resident.place:
+                continue  # another model's: a worker that was taken over may say anything
             if type(event) is not Delta:
                 self._on_event(resident, job, event, now_s)
             elif job.live:
@@ -61,6 +63,7 @@ class Answers:
         blob = resident.take_blob(event)
         job = self.jobs.get(event.job)
         wanted = job is not None and job.attempt == event.attempt and job.live and job.phase is not Phase.QUEUED
+        wanted = wanted and job is not None and job.place == resident.place
         self.jobs.statistics.on_call(resident.model.name, event.call, wanted=wanted)
         if job is None or not wanted:
             return blob.close()

@@ -35,4 +35,5 @@ class Deadlines:
         if job.live:
             message = f"not finished {job.request.deadline_ms} ms after arrival"
             self.node.events.about(job, Severity.WARNING, Kind.DEADLINE_MISSED, f"{job.id}: {message}")
-            self.node.cancel(job.id, InferdError(Code.DEADLINE, message, field="deadline_ms"))
+            error = InferdError(Code.DEADLINE, message, field="deadline_ms")
+            self.node.cancel(job.id, error, job.request.tenant)

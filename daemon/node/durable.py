@@ -153,7 +153,7 @@ class Durable:
     def _cancel(self, book: Book) -> None:
         error = InferdError(Code.CANCELLED, "the job was cancelled")
         if book.tape is not None:
-            self.node.cancel(book.row.id, error)
+            self.node.cancel(book.row.id, error, book.row.tenant)
         else:
             self._end(book, error)
 

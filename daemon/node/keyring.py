@@ -34,7 +34,8 @@ class Keyring:
         self._folder: Path | None = None
         self._tokens = Tokens()
         self._bootstrapped: set[str] = set()  # hashes in the service's file
-        self._revoked: set[str] = set()  # of these, those that hold no more
+        self._revoked: set[str] = set()  # of these and of those that stood there before, what holds no more
+        self._behind = False  # the file of tokens does not say yet what holds
         self.unreadable = False  # the file is there, and nobody knows what it says
         self._writing = asyncio.Lock()
 
@@ -50,7 +51,7 @@ class Keyring:
         now = _now()
         bootstrapped = files.from_credentials(now.unix_s)
         self._bootstrapped = {token.sha256 for token in bootstrapped}
-        self._revoked = self._bootstrapped & set(kept.revoked)
+        self._revoked = set(kept.revoked)
         for token in (*bootstrapped, *kept.tokens):
             if token.sha256 not in self._revoked:
                 self._tokens.add(token, now)
@@ -93,24 +94,38 @@ class Keyring:
     async def revoke(self, name: str) -> Token | None:
         """It holds no more from now on, nor after a restart; None when there is none. Raises InferdError."""
         self._check_readable()
-        if (token := self._tokens.named(name)) is None:
-            return None
-        self._tokens.remove(token)
-        if token.sha256 in self._bootstrapped:
-            self._revoked.add(token.sha256)
-        self.on_revoked(token.id)
-        async with self._writing:
-            if not await self._keep():
-                message = f"{token.id} is revoked until the daemon ends, and cannot be kept so; the log says why"
+        if (token := self._tokens.named(name)) is not None:
+            self._tokens.remove(token)
+            if token.sha256 in self._bootstrapped:
+                self._revoked.add(token.sha256)
+            self._behind = True
+            self.on_revoked(token.id)
+        if self._behind:  # also of one before, which could not be kept
+            async with self._writing:
+                kept = await self._keep()
+            if not kept:
+                message = f"{name[:64]} is revoked until the daemon ends, and cannot be kept so; the log says why"
                 raise InferdError(Code.INTERNAL, message)
         return token
 
     async def _keep(self, *more: Token) -> bool:
+        """Who leaves meanwhile does not take the lock from a file that is being written."""
+        writing = asyncio.ensure_future(self._write(*more))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+
+    async def _write(self, *more: Token) -> bool:
         if self._folder is None:
             return True
+        self._behind = False
         own = [held.token for held in self._tokens if held.token.sha256 not in self._bootstrapped]
         kept = files.Kept(tokens=(*own, *more), revoked=tuple(sorted(self._revoked)))
-        return await asyncio.to_thread(files.save, kept, self._folder)
+        done = await asyncio.to_thread(files.save, kept, self._folder)
+        self._behind = self._behind or not done
+        return done
 
     def _check_readable(self) -> None:
         if self.unreadable:

@@ -33,7 +33,7 @@ def doors_of(config: Config) -> list[Door]:
             raise BadDoor(f"`server.tcp_address`: {given} is no host:port")
         doors.append(_door(config, "server.tcp_address", beside))
     if (admin := _admin_address(config, where)) is not None:
-        doors.append(Door("admin", admin, Role.ADMIN))
+        doors.append(Door("admin", admin, Role.ADMIN, owners=not config.server.admin_address))
     if len({door.address for door in doors}) < len(doors):
         raise BadDoor("`server.address`, `server.tcp_address` and `server.admin_address` must differ")
     return doors

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Wanted = Sequence[tuple[HubFile, str]]  # with its path in the model's folder, the model's main file first
 
 UNFINISHED = ".pulls"
+FOLDER_MODE, FILE_MODE = 0o750, 0o640
 MAX_SMALL_BYTES = 64 * 2**20  # of a file that git keeps, as a rule text
 
 
@@ -96,6 +97,7 @@ class Landing:
                 again = any(other.digest == file.digest for other, _ in wanted[i + 1 :])
                 (shutil.copyfile if again else os.rename)(self.unfinished / file.digest, path)
             self._check(ready, ready / wanted[0][1])
+            self._open_to_group(ready)
             for folder, _, _ in os.walk(ready):
                 _sync(folder)
             try:
@@ -109,6 +111,14 @@ class Landing:
             _sync(self.folder)
         for (_, target), sha256 in zip(wanted, sha256s, strict=True):
             record(self._path(name, target), sha256)
+
+    def _open_to_group(self, ready: Path) -> None:
+        """Who may put models into the folder, or read them there, may do so with this one, whatever the umask."""
+        write = stat.S_IMODE(self.folder.stat().st_mode) & stat.S_IWGRP
+        for folder, _, files in os.walk(ready):
+            os.chmod(folder, FOLDER_MODE | write)
+            for file in files:
+                os.chmod(os.path.join(folder, file), FILE_MODE | write)
 
     def _path(self, name: str, target: str) -> str:
         """As the catalog calls it."""

@@ -83,3 +83,18 @@ def test_files_that_do_not_come_or_are_too_many_are_an_error(pair: tuple[socket.
     assert len(os.listdir("/proc/self/fd")) == n_open
     for fd in fds:
         os.close(fd)
+
+
+def test_a_file_is_whole_when_all_of_it_is_there() -> None:
+    fd = memfd.create(1 << 20)
+    try:
+        assert not memfd.is_whole(fd, 1 << 20)  # nothing but a hole
+        os.pwrite(fd, bytes(1 << 20), 0)
+        assert memfd.is_whole(fd, 1 << 20)
+        assert not memfd.is_whole(fd, 1 << 19)
+    finally:
+        os.close(fd)
+    reading, writing = os.pipe()
+    assert not memfd.is_whole(reading, 0)
+    os.close(reading)
+    os.close(writing)

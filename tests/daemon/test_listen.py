@@ -34,6 +34,9 @@ async def test_a_folder_that_is_setgid_hands_the_admins_socket_on(folder: Path, 
     assert stat.S_IMODE((admins / "a.sock").stat().st_mode) == mode
     listen.bind(server, Door("socket", f"unix:{admins}/d.sock", Role.OPERATOR))
     assert stat.S_IMODE((admins / "d.sock").stat().st_mode) == 0o660
+    # One that nobody asked for stands beside the daemon's, which may be a whole group's.
+    listen.bind(server, Door("admin", f"unix:{admins}/b.sock", Role.ADMIN, owners=True))
+    assert stat.S_IMODE((admins / "b.sock").stat().st_mode) == 0o600
     await server.stop(None)
 
 

@@ -17,7 +17,7 @@ from inferd.daemon import listen
 from inferd.daemon.api import access as it
 from inferd.daemon.api.access import PAUSE_S
 from inferd.daemon.api.roles import ANYONE, LEAST
-from inferd.daemon.domain.access import Role
+from inferd.daemon.domain.access import Door, Role
 from inferd.daemon.node import keyring
 from inferd.tests.daemon.api.doors import ENDLESS, Entrance, entrance, refused
 
@@ -284,3 +284,9 @@ async def test_a_socket_that_is_removed_comes_back_and_who_is_connected_stays(
     await anext(deltas)
     await deltas.aclose()
     keeping.cancel()
+
+
+@pytest.mark.parametrize(("role", "tenant"), [(Role.OPERATOR, "ada"), (Role.USER, "default"), (Role.VIEWER, "default")])
+def test_who_may_see_its_own_tenant_only_cannot_say_which_that_is(role: Role, tenant: str) -> None:
+    way_in = it.Access(Door("tcp", "127.0.0.1:1", role), SimpleNamespace())  # type: ignore[arg-type]
+    assert way_in._principal(None, "ada")[0].tenant == tenant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from inferd.backends.messages import Stopped
+from inferd.backends.messages import Delta, Stopped
 from inferd.daemon.domain.errors import Code
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.domain.request import Phase
@@ -79,3 +79,17 @@ async def test_a_request_that_gets_no_token_between_two_crashes_fails_and_the_ot
     assert beside.job.live
     events = await read(beside)
     assert finished(events).completion_tokens == 100
+
+
+async def test_a_worker_speaks_for_its_own_requests_only(slow_house: House) -> None:
+    """It may have been taken over by its file, and ids of requests are no secret."""
+    house = slow_house
+    await house.load("beta")
+    stream = house.submit(ENDLESS)
+    await first_text(stream)
+    job, forged = stream.job, [Delta(stream.job.id, stream.job.attempt, 0, [7] * 500, "forged")]
+    house.node.answers.on_events(house.resident("beta"), forged)
+    house.node.answers.on_events(house.resident("beta"), [Stopped(job.id, job.attempt, 0)])
+    assert job.live
+    assert job.generated.count(7) < 500
+    assert "forged" not in text(await stream.take())

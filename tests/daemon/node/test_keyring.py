@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -178,3 +179,54 @@ async def test_the_services_tokens_hold_while_they_stand_there(tmp_path: Path, m
     refused(keyring, "bob")
     refused(opened(tmp_path), "bob")  # although its line is still there
     assert [held.token.name for held in opened(tmp_path)] == ["ada"]
+
+
+async def test_what_was_revoked_in_memory_alone_is_written_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = opened(tmp_path)
+    text, _ = await keyring.create("ada", Role.USER, "t", None)
+    with monkeypatch.context() as full:
+        full.setattr(files, "save", lambda kept, folder: False)
+        with pytest.raises(InferdError, match="until the daemon ends"):
+            await keyring.revoke("ada")
+    opened(tmp_path).holder(text)  # the file has it still
+    assert await keyring.revoke("ada") is None
+    refused(opened(tmp_path), text)
+
+
+async def test_who_leaves_while_a_token_is_written_undoes_no_revocation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = opened(tmp_path)
+    text, _ = await keyring.create("ada", Role.USER, "t", None)
+    begun, go_on, save = threading.Event(), threading.Event(), files.save
+
+    def slowly(kept: Any, folder: Any) -> bool:
+        begun.set()
+        assert go_on.wait(60)
+        return save(kept, folder)
+
+    monkeypatch.setattr(files, "save", slowly)
+    creating = asyncio.create_task(keyring.create("bob", Role.USER, "t", None))
+    await asyncio.to_thread(begun.wait, 60)
+    creating.cancel()
+    revoking = asyncio.create_task(keyring.revoke("ada"))
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert await revoking is not None
+    refused(opened(tmp_path), text)
+
+
+async def test_a_start_without_the_services_file_forgets_no_revocation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"bob admin ops {hashlib.sha256(b'bob').hexdigest()}\n"
+    bootstrap(tmp_path, monkeypatch, line)
+    await opened(tmp_path).revoke("bob")
+    bootstrap(tmp_path, monkeypatch, "")
+    await opened(tmp_path).create("ada", Role.USER, "t", None)
+    bootstrap(tmp_path, monkeypatch, line)
+    refused(opened(tmp_path), "bob")

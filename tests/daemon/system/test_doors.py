@@ -33,7 +33,7 @@ def test_by_default_there_is_a_socket_and_one_for_admins_beside_it(monkeypatch: 
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert doors.doors_of(Config()) == [
         Door("socket", "unix:/run/user/7/inferd/inferd.sock", Role.OPERATOR),
-        Door("admin", "unix:/run/user/7/inferd/inferd-admin.sock", Role.ADMIN),
+        Door("admin", "unix:/run/user/7/inferd/inferd-admin.sock", Role.ADMIN, owners=True),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,6 +61,21 @@ def test_a_model_gets_its_place_with_all_its_files(landing: Landing, raw: bytes,
     assert list(landing.unfinished.iterdir()) == []
     assert all(path.stat().st_nlink == 1 for path in home.rglob("*.*")), "the catalog refuses what has two names"
     assert Digests(tmp_path / "state")._known[str(home / "m.gguf")][1] == sha256(raw)
+
+
+@pytest.mark.parametrize(("mode", "folder_mode", "file_mode"), [(0o755, 0o750, 0o640), (0o775, 0o770, 0o660)])
+def test_whose_folder_it_is_may_read_it_whatever_the_umask(
+    landing: Landing, raw: bytes, mode: int, folder_mode: int, file_mode: int
+) -> None:
+    landing.folder.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        place(landing, Digests(), raw)
+    finally:
+        os.umask(before)
+    home = landing.folder / "tiny"
+    assert stat.S_IMODE(home.stat().st_mode) & 0o777 == folder_mode
+    assert stat.S_IMODE((home / "m.gguf").stat().st_mode) == file_mode
 
 
 def test_a_place_that_is_taken_is_left_alone(landing: Landing, raw: bytes) -> None:
