@@ -106,6 +106,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_gpu_layers: int = 0
     devices: tuple[str, ...] = ()  # device ids this worker may use; empty means CPU only
     tensor_split: tuple[float, ...] = ()  # what each device has of the offloaded layers, of 1; empty: as much as any
+    device_bytes: int = 0  # that were reserved on the first of them; 0: as many as are estimated
     device_names: tuple[str, ...] = ()  # the same as the engine calls them ("CUDA0"); empty: all that it finds
     onnx_provider: str = ""  # of ONNX Runtime, for its one device; "": the processor
     kv_type: KvType = "f16"

@@ -103,14 +103,15 @@ def _limit_memory(expected_bytes: int) -> None:
 
 
 def _providers(plan: LoadPlan, facts: ModelFacts) -> list[tuple[str, dict[str, str]]]:
-    """Only what was detected is asked for, and of a device no more memory than was reserved there."""
+    """Only what was detected is asked for, and of a device as much memory beyond what was reserved as of the host."""
     processor: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
     if not plan.onnx_provider:
         return [processor]
     index = re.search(r"\d+$", plan.device_names[0] if plan.device_names else "")
     options = {"device_id": index[0] if index else "0"}
     if plan.onnx_provider == CUDA:
-        options["gpu_mem_limit"] = str(estimate(facts, plan).bytes_on[plan.devices[0]] - CUDA_BYTES)
+        reserved = plan.device_bytes or estimate(facts, plan).bytes_on[plan.devices[0]]
+        options["gpu_mem_limit"] = str(SLACK * max(0, reserved - CUDA_BYTES) + SPARE_BYTES)
     elif plan.onnx_provider == "OpenVINOExecutionProvider":
         options = {"device_type": f"GPU.{options['device_id']}"}
     return [(plan.onnx_provider, options), processor]

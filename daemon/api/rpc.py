@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 INFERENCE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
+JOBS = pb.DESCRIPTOR.services_by_name["Jobs"].full_name
 
 
 class Inference(pb_grpc.InferenceServicer):

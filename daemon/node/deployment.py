@@ -34,6 +34,7 @@ class Deployment:
         self.load_error: InferdError | None = None  # what those who wait for a load are told
         self.refused: InferdError | None = None  # what those who wait for a lease are told
         self.askers = 0  # who wait for it to be loaded, without a request
+        self.lost = False  # a device that it was on is gone
         self.outdated = False  # the config has other options for it by now; they hold when it is loaded next
 
     @property
@@ -54,11 +55,6 @@ class Deployment:
     @property
     def state(self) -> ModelState:
         return self.speaker.model.state
-
-    @property
-    def lost(self) -> bool:
-        """A device that it was on is gone."""
-        return any(resident.lost for resident in self.residents.values())
 
     def on(self, devices: Iterable[str]) -> list[Resident]:
         """Those that use one of the devices."""

@@ -146,6 +146,7 @@ class Fleet:
             del self.gpus[device]
         for deployment in self.deployments.values():
             for resident in deployment.on(gone):
+                deployment.lost = True
                 self._lose(resident)
             if all(resident.lost for resident in deployment.residents.values()):
                 was = deployment.speaker.plan
@@ -278,6 +279,7 @@ class Fleet:
             resident.look(now_s, self.node.config.server.step_limit_s)
         for deployment in self.deployments.values():
             model, prompter = deployment.model, deployment.prompter
+            prompter.look()
             idle = model.state is ModelState.COLD and prompter.open and not prompter.busy and model.keep_alive_s >= 0
             if idle and now_s - prompter.used_s > model.keep_alive_s:
                 prompter.close()

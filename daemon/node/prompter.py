@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from ...backends.process import prompt_helper
 from ..domain.errors import Code, InferdError
 from ..domain.form import FIELD as FORM_FIELD
 from ..domain.tools import FIELD as TOOLS_FIELD
+from ..system.processes import run_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     Answer = asyncio.Future[Reply]
 
 PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
+log = logging.getLogger(__name__)
+
+START_LIMIT_S = 120.0  # until it has read the vocabulary: 0.3 s for 152k words
 TIMEOUT_S = 20.0  # for one prompt, from when the helper gets to it
 
 _SERIAL = itertools.count(1)
@@ -83,6 +88,7 @@ class Prompter:
         self._reservation: Reservation | None = None
         self._pending: dict[str, tuple[Answer, str]] = {}  # and the field that it is about
         self._turns: deque[str] = deque()  # tickets in the order of their answers; the first is in work
+        self._was_stopped = False  # by a signal, when it was looked at last
         self._watch: asyncio.TimerHandle | None = None  # of the first
         self._ids = itertools.count()
         self._n_users = 0
@@ -162,6 +168,18 @@ class Prompter:
         self._process.kill()
         self._gone(hangs=True)
 
+    def look(self) -> None:
+        """Once a second: one that was stopped by a signal is ended, and what it was at is asked of the next one."""
+        stopped = self.pid is not None and run_state(self.pid) == "T"
+        if stopped and self._was_stopped:
+            log.error("the prompt helper of %s is ended: it was stopped by a signal", self.name)
+            self._kill()
+        self._was_stopped = stopped
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
     def retire(self) -> None:
         """End the helper as soon as nobody waits for an answer."""
         self._retiring = True
@@ -227,7 +245,11 @@ class Prompter:
         except OSError as error:
             self._release()
             raise InferdError(Code.INTERNAL, f"no process for {self.name}'s prompts: {error.strerror}") from None
-        await self._ready
+        limit = asyncio.get_running_loop().call_later(START_LIMIT_S, self._kill)
+        try:
+            await self._ready
+        finally:
+            limit.cancel()
 
     def _receive(self, message: FromWorker) -> None:
         match message:

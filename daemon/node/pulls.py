@@ -141,7 +141,7 @@ class Pulls:
                 return self._ready(pull, name, choice, sha256s)
             self._check_new(name, entries)
             sha256s = await self._fetch(pull, fetcher, choice, landing)
-        await _whole(self._land(pull, name, choice, sha256s, listing.commit))
+        await _whole(self._land(pull, landing, name, choice, sha256s, listing.commit))
         return None
 
     async def _fetch(self, pull: Pull, fetcher: Fetcher, choice: Choice, landing: Landing) -> list[str]:
@@ -169,9 +169,10 @@ class Pulls:
         fleet.tiers.digests.record(path, sha256)
         fleet.imports.record(path, sha256)
 
-    async def _land(self, pull: Pull, name: str, choice: Choice, sha256s: list[str], commit: str) -> None:
+    async def _land(
+        self, pull: Pull, landing: Landing, name: str, choice: Choice, sha256s: list[str], commit: str
+    ) -> None:
         node, repo = self._node, pull.order.repo
-        landing = self._landing()
         await asyncio.to_thread(landing.place, name, choice.files, sha256s, self._record)
         if name not in await asyncio.to_thread(node.catalog.scan):
             raise InferdError(Code.INTERNAL, f"{name} is in its folder, and yet not among the models")

@@ -10,7 +10,8 @@ from ..domain.errors import Code, InferdError
 from ..domain.event import Kind, Severity
 from ..domain.merge import Merged, merge
 from ..policy.reconfigure import reconfigure
-from ..system.settings import ConfigError, model_folders
+from ..system.doors import BadDoor, doors_of
+from ..system.settings import ConfigError, expanded, model_folders
 from .plans import options_for
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ class Reload:
             try:
                 read = await asyncio.to_thread(self._read)
                 folders = model_folders(read)
-            except ConfigError as error:
+                check(read)
+            except (ConfigError, BadDoor) as error:
                 log.error("the config was not taken over: %s", error)
-                self.node.health.config_error = message = f"the config was not taken over: {error.text}"
+                text = error.text if isinstance(error, ConfigError) else str(error)
+                self.node.health.config_error = message = f"the config was not taken over: {text}"
                 self.node.events.note(Severity.ERROR, Kind.CONFIG_REFUSED, message)
                 raise InferdError(Code.BAD_CONFIG, message) from None
             return self._take_over(read, folders)
@@ -56,7 +59,8 @@ class Reload:
         node.catalog.folders = tuple(folders)
         for deployment in node.fleet.deployments.values():
             name = deployment.name
-            if options_for(name, config) != options_for(name, old):
+            boxed_otherwise = config.workers.sandbox != old.workers.sandbox
+            if boxed_otherwise or options_for(name, config) != options_for(name, old):
                 deployment.outdated = True
         logging.getLogger().setLevel(config.log_level.upper())
         log.info("config taken over; changed: %s", ", ".join(merged.changed) or "nothing")
@@ -66,6 +70,18 @@ class Reload:
         node.look_again()
         node.changes.notify()
         return merged
+
+
+def check(config: Config) -> None:
+    """What the next start would refuse is refused now. Raises ConfigError or BadDoor."""
+    doors_of(config)
+    files = {
+        "records.arrivals_file": config.records.arrivals_file,
+        "records.decisions_file": config.records.decisions_file,
+    }
+    for field, path in {**files, "jobs.folder": config.jobs.folder}.items():
+        if path:
+            expanded(path, field)
 
 
 def _told(merged: Merged) -> str:

@@ -95,7 +95,6 @@ class Resident:
         model.load_started_s, model.load_progress, model.produced = now_s, 0.0, False
         model.error, self.load_error = "", None
         self._vigil, self.ended_why = Vigil(), ""
-        self._worker = process.worker(on_message, on_gone, on_reaped)
         self.proof = Proof()
         limit_bytes = int(self.bytes_on.get(HOST, 0) * slack) + SPARE_BYTES
         self._group = groups.begin(self.place, limit_bytes, SPARE_PIDS + model.plan.n_threads)
@@ -105,7 +104,7 @@ class Resident:
     async def _start(self, on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]) -> None:
         assert self._worker is not None
         try:
-            await self._worker.start(self.model.plan)
+            await self._worker.start(self._plan_to_send())
         except OSError as error:
             message = f"no process for {self.model.name}: {error.strerror}"
             self.load_error = InferdError(Code.MODEL_FAILED, message)
@@ -188,6 +187,12 @@ class Resident:
         assert self._worker is not None
         self.retried = ""
         self._worker.ready()
+
+    def _plan_to_send(self) -> LoadPlan:
+        """With what is reserved on its device, which may be more than was estimated once."""
+        plan = self.model.plan
+        reserved = self.bytes_on.get(plan.devices[0], 0) if plan.devices else 0
+        return msgspec.structs.replace(plan, device_bytes=reserved)
 
     def stop(self) -> None:
         """Ask the worker to end; `on_reaped` tells when it did."""

@@ -210,8 +210,10 @@ def _look(roots: Sequence[str], name: str, path: str) -> _Found | None:
     parts = model_files(path)
     stats = [_regular(part, roots) for part in parts]
     if stats[0] is None:
-        outside = _regular(path)
-        return None if outside is None else _Found(name, path, _stamp([outside]), f"is {OUTSIDE}")
+        if (outside := _regular(path)) is None:
+            return None
+        ((device, inode, _, mtime_ns),) = _stamp([outside])  # how large it is is nobody's business
+        return _Found(name, path, ((device, inode, 0, mtime_ns),), f"is {OUTSIDE}")
     error = None
     if None in stats:
         error = f"part {stats.index(None) + 1} of {len(parts)} is missing"

@@ -175,7 +175,9 @@ class Launcher:
         socket = self.folder / f"{name}.sock"
         fixed = ("--config", config_path, "--models", self.models, "--address", f"unix:{socket}")
         with log.open("ab") as sink:
-            variables = {**environment(self.folder), **self.environment}
+            # Each name is a daemon of its own; started again, it finds what it left.
+            state = {"XDG_STATE_HOME": str(self.folder / f"{name}.state")} if name != "d" else {}
+            variables = {**environment(self.folder), **state, **self.environment}
             process = subprocess.Popen(command(*fixed, *arguments), stdout=sink, stderr=sink, env=variables)
         daemon = Daemon(process, socket, log)
         self.daemons.append(daemon)

@@ -182,7 +182,9 @@ def test_the_catalog_shows_what_is_wrong_and_never_what_is_outside(launcher: Lau
         bad[1].write_bytes((launcher.models / "small.gguf").read_bytes()[:1000])
         os.mkfifo(bad[2])
         rows = {info.name: info for info in daemon.client.models()}
-        assert "outside" not in rows
+        assert (rows["outside"].state, rows["outside"].architecture, rows["outside"].parameters) == ("failed", "", 0)
+        assert "leads out" in rows["outside"].error
+        assert "secret" not in rows["outside"].error
         assert "pipe" not in rows
         assert rows["cut"].state == "failed"
         assert rows["cut"].error
@@ -193,7 +195,7 @@ def test_the_catalog_shows_what_is_wrong_and_never_what_is_outside(launcher: Lau
         assert str(launcher.folder) not in corrupt.value.message
         with pytest.raises(InferdError) as outside:
             daemon.client.generate("outside", "x").text()
-        assert outside.value.code == "not_found"
+        assert outside.value.code == "model_corrupt"
     finally:
         for path in bad:
             path.unlink(missing_ok=True)

@@ -73,6 +73,7 @@ async def test_a_model_whose_device_is_lost_and_which_fits_nowhere_else(open_hou
     house = open_house(gpus=1)
     await house.load()
     house.node.fleet.lose(["gpu0"])
+    await house.until(lambda: "alpha@gpu0" not in house.node.fleet.residents)  # all that was there is gone
     house.node.health.look(time.monotonic())
     assert (house.node.health.lost, house.node.health.serving) == ((), True)  # the processor takes it
     house.node.ledger.pools["host"].budget = 0

@@ -18,6 +18,8 @@ from inferd.daemon.domain.form import Form
 from inferd.daemon.node import prompter as prompters
 from inferd.daemon.node.prompter import PROCESS_BYTES, Prompter
 from inferd.daemon.policy.ledger import Ledger
+from inferd.daemon.system.processes import run_state
+from inferd.tests.e2e.daemons import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -216,3 +218,22 @@ async def test_a_helper_that_dies_at_birth_is_told_and_tried_again(
     assert (await failure(second)).code is Code.MODEL_FAILED
     monkeypatch.setattr(sys, "executable", python)
     assert await prompter.prepare(prompt="hi") == [104, 105]
+
+
+async def test_a_helper_that_was_stopped_is_replaced_and_nothing_is_lost(prompter: Prompter) -> None:
+    assert await prompter.prepare(prompt="x")
+    old = pid(prompter)
+    os.kill(old, signal.SIGSTOP)
+    reading = asyncio.create_task(prompter.prepare(prompt="y"))
+    await asyncio.to_thread(until, lambda: run_state(old) == "T")
+    prompter.look()
+    assert pid(prompter) == old  # it may be for a moment only
+    prompter.look()
+    assert await reading == [ord("y")]
+    assert pid(prompter) != old
+
+
+async def test_one_that_never_gets_ready_is_given_up(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompters, "START_LIMIT_S", 0.0)
+    error = await failure(prompter.prepare(prompt="x"))
+    assert error.code is Code.MODEL_FAILED

@@ -122,3 +122,20 @@ async def test_a_daemon_that_ends_takes_nothing_over(house: House) -> None:
     house.node.closing = True
     assert (await failure(reload(house, house.node.config)())).code is Code.SHUTTING_DOWN
     house.node.closing = False
+
+
+async def test_what_the_next_start_would_refuse_is_refused_now(house: House) -> None:
+    server = msgspec.structs.replace(house.node.config.server, tcp_address="0.0.0.0:50051")
+    error = await failure(reload(house, changed(house.node.config, server=server))())
+    assert (error.code, "server.tcp_address" in error.message) == (Code.BAD_CONFIG, True)
+    jobs = msgspec.structs.replace(house.node.config.jobs, folder="~nobody-has-this-name/x")
+    assert "jobs.folder" in (await failure(reload(house, changed(house.node.config, jobs=jobs))())).message
+
+
+async def test_another_cage_holds_at_the_next_load_of_each_model(house: House) -> None:
+    await house.load()
+    workers = msgspec.structs.replace(house.node.config.workers, sandbox="off")
+    await reload(house, changed(house.node.config, workers=workers))()
+    assert house.resident().plan.sandbox == "auto"
+    await house.node.wishes.unload("alpha", force=False)
+    assert (await house.load()).plan.sandbox == "off"
