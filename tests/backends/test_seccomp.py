@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import struct
 import subprocess
 import sys
 from socket import (
@@ -25,16 +26,16 @@ from inferd.backends import seccomp
 
 PID = 4242
 YES, NO, UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+IGNORED = 0x00050000
 MACHINES = list(seccomp.MACHINES)
 
 
-def answer(
-    machine: str, number: int, first: int = 0, second: int = 0, *, arch: int | None = None, listens: bool = False
-) -> int:
-    """What becomes of the call with these arguments."""
+def answer(machine: str, number: int, *arguments: int, arch: int | None = None, listens: bool = False) -> int:
+    """What becomes of the call with these arguments; those that are not named are 0."""
     steps = seccomp.program(machine, PID, listens=listens)
     arch = seccomp.MACHINES[machine].arch if arch is None else arch
-    data = {0: number, 4: arch, 16: first & 0xFFFFFFFF, 24: second & 0xFFFFFFFF}
+    halves = struct.unpack("=12I", struct.pack("=6Q", *(n % 2**64 for n in (*arguments, 0, 0, 0, 0, 0, 0)[:6])))
+    data = {0: number, 4: arch, **{16 + 4 * i: half for i, half in enumerate(halves)}}
     held, at = 0, 0
     for _ in range(len(steps)):  # jumps go forward only
         code, yes, no, value = steps[at]
@@ -57,7 +58,8 @@ def denied(machine: str) -> set[int]:
 
 def special(machine: str) -> set[int]:
     it = seccomp.MACHINES[machine]
-    return {it.clone, it.clone3, it.prlimit64, *seccomp.numbers(seccomp.OWN_ONLY, it.column)}
+    lists = (seccomp.OWN_ONLY, seccomp.OWN_TURN)
+    return {*it[3:], *(number for calls in lists for number in seccomp.numbers(calls, it.column))}
 
 
 @given(st.sampled_from(MACHINES), st.integers(0, 1000), st.integers(0, 2**32 - 1))
@@ -102,6 +104,55 @@ def test_signals_and_limits_are_its_own(machine: str, pid: int) -> None:
         assert answer(machine, number, -1) == NO
     assert answer(machine, it.prlimit64, 0) == answer(machine, it.prlimit64, PID) == YES
     assert answer(machine, it.prlimit64, pid) == (YES if pid in (0, PID) else NO)
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_so_are_turns(machine: str, pid: int, which: int) -> None:
+    it = seccomp.MACHINES[machine]
+    own = pid in (0, PID)
+    for number in seccomp.numbers(seccomp.OWN_TURN, it.column):
+        assert answer(machine, number, 0) == answer(machine, number, PID) == YES
+        assert answer(machine, number, pid) == (YES if own else NO)
+    assert answer(machine, it.sched_setaffinity, 0) == answer(machine, it.sched_setaffinity, PID) == YES
+    assert answer(machine, it.sched_setaffinity, pid) == (YES if own else IGNORED)
+    for number, process in ((it.setpriority, 0), (it.ioprio_set, 1)):
+        assert answer(machine, number, process, 0) == answer(machine, number, process, PID) == YES
+        assert answer(machine, number, process, pid) == (YES if own else NO)
+        assert answer(machine, number, which, 0) == (YES if which == process else NO)
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 2**64 - 1))
+def test_nothing_is_sent_to_an_address(machine: str, address: int) -> None:
+    it = seccomp.MACHINES[machine]
+    assert answer(machine, it.sendto, 3, 4096, 1, 0, 0, 0) == YES
+    for pointer in (address, address << 32, address % 2**32):
+        assert answer(machine, it.sendto, 3, 4096, 1, 0, pointer, 16) == (NO if pointer % 2**64 else YES)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_pairs_are_connected(machine: str, listens: bool) -> None:
+    pair = seccomp.MACHINES[machine].socketpair
+    for kind in (SOCK_STREAM, SOCK_SEQPACKET):
+        assert answer(machine, pair, AF_UNIX, kind | SOCK_CLOEXEC, listens=listens) == YES
+        assert answer(machine, pair, 30, kind, listens=listens) == NO  # TIPC has pairs, too
+    for kind in (SOCK_DGRAM, SOCK_RAW):
+        assert answer(machine, pair, AF_UNIX, kind | SOCK_NONBLOCK, listens=listens) == NO
+
+
+@given(st.sampled_from(MACHINES), st.integers(0, 2**16))
+def test_no_file_sends_signals(machine: str, command: int) -> None:
+    it = seccomp.MACHINES[machine]
+    assert answer(machine, it.fcntl, 3, command) == (NO if command in (8, 10, 15) else YES)
+    assert answer(machine, it.ioctl, 3, command) == (NO if command in (0x8901, 0x8902) else YES)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_each_command_that_does_is_known(machine: str) -> None:
+    it = seccomp.MACHINES[machine]
+    assert {answer(machine, it.fcntl, 3, command) for command in (8, 10, 15)} == {NO}
+    assert {answer(machine, it.ioctl, 3, command) for command in (0x8901, 0x8902)} == {NO}
+    assert {answer(machine, it.fcntl, 3, command) for command in (1, 3, 4, 1030)} == {YES}
 
 
 OLD = """
