@@ -37,7 +37,7 @@ LIMIT_S = 60.0
 
 # Says of each attempt how it ended: "ok", or the error's name.
 CHILD = """
-import ctypes, errno, json, mmap, os, platform, resource, signal, socket, sys, threading
+import ctypes, errno, fcntl, json, mmap, os, platform, resource, signal, socket, struct, sys, threading
 
 plan, own, other, folder, parent = sys.argv[1:]
 import msgspec
@@ -87,6 +87,36 @@ def reached():
         _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
         os.close(fds[0])
 
+def pair(kind):
+    for end in socket.socketpair(socket.AF_UNIX, kind):
+        end.close()
+
+def addressed():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.sendto(b"x", os.path.join(folder, "socket"))
+
+def message(kind):
+    # One that has a connection reaches nobody by an address, where the filter cannot look.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with ours, theirs:
+        try:
+            ours.sendmsg([b"x"], [], 0, os.path.join(folder, "socket"))
+        except OSError as error:
+            return
+        assert theirs.recv(1) == b"x"
+
+def owned(command, who):
+    fcntl.fcntl(0, command, who)
+
+def socket_owned(command):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fcntl.ioctl(ours, command, struct.pack("i", parent))
+
+def priority(which, who):
+    os.setpriority(which, who, os.getpriority(which, who))
+
 ATTEMPTS = {
     "own": lambda: open(own, "rb").read(1),
     "memory": lambda: open("/proc/meminfo").read(),
@@ -97,6 +127,12 @@ ATTEMPTS = {
     "memfd": lambda: os.close(os.memfd_create("x")),
     "null": lambda: open("/dev/null", "wb").write(b"x"),
     "own signal": lambda: os.kill(os.getpid(), 0),
+    "own priority": lambda: priority(os.PRIO_PROCESS, 0),
+    "own cores": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+    "own turn": lambda: os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0)),
+    "stream pair": lambda: pair(socket.SOCK_STREAM),
+    "stream message": lambda: message(socket.SOCK_STREAM),
+    "packet message": lambda: message(socket.SOCK_SEQPACKET),
     "own limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)),
     "other": lambda: open(other, "rb"),
     "secret": lambda: open(os.path.join(folder, "tokens")),
@@ -116,6 +152,20 @@ ATTEMPTS = {
     "inet6": lambda: socket.socket(socket.AF_INET6).close(),
     "unix": lambda: socket.socket(socket.AF_UNIX).close(),
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
+    "datagram pair": lambda: pair(socket.SOCK_DGRAM),
+    "address": addressed,
+    "messages": lambda: call(307, 269, -1, 0, 0, 0),
+    "owner": lambda: owned(fcntl.F_SETOWN, parent),
+    "owner ex": lambda: owned(15, struct.pack("ii", 1, parent)),
+    "its signal": lambda: owned(fcntl.F_SETSIG, signal.SIGKILL),
+    "socket owner": lambda: socket_owned(0x8901),
+    "socket group": lambda: socket_owned(0x8902),
+    "priority": lambda: priority(os.PRIO_PROCESS, parent),
+    "priorities": lambda: priority(os.PRIO_USER, 0),
+    "disk priority": lambda: call(251, 30, 1, parent, 2 << 13 | 4),
+    "turn": lambda: os.sched_setscheduler(parent, os.SCHED_OTHER, os.sched_param(0)),
+    "turn's place": lambda: os.sched_setparam(parent, os.sched_param(0)),
+    "names": lambda: call(294, 26, 0),
     "fork": fork,
     "spawn": spawn,
     "exec": replaced,
@@ -144,15 +194,20 @@ os.write(1, json.dumps({"told": told, "outcomes": outcomes, "core": core, "oom":
 
 ALLOWED = [
     *("own", "memory", "itself", "module", "thread", "reached", "memfd", "null", "own signal", "own limit"),
+    *("own priority", "own cores", "own turn", "stream pair", "stream message", "packet message"),
 ]
 REFUSED = {
     **dict.fromkeys(["other", "secret", "users", "folder", "home", "parent", "through itself"], "EACCES"),
     **dict.fromkeys(["write own", "write new", "write temp", "write shared", "make folder"], "EACCES"),
     **dict.fromkeys(["mode", "times", "inet", "inet6", "unix", "netlink", "fork", "spawn", "exec"], "EPERM"),
     **dict.fromkeys(["signal", "limit", "ptrace", "read memory", "uring", "keys", "space"], "EPERM"),
+    **dict.fromkeys(["datagram pair", "address", "messages", "owner", "owner ex", "its signal"], "EPERM"),
+    **dict.fromkeys(["socket owner", "socket group", "priority", "priorities", "disk priority", "turn"], "EPERM"),
+    **dict.fromkeys(["turn's place", "names"], "EPERM"),
     **({"legacy": "EPERM", "x32": "EPERM"} if platform.machine() == "x86_64" else {}),
 }
 ODD = {"exec": {"ENOENT"}, "ptrace": {"ok", "EIO", "EPERM"}, "read memory": {"ok"}, "x32": {"ok", "ENOSYS"}}
+ODD |= {"messages": {"EBADF"}, "priorities": {"ok", "EACCES"}}
 ODD |= {"uring": {"EINVAL", "EFAULT", "ENOSYS", "EPERM"}, "keys": {"ok", "ENOSYS"}, "legacy": {"ok", "ENOSYS"}}
 
 
@@ -212,6 +267,27 @@ def test_it_is_the_first_to_go_and_leaves_no_image_of_itself(inside: dict[str, A
 
 def test_off_means_off(outside: dict[str, Any]) -> None:
     assert outside["told"] == "off"
+
+
+AFFINITY = """
+import os, sys
+from inferd.backends import cage
+from inferd.backends.facts import LoadPlan
+
+cage.close_in(LoadPlan(backend="fake", path="", n_ctx=1, n_slots=1, kv_cells=1, n_threads=1, sandbox=sys.argv[2]))
+pid = int(sys.argv[1])
+os.sched_setaffinity(pid, {min(os.sched_getaffinity(pid))})
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
+def test_others_keep_their_cores() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        cores = os.sched_getaffinity(other.pid)
+        for sandbox, left in (("auto", cores), ("off", {min(cores)})):
+            arguments = [sys.executable, "-P", "-c", AFFINITY, str(other.pid), sandbox]
+            subprocess.run(arguments, check=True, timeout=LIMIT_S, cwd="/")
+            assert os.sched_getaffinity(other.pid) == left
 
 
 # which files
@@ -302,9 +378,13 @@ async def test_the_fake_engine_works_inside(child: Child) -> None:
 
 
 @pytest.mark.llama
-async def test_llama_works_inside(child: Child) -> None:
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_llama_works_inside(child: Child, pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if pinned:  # OpenMP pins each of its threads, and ends the process where it may not
+        monkeypatch.setenv("OMP_PROC_BIND", "true")
     facts = kinds.read_facts(Path(cage.ROOT) / "llama" / "demo.gguf")
     plan = msgspec.structs.replace(FAKE, backend="llama", path=facts.path, files=facts.files, numerics="exact")
+    plan = msgspec.structs.replace(plan, n_threads=2)
     assert (await child.load(plan)).cage == str(HERE)
     assert (await child.finish(asked([1, 2, 3]))).completion_tokens == 8
 
