@@ -36,6 +36,7 @@ class Group:
         self.path = path
         self.limit_bytes = limit_bytes  # of memory; 0: none
         self.starved = False  # the kernel has ended it for its memory
+        self.ended = False  # nobody is born in it any more
 
     def add(self, pid: int) -> None:
         """What the process takes from now on is the group's."""
@@ -54,6 +55,7 @@ class Group:
 
     def end(self) -> None:
         """After its process is reaped; one that another process hides in is emptied, and goes with the next."""
+        self.ended = True
         if self.path:
             self.ran_out()
             _remove(self.path)
@@ -65,6 +67,7 @@ class Groups:
     def __init__(self, folder: str = "", why: str = "nobody has looked") -> None:
         self._folder = folder
         self._serial = itertools.count(1)
+        self._out: dict[str, Group] = {}  # by path, until they are ended
         self.why = why
 
     @classmethod
@@ -98,13 +101,15 @@ class Groups:
             log.warning("%s cannot be made, the worker goes without: %s", path, error.strerror)
             _remove(path)
             return Group()
-        return Group(path, limit_bytes)
+        self._out[path] = Group(path, limit_bytes)
+        return self._out[path]
 
     def _sweep(self) -> None:
-        """What was not empty when it should have gone."""
+        """What was not empty when it should have gone. One that is handed out is empty until its process is there."""
+        self._out = {path: group for path, group in self._out.items() if not group.ended}
         with contextlib.suppress(OSError):
             for path in _workers(self._folder):
-                if not _pids(path):
+                if path not in self._out and not _pids(path):
                     _remove(path)
 
 

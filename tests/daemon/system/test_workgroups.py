@@ -94,6 +94,27 @@ def test_a_worker_has_its_limits_before_it_is_there(groups: Groups, root: Root) 
     assert groups.begin("qwen:7b@gpu0", 1, 1).path.endswith("-2")
 
 
+def test_one_whose_worker_is_not_there_yet_stays(groups: Groups, root: Root) -> None:
+    first, second = groups.begin("a", 1, 1), groups.begin("b", 1, 1)
+    first.add(77)
+    assert said(root, f"{SERVICE}/w-a-1/cgroup.procs") == "77"
+    first.end()
+    groups.begin("c", 1, 1)
+    assert root.exists(f"{SERVICE}/w-b-2")
+    second.end()
+    assert not root.exists(f"{SERVICE}/w-b-2")
+
+
+def test_one_that_could_not_go_goes_with_the_next(groups: Groups, root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = groups.begin("a", 1, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(workgroups, "_remove", lambda path: None)
+        group.end()
+    assert root.exists(f"{SERVICE}/w-a-1")
+    groups.begin("b", 1, 1)
+    assert not root.exists(f"{SERVICE}/w-a-1")
+
+
 def test_an_end_for_want_of_memory_is_remembered(groups: Groups, root: Root) -> None:
     group = groups.begin("m", 1 << 20, 64)
     events = root.at(f"{SERVICE}/w-m-1/memory.events")
