@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 PROMPT_BYTES = 4 * 2**20
 MAX_INPUT_TOKENS = 4 * 2**20  # of all inputs of a request; a long query counts with each of its documents
 HEADROOM_BYTES = 768 * 2**20  # address space beyond what the loaded vocabulary takes
+# Address space to open one, beyond the libraries: 152k words take 50 MiB, 400k take 130; 194k in a tokenizer.json 140.
+VOCABULARY_BYTES = 2**30
 COMPILE_S = 2.0  # of a form: the prompts of others wait meanwhile
 CPU_S = 20  # of one Prepare; the kernel ends the process then, whatever C code it is in
 
@@ -81,15 +83,18 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     channel = SyncChannel(settle(parser.parse_args().fd))
     try:
-        tokenizer = load(channel, cage.close_in)
+        tokenizer = load(channel, cage.close_in, limit_memory)
         if tokenizer is not None:
-            limit_memory()
             serve(channel, tokenizer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the daemon is gone, and with it every reason to go on
 
 
-def load(channel: SyncChannel, close_in: Callable[[LoadPlan], str] = lambda _: "") -> Tokenizer | None:
+def load(
+    channel: SyncChannel,
+    close_in: Callable[[LoadPlan], str] = lambda _: "",
+    limit: Callable[[int], None] = lambda _: None,
+) -> Tokenizer | None:
     """Open the vocabulary of the first message's model and say so; None when it cannot be."""
     start_s = time.perf_counter()
     frame = channel.recv(block=True)
@@ -99,7 +104,7 @@ def load(channel: SyncChannel, close_in: Callable[[LoadPlan], str] = lambda _: "
     plan = message.plan
     try:
         held = close_in(msgspec.structs.replace(plan, devices=()))  # it needs none
-        tokenizer = open_tokenizer(plan)
+        tokenizer = open_tokenizer(plan, limit)
     except LoadError as error:
         channel.send(encode(LoadFailed(error.code, str(error))))
         return None
@@ -108,19 +113,25 @@ def load(channel: SyncChannel, close_in: Callable[[LoadPlan], str] = lambda _: "
     return tokenizer
 
 
-def open_tokenizer(plan: LoadPlan) -> Tokenizer:
-    """Raises LoadError."""
-    tokenizer: Tokenizer = import_module(TOKENIZERS[plan.backend], __package__).load(plan)
+def open_tokenizer(plan: LoadPlan, limit: Callable[[int], None] = lambda _: None) -> Tokenizer:
+    """Raises LoadError. Libraries come first, as they may be large, and are to be trusted."""
+    opener = import_module(TOKENIZERS[plan.backend], __package__)
+    limit(VOCABULARY_BYTES)
+    try:
+        tokenizer: Tokenizer = opener.load(plan)
+    except MemoryError:
+        raise LoadError("corrupt", f"its vocabulary takes more than {VOCABULARY_BYTES >> 20:,} MiB") from None
+    limit(HEADROOM_BYTES)
     return tokenizer
 
 
-def limit_memory() -> None:
-    """From here on a prompt may ask for so much more and no more."""
+def limit_memory(n_bytes: int) -> None:
+    """From here on this process may take so much more address space, and cannot be given more again."""
     with open("/proc/self/statm", "rb") as file:
         used_bytes = int(file.read().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = used_bytes + HEADROOM_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+    wanted = used_bytes + n_bytes if hard < 0 else min(used_bytes + n_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))
 
 
 def limit_cpu() -> None:

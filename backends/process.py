@@ -310,7 +310,10 @@ def worker(
 
 
 def prompt_helper(
-    on_message: Callable[[FromWorker], None], on_gone: Callable[[], None], on_reaped: Callable[[Exit], None]
+    on_message: Callable[[FromWorker], None],
+    on_gone: Callable[[], None],
+    on_reaped: Callable[[Exit], None],
+    on_spawned: Callable[[int], None] = lambda _: None,
 ) -> Process:
     """The process that holds a model's vocabulary and template."""
-    return Process("inferd.backends.prepare", on_message, on_gone, on_reaped)
+    return Process("inferd.backends.prepare", on_message, on_gone, on_reaped, on_spawned)

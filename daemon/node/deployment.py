@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..domain.errors import InferdError
     from ..policy.ledger import Ledger
     from ..system.catalog import Entry
+    from ..system.workgroups import Groups
     from .resident import Resident
 
 LOADED = (ModelState.LOADING, ModelState.READY, ModelState.DRAINING)
@@ -24,12 +25,12 @@ SPEAKS_FIRST = (ModelState.READY, ModelState.LOADING, ModelState.DRAINING, Model
 class Deployment:
     """A resident for each place where the model may be; most models have one."""
 
-    def __init__(self, name: str, entry: Entry, plan: LoadPlan, ledger: Ledger) -> None:
+    def __init__(self, name: str, entry: Entry, plan: LoadPlan, ledger: Ledger, groups: Groups) -> None:
         assert entry.facts is not None
         self.name = name
         self.entry = entry
         self.facts: ModelFacts = entry.facts
-        self.prompter = Prompter(name, plan, ledger)
+        self.prompter = Prompter(name, plan, ledger, groups)
         self.residents: dict[str, Resident] = {}  # by place, the preferred one first
         self.load_error: InferdError | None = None  # what those who wait for a load are told
         self.refused: InferdError | None = None  # what those who wait for a lease are told

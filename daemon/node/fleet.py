@@ -105,7 +105,7 @@ class Fleet:
             known.prompter.close()
             for place in known.residents:
                 del self.residents[place]
-        self.deployments[name] = deployment = Deployment(name, entry, plans[0], node.ledger)
+        self.deployments[name] = deployment = Deployment(name, entry, plans[0], node.ledger, self.groups)
         deployment.prompter.on_released = lambda: self._on_prompter_released(deployment)
         node.scheduler.add_model(
             name,

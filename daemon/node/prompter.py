@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from ..domain.errors import Code, InferdError
 from ..domain.form import FIELD as FORM_FIELD
 from ..domain.tools import FIELD as TOOLS_FIELD
 from ..system.processes import run_state
+from ..system.workgroups import SPARE_PIDS, UNDIVIDED, Group, Groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
     Reply = Prepared | PreparedInputs | Compiled
     Answer = asyncio.Future[Reply]
 
-PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
 log = logging.getLogger(__name__)
 
+PROCESS_BYTES = 96 * 2**20  # python, the library and a large vocabulary
+# As much as the helper can have by its own limits (prepare.py), and nothing in files or in the kernel beside it.
+GROUP_BYTES = PROCESS_BYTES + 2**30
 START_LIMIT_S = 120.0  # until it has read the vocabulary: 0.3 s for 152k words
 TIMEOUT_S = 20.0  # for one prompt, from when the helper gets to it
 
@@ -77,12 +81,14 @@ class Prompter:
     What it was at when it died is asked once more; what waited behind that, as often as others end it.
     """
 
-    def __init__(self, name: str, plan: LoadPlan, ledger: Ledger) -> None:
+    def __init__(self, name: str, plan: LoadPlan, ledger: Ledger, groups: Groups = UNDIVIDED) -> None:
         self.name = name
         self.plan = plan
         self.used_s = 0.0  # when it was last asked
         self.owner = ""  # of the reservation
         self._ledger = ledger
+        self._groups = groups
+        self._group = Group()
         self._process: Process | None = None
         self._opened: asyncio.Future[None] | None = None
         self._reservation: Reservation | None = None
@@ -239,7 +245,9 @@ class Prompter:
             )
         self._reservation = self._ledger.reserve(self.owner, {"host": PROCESS_BYTES})
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._process = prompt_helper(self._receive, self._gone, self._reaped)
+        n_pids = SPARE_PIDS + (os.cpu_count() or 1)  # some libraries begin a thread for each processor
+        self._group = self._groups.begin(self.owner, GROUP_BYTES, n_pids)
+        self._process = prompt_helper(self._receive, self._gone, self._reaped, self._group.add)
         try:
             await self._process.start(self.plan)
         except OSError as error:
@@ -291,6 +299,7 @@ class Prompter:
 
     def _release(self) -> None:
         self._process = None
+        self._group.end()
         if self._reservation is not None:
             self._ledger.release(self._reservation)
             self._reservation = None

@@ -17,7 +17,7 @@ from ..domain.model import Model, ModelState
 from ..policy import corrections
 from ..policy.vigil import Vigil
 from ..system.processes import run_state
-from ..system.workgroups import Group, Groups
+from ..system.workgroups import SPARE_PIDS, UNDIVIDED, Group, Groups
 from .plans import CELL_STEP
 from .proof import Proof
 
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # after the n-th failure in a row
 LOAD_CODES = {"corrupt": Code.MODEL_CORRUPT, "unsupported": Code.UNSUPPORTED, "sandbox": Code.NO_SANDBOX}
 SPARE_BYTES = 512 * 2**20  # of host RAM, beyond what a load was estimated to take: a worker that has that is broken
-UNDIVIDED = Groups(why="the machine's")
-SPARE_PIDS = 64  # threads of libraries beside those that compute
 
 
 class Resident:

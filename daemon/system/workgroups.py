@@ -26,6 +26,7 @@ OURS = "supervisor"
 PREFIX = "w-"
 CONTROLLERS = ("memory", "pids")
 MAX_NAME_BYTES = 200
+SPARE_PIDS = 64  # threads of libraries beside those that compute
 NO_TREE = "there is no cgroup v2 here"
 
 
@@ -111,6 +112,9 @@ class Groups:
             for path in _workers(self._folder):
                 if path not in self._out and not _pids(path):
                     _remove(path)
+
+
+UNDIVIDED = Groups(why="the machine's")
 
 
 def find(root: Root) -> tuple[str, str]:

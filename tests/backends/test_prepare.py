@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -301,6 +302,39 @@ def test_a_process_survives_a_template_that_wants_all_memory(
         assert failed.code == "limit"
         assert isinstance(ask(channel, Prepare("2", prompt="a")), Prepared)
     assert child.returncode == 0
+
+
+GREEDY = """
+import socket, sys, types
+from inferd.backends import prepare
+from inferd.backends.channel import SyncChannel
+
+def load(plan):
+    return bytearray(2 * prepare.VOCABULARY_BYTES)
+
+sys.modules["inferd.backends.greedy"] = greedy = types.ModuleType("greedy")
+greedy.load = load
+prepare.TOKENIZERS["fake"] = ".greedy"
+prepare.load(SyncChannel(socket.socket(fileno=int(sys.argv[1]))), limit=prepare.limit_memory)
+"""
+
+
+def test_a_vocabulary_that_wants_all_memory_is_not_opened() -> None:
+    ours, theirs = socket.socketpair()
+    channel = SyncChannel(ours)
+    command = [sys.executable, "-c", GREEDY, str(theirs.fileno())]
+    with ours, theirs, subprocess.Popen(command, pass_fds=(theirs.fileno(),)) as child:
+        channel.send(encode(Load(FAKE)))
+        assert child.wait(20) == 0
+        assert answer(channel) == LoadFailed("corrupt", "its vocabulary takes more than 1,024 MiB")
+
+
+def test_the_limit_is_as_hard_as_it_is() -> None:
+    """A process that is taken over may lift the one to the other."""
+    with process(FAKE) as (child, channel):
+        assert isinstance(answer(channel), Ready)
+        limits = resource.prlimit(child.pid, resource.RLIMIT_AS)
+        assert limits[0] == limits[1] < 4 * prepares.HEADROOM_BYTES
 
 
 @pytest.mark.llama

@@ -16,13 +16,15 @@ from inferd.backends.tools import call_text
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.form import Form
 from inferd.daemon.node import prompter as prompters
-from inferd.daemon.node.prompter import PROCESS_BYTES, Prompter
+from inferd.daemon.node.prompter import GROUP_BYTES, PROCESS_BYTES, Prompter
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.system.processes import run_state
 from inferd.tests.e2e.daemons import until
+from inferd.daemon.system.workgroups import Group, Groups
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
 
 PLAN = LoadPlan(backend="fake", path="", n_ctx=256, n_slots=1, kv_cells=256, n_threads=1)
 
@@ -190,6 +192,36 @@ async def test_a_prompt_right_after_a_close_gets_a_helper_of_its_own(prompter: P
     assert [await early, await late] == [[97], [98]]
     assert prompter._process is not old
     assert len(ledger.reservations) == 1
+
+
+class Folders(Groups):
+    """Groups that are mere folders."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.given: list[tuple[Group, str]] = []
+
+    def begin(self, name: str, limit_bytes: int, n_pids: int) -> Group:
+        path = self.folder / f"{len(self.given)}"
+        path.mkdir()
+        (path / "cgroup.procs").touch()
+        self.given.append((Group(str(path), limit_bytes), name))
+        return self.given[-1][0]
+
+
+async def test_each_helper_has_a_group_of_its_own(ledger: Ledger, tmp_path: Path) -> None:
+    groups = Folders(tmp_path)
+    it = Prompter("m", PLAN, ledger, groups)
+    for i in range(2):
+        await it.prepare(prompt="hi")
+        group, name = groups.given[i]
+        assert (name, group.limit_bytes, group.ended) == (it.owner, GROUP_BYTES, False)
+        assert (tmp_path / f"{i}" / "cgroup.procs").read_text() == str(pid(it))
+        it.close()
+        await it.wait()
+        assert group.ended
+    assert len(groups.given) == 2
 
 
 async def test_without_room_no_helper_is_started(prompter: Prompter, ledger: Ledger) -> None:

@@ -13,12 +13,12 @@ from inferd.backends.process import Exit
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node.plans import make_plan
-from inferd.daemon.node.resident import BACK_OFF_S, SPARE_BYTES, SPARE_PIDS, Resident
+from inferd.daemon.node.resident import BACK_OFF_S, SPARE_BYTES, Resident
 from inferd.daemon.policy import corrections
 from inferd.daemon.policy.corrections import Corrections
 from inferd.daemon.policy.ledger import Ledger, Shortfall
 from inferd.daemon.system.catalog import Catalog
-from inferd.daemon.system.workgroups import Group, Groups
+from inferd.daemon.system.workgroups import SPARE_PIDS, Group, Groups
 from inferd.tests.daemon.node.house import GIB, build
 
 FAILED = Exit(1, False, ("last words",))
