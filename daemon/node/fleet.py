@@ -15,7 +15,7 @@ from ..policy.corrections import Corrections, key
 from ..policy.ledger import Shortfall
 from ..policy.rooms import no_room
 from ..system.catalog import valid_name
-from ..system.digests import Digests
+from ..system.digests import Digests, stamps_of
 from ..system.imports import Imports
 from ..system.workgroups import Groups
 from .beside import Beside, beside
@@ -194,9 +194,12 @@ class Fleet:
         self.node.changes.notify()
 
     def _prove(self, resident: Resident) -> None:
-        """Have its files looked at beside the load, where that has to be."""
-        verify = self.node.config.models.verify
-        if doubtful := self.imports.doubtful(files_of(resident.model.plan), verify):
+        """Have its files looked at beside the load, where that has to be. Its worker has not opened them yet."""
+        verify, paths = self.node.config.models.verify, files_of(resident.model.plan)
+        promised = self.imports.promised(paths, verify)
+        stamps, changed = stamps_of(promised), "the file was changed while it was loaded; ask again"
+        resident.proof.bind(lambda: stamps_of(promised) == stamps, lambda: resident.refute(changed))
+        if doubtful := self.imports.doubtful(paths, verify):
             resident.proof.begin(lambda: self.imports.changed(doubtful, verify), resident.refute)
 
     def drain(self, resident: Resident, force: bool) -> None:

@@ -222,10 +222,9 @@ class Resident:
             log.error("the worker of %s is ended: %s", self.place, self.ended_why)
             self._worker.kill()
 
-    def refute(self) -> None:
-        """One of its files is another one than was imported: what was loaded of it is of no use."""
-        message = f"{self.model.name}: the file is another one than was imported; pull it again, or copy it"
-        self.load_error = InferdError(Code.MODEL_CORRUPT, message)
+    def refute(self, why: str = "the file is another one than was imported; pull it again, or copy it") -> None:
+        """What was loaded is of no use: it is not of the files that it should be of."""
+        self.load_error = InferdError(Code.MODEL_CORRUPT, f"{self.model.name}: {why}")
         self.kill()
 
     def ran_out(self) -> bool:

@@ -55,6 +55,10 @@ class Imports:
             if self._known.pop(os.path.realpath(path), None) is not None:
                 self._save()
 
+    def promised(self, paths: Iterable[str], verify: Verify) -> list[str]:
+        """Those that a worker may not have opened as anything else than `changed` has found them to be."""
+        return [path for path in paths if verify == "always" or (verify == "stamp" and self.expected(path) is not None)]
+
     def doubtful(self, paths: Iterable[str], verify: Verify) -> list[str]:
         """Those that `changed` has to look at; nothing is read for it."""
         if verify == "never":

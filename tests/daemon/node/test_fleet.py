@@ -18,6 +18,7 @@ from inferd.daemon.domain.model import ModelState
 from inferd.daemon.domain.request import Priority
 from inferd.daemon.node.plans import Gpu
 from inferd.daemon.node.stream import Resumed
+from inferd.daemon.system.workgroups import Group
 from inferd.tests.daemon.node.house import (
     ENDLESS,
     GIB,
@@ -56,6 +57,19 @@ async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None
     assert house.state("beta") is ModelState.COLD
     assert house.node.meter.total.evictions == 2
     assert house.told(Kind.MODEL_EVICTED) == ["alpha makes way for beta", "beta makes way for alpha"]
+
+
+async def test_workers_and_prompt_helpers_are_born_in_groups(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, born = open_house(), []
+
+    def begin(name: str, limit_bytes: int, n_pids: int) -> Group:
+        born.append(name.partition("/")[0])
+        return Group()
+
+    monkeypatch.setattr(house.node.fleet.groups, "begin", begin)
+    await house.load()
+    assert await house.node.fleet.get("alpha").prompter.prepare(prompt="hi")
+    assert born == ["alpha", "alpha"]
 
 
 async def test_what_loads_took_corrects_what_the_next_one_reserves(house: House) -> None:

@@ -19,8 +19,8 @@ from inferd.daemon.node import prompter as prompters
 from inferd.daemon.node.prompter import GROUP_BYTES, PROCESS_BYTES, Prompter
 from inferd.daemon.policy.ledger import Ledger
 from inferd.daemon.system.processes import run_state
-from inferd.tests.e2e.daemons import until
 from inferd.daemon.system.workgroups import Group, Groups
+from inferd.tests.e2e.daemons import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable

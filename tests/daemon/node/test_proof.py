@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from inferd.daemon.domain.config import Verify
+
     Open = Callable[..., House]
 
 
@@ -63,6 +65,20 @@ async def test_what_cannot_be_looked_at_is_not_believed() -> None:
     assert told == ["refuted"]
 
 
+@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize("same", [False, True])
+async def test_what_changes_meanwhile_is_not_what_was_looked_at(looks: bool, same: bool) -> None:
+    told: list[str] = []
+    proof = Proof()
+    proof.bind(lambda: same, lambda: told.append("changed"))
+    if looks:
+        proof.begin(lambda: None, lambda: told.append("refuted"))
+    proof.when_proven(lambda: told.append("ready"))
+    if looks:
+        await seen(proof)
+    assert told == ["ready" if same else "changed"]
+
+
 async def test_a_load_that_is_over_hears_nothing() -> None:
     told: list[str] = []
     proof = Proof()
@@ -92,6 +108,31 @@ async def test_one_that_is_serves(open_house: Open, folder: Path) -> None:
     house.node.fleet.imports.record(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
     assert await house.answer()
     assert house.node.fleet.imports.doubtful([str(path)], "stamp") == []
+
+
+async def test_one_that_is_another_one_for_a_moment_is_refused(
+    open_house: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker may have opened what lay there between two looks."""
+    house = open_house()
+    path, imports = folder / "alpha.gguf", house.node.fleet.imports
+    imports.record(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    looked = imports.changed
+
+    def swap(paths: list[str], verify: Verify) -> str | None:
+        found = looked(paths, verify)
+        path.rename(folder / "aside")
+        path.write_bytes(b"another one")
+        (folder / "aside").rename(path)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(imports, "changed", swap)
+        error = await load_failure(house)
+    assert (error.code, error.message) == (
+        Code.MODEL_CORRUPT,
+        "alpha: the file was changed while it was loaded; ask again",
+    )
 
 
 async def test_one_that_is_told_to_go_meanwhile_goes(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,14 @@ def test_only_digests_are_recorded(imports: Imports, path: str) -> None:
         imports.record(path, "0f")
 
 
+def test_a_promise_is_made_of_what_was_imported(imports: Imports, path: str) -> None:
+    assert imports.promised([path], "stamp") == []
+    assert imports.promised([path], "always") == [path]
+    imports.record(path, SHA)
+    assert imports.promised([path, f"{path}.other"], "stamp") == [path]
+    assert imports.promised([path], "never") == []
+
+
 def test_an_imported_file_is_read_once(imports: Imports, path: str) -> None:
     imports.record(path, SHA)
     assert imports.doubtful([path], "stamp") == [path]
