@@ -39,7 +39,19 @@ MIGRATIONS = (
         lengths BLOB NOT NULL, text TEXT NOT NULL, more BLOB NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (job, at)
     );
     """,
+    # What each job takes, for the share of its tenant; kept with the row, as a sum over all pieces would be slow.
+    """
+    ALTER TABLE jobs ADD COLUMN n_bytes INTEGER NOT NULL DEFAULT 0;
+    DELETE FROM requests WHERE job IN (SELECT id FROM jobs WHERE state IN ('done', 'cancelled', 'failed'));
+    DELETE FROM prompts WHERE job IN (SELECT id FROM jobs WHERE state IN ('done', 'cancelled', 'failed'));
+    UPDATE jobs SET n_bytes = IFNULL((SELECT LENGTH(body) FROM requests WHERE job = id), 0)
+        + IFNULL((SELECT LENGTH(tokens) FROM prompts WHERE job = id), 0)
+        + IFNULL((SELECT SUM(LENGTH(tokens) + LENGTH(lengths) + LENGTH(CAST(text AS BLOB)) + LENGTH(more))
+            FROM pieces WHERE job = id), 0);
+    CREATE INDEX jobs_by_bytes ON jobs (tenant, n_bytes);
+    """,
 )
+ROW_BYTES = 512  # of a job without what it holds: its row and those of the indexes
 FIELDS = DurableJob.__struct_fields__
 COLUMNS = ", ".join(FIELDS)
 CHANGING = (
@@ -50,6 +62,15 @@ INSERT = f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))}) 
 # A job that has ended stays as it ended, whoever comes later: there is one result.
 UPDATE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in CHANGING)} WHERE id = ? AND state = 'queued'"
 SELECT = f"SELECT {COLUMNS} FROM jobs"
+# Any state that is none of an end: a damaged one must not hide its job.
+SELECT_LIVE = f"SELECT seq, {COLUMNS} FROM jobs WHERE state NOT IN ('done', 'cancelled', 'failed') ORDER BY seq"
+# Of a row that cannot be read: whatever may be wrong is made something that can.
+FAIL = """
+    UPDATE jobs SET priority = 'batch', created_s = CAST(created_s AS REAL), digest = x'', key = NULL,
+    deadline_s = NULL, state = 'failed', n_tokens = 0, resumed = 0, ended_s = ?, finish_reason = NULL,
+    prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, code = 'internal', error = ? WHERE seq = ?
+"""
+DAMAGED = "what was kept of this job is damaged"
 INSERT_PIECE = "INSERT INTO pieces (job, at, tokens, lengths, text, more, sum) VALUES (?, ?, ?, ?, ?, ?, ?)"
 SELECT_PIECES = "SELECT at, tokens, lengths, text, more, sum FROM pieces WHERE job = ? AND at >= ? ORDER BY at"
 
@@ -72,11 +93,21 @@ def to_columns(job: DurableJob, names: Sequence[str] = FIELDS) -> list[Any]:
     return [_column(job, name) for name in names]
 
 
+def to_text(raw: bytes) -> str:
+    """What SQLite holds as text. What is none can still be read, and then fails its own row only."""
+    return raw.decode(errors="surrogateescape")
+
+
 def to_job(row: Sequence[Any]) -> DurableJob:
+    """Raises Damaged."""
     given = dict(zip(FIELDS, row, strict=True))
-    given |= {"key": given["key"] or "", "state": State(given["state"]), "priority": Priority(given["priority"])}
-    reason = given["finish_reason"]
-    return DurableJob(**given | {"finish_reason": None if reason is None else FinishReason(reason)})
+    try:
+        for value in given.values():
+            if isinstance(value, str):
+                value.encode()
+        return msgspec.convert(given | {"key": given["key"] or ""}, DurableJob)
+    except ValueError as error:  # of Unicode and of msgspec, too
+        raise Damaged(f"the row of job {given['id']!a}: {type(error).__name__}") from None
 
 
 def to_row(job_id: str, piece: Piece) -> tuple[Any, ...]:
@@ -89,10 +120,18 @@ def to_row(job_id: str, piece: Piece) -> tuple[Any, ...]:
 def to_piece(job_id: str, row: Sequence[Any]) -> Piece:
     """Raises Damaged."""
     at, tokens, lengths, text, more, checksum = row
-    if _sum(job_id, at, tokens, lengths, text, more) != checksum:
-        raise Damaged(f"the answer of job {job_id} from its token {at} on")
-    extra = _MORE.decode(more) if more else _More()
-    return Piece(at, unpack(tokens), unpack(lengths), text, extra.calls, extra.logprobs)
+    try:
+        if _sum(job_id, at, tokens, lengths, text, more) == checksum:
+            extra = _MORE.decode(more) if more else _More()
+            return Piece(at, unpack(tokens), unpack(lengths), text, extra.calls, extra.logprobs)
+    except (TypeError, AttributeError, ValueError):  # a column of another type, or text that is none
+        pass
+    raise Damaged(f"the answer of job {job_id} from its token {at!a} on")
+
+
+def n_bytes_of(row: Sequence[Any]) -> int:
+    """What a row of pieces holds."""
+    return sum(len(part.encode()) if isinstance(part, str) else len(part) for part in row[2:6])
 
 
 def pack(numbers: list[int]) -> bytes:

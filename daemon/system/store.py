@@ -11,32 +11,17 @@ import logging
 import os
 import sqlite3
 import time
-import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..domain.durable import Kept, Loaded, kept_of
-from .rows import (
-    CHANGING,
-    INSERT,
-    INSERT_PIECE,
-    MIGRATIONS,
-    SELECT,
-    SELECT_PIECES,
-    UPDATE,
-    Damaged,
-    pack,
-    to_columns,
-    to_job,
-    to_piece,
-    to_row,
-    unpack,
-)
+from .rows import DAMAGED as DAMAGED_ROW
+from .rows import FAIL, MIGRATIONS, ROW_BYTES, SELECT, SELECT_LIVE, SELECT_PIECES, Damaged, to_job, to_piece, to_text
+from .steps import advance, first, load, take_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from ..domain.durable import DurableJob, Entry, Piece, Progress, State
+    from ..domain.durable import DurableJob, Entry, Loaded, Piece, Progress, State
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +72,7 @@ class Store:
 
     def open(self) -> bool:
         """Check what is there and make the rest; False when it was damaged and is set aside. Raises StoreError."""
+        self.close()  # what an earlier try has open would look like another daemon
         try:
             with self._failing():
                 self._connect(check=True)
@@ -112,8 +98,10 @@ class Store:
             with self._transaction() as db:
                 db.executemany("DELETE FROM jobs WHERE id = ? AND created_s = ?", self._disowned)
                 for step in progress:
-                    _advance(db, step)
-                jobs = [_take_in(db, entry) for entry in entries]
+                    advance(db, step)
+                jobs = [take_in(db, entry) for entry in entries]
+                if not (progress or entries):  # somebody asks whether the disk takes anything, and this is something
+                    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         except StoreError:
             self._disowned += [(entry.job.id, entry.job.created_s) for entry in entries]
             raise
@@ -134,26 +122,52 @@ class Store:
     # reading; each raises StoreError
 
     def live(self) -> list[DurableJob]:
-        """Those that have not ended, in the order in which they came."""
+        """Those that have not ended, in the order in which they came. One whose row cannot be read has failed."""
+        jobs: list[DurableJob] = []
+        damaged: list[int] = []
         with self._using() as db:
-            return [to_job(row) for row in db.execute(f"{SELECT} WHERE state = 'queued' ORDER BY seq")]
+            for seq, *row in db.execute(SELECT_LIVE):
+                try:
+                    jobs.append(to_job(row))
+                except Damaged as error:
+                    log.error("damaged on the disk: %s", error)
+                    damaged.append(seq)
+        if damaged:
+            try:
+                with self._transaction() as db:
+                    db.executemany(FAIL, [(time.time(), DAMAGED_ROW, seq) for seq in damaged])
+            except StoreError as error:  # they are left out all the same
+                log.error("nothing can be written of damaged jobs: %s", error)
+        return jobs
 
     def get(self, job_id: str) -> DurableJob | None:
+        """Raises Damaged, too."""
         with self._using() as db:
-            return _first(db, "id = ?", job_id)
+            return first(db, "id = ?", job_id)
 
     def by_key(self, tenant: str, key: str) -> DurableJob | None:
+        """Raises Damaged, too."""
+        if self._disowned:  # nobody may find one of these and take it for a job that goes on
+            self.commit([], [])
         with self._using() as db:
-            return _first(db, "tenant = ? AND key = ?", tenant, key)
+            return first(db, "tenant = ? AND key = ?", tenant, key)
+
+    def bytes_of(self, tenant: str) -> int:
+        """What its jobs take."""
+        with self._using() as db:
+            n_jobs, n_bytes = db.execute(
+                "SELECT COUNT(*), TOTAL(n_bytes) FROM jobs WHERE tenant = ?", (tenant,)
+            ).fetchone()
+            return int(n_bytes) + n_jobs * ROW_BYTES
 
     def newest(self, tenant: str | None, state: State | None, limit: int) -> list[DurableJob]:
-        """None: of every tenant, in any state."""
+        """None: of every tenant, in any state. What cannot be read is left out."""
         asked = {"tenant = ?": tenant, "state = ?": state.value if state else None}
         given = {test: value for test, value in asked.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
         with self._using() as db:
             rows = db.execute(f"{SELECT} {where} ORDER BY seq DESC LIMIT ?", (*given.values(), limit))
-            return [to_job(row) for row in rows]
+            return list(_readable(rows))
 
     def since(self, job_id: str, offset: int) -> tuple[DurableJob | None, list[Piece]]:
         """A job, and some of its pieces from the one on that has the token at `offset`. Raises Damaged, too."""
@@ -161,12 +175,12 @@ class Store:
             (at,) = db.execute("SELECT MAX(at) FROM pieces WHERE job = ? AND at <= ?", (job_id, offset)).fetchone()
             rows = db.execute(f"{SELECT_PIECES} LIMIT ?", (job_id, at or 0, PAGE_PIECES))
             pieces = [to_piece(job_id, row) for row in rows]
-            return _first(db, "id = ?", job_id), pieces
+            return first(db, "id = ?", job_id), pieces
 
     def load(self, job_ids: Sequence[str]) -> list[Loaded]:
         """Those that are there."""
         with self._using() as db:
-            return [loaded for job_id in job_ids if (loaded := _load(db, job_id)) is not None]
+            return [loaded for job_id in job_ids if (loaded := load(db, job_id)) is not None]
 
     # the file
 
@@ -174,6 +188,7 @@ class Store:
         """Raises Damaged where it is to be checked."""
         self._make_file()
         db = sqlite3.connect(self._path, timeout=LOCK_S, isolation_level=None, check_same_thread=False)
+        db.text_factory = to_text
         try:
             for setting in SETTINGS:
                 db.execute(f"PRAGMA {setting}").fetchall()
@@ -251,52 +266,12 @@ def _migrate(db: sqlite3.Connection) -> None:
         db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {to}; COMMIT;")
 
 
-def _take_in(db: sqlite3.Connection, entry: Entry) -> DurableJob:
-    job = entry.job
-    if db.execute(INSERT, to_columns(job)).rowcount:
-        body = job.id, entry.request, zlib.crc32(entry.request)
-        db.execute("INSERT INTO requests (job, body, sum) VALUES (?, ?, ?)", body)
-        return job
-    first = _first(db, "tenant = ? AND key = ?", job.tenant, job.key) or _first(db, "id = ?", job.id)
-    assert first is not None
-    return first
-
-
-def _advance(db: sqlite3.Connection, step: Progress) -> None:
-    """A commit that failed may have reached the disk all the same: what is there already is not written again."""
-    job = step.job
-    found = db.execute("SELECT n_tokens FROM jobs WHERE id = ? AND state = 'queued'", (job.id,)).fetchone()
-    if found is None or found[0] < step.at:
-        return log.error("job %s has ended, or lacks tokens that it had: nothing of it is written", job.id)
-    db.execute(UPDATE, (*to_columns(job, CHANGING), job.id))
-    if step.prompt is not None:
-        tokens = pack(step.prompt)
-        row = job.id, tokens, zlib.crc32(tokens)
-        db.execute("INSERT OR REPLACE INTO prompts (job, tokens, sum) VALUES (?, ?, ?)", row)
-    new = [rest for piece in step.pieces if (rest := piece.since(found[0])) is not None]
-    db.executemany(INSERT_PIECE, [to_row(job.id, piece) for piece in new])
-    return None
-
-
-def _load(db: sqlite3.Connection, job_id: str) -> Loaded | None:
-    found = db.execute("SELECT body, sum FROM requests WHERE job = ?", (job_id,)).fetchone()
-    if found is None:
-        return None
-    prompt = db.execute("SELECT tokens, sum FROM prompts WHERE job = ?", (job_id,)).fetchone()
-    rows = (found, prompt) if prompt is not None else (found,)
-    try:
-        if any(zlib.crc32(raw) != checksum for raw, checksum in rows):
-            raise Damaged(f"the request of job {job_id}")
-        kept = kept_of(to_piece(job_id, row) for row in db.execute(SELECT_PIECES, (job_id, 0)))
-    except Damaged as error:
-        log.error("damaged on the disk: %s", error)
-        return Loaded(job_id, b"", None, Kept(), damaged=True)
-    return Loaded(job_id, found[0], None if prompt is None else unpack(prompt[0]), kept)
-
-
-def _first(db: sqlite3.Connection, where: str, *values: str) -> DurableJob | None:
-    row = db.execute(f"{SELECT} WHERE {where}", values).fetchone()
-    return None if row is None else to_job(row)
+def _readable(rows: Iterable[Sequence[Any]]) -> Iterator[DurableJob]:
+    for row in rows:
+        try:
+            yield to_job(row)
+        except Damaged as error:
+            log.error("damaged on the disk: %s", error)
 
 
 def _n_bytes(db: sqlite3.Connection) -> int:
