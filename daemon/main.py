@@ -92,6 +92,7 @@ async def _serve(config: Config, ways_in: list[Door], read: Callable[[], Config]
     telemetry.on_beat = partial(_beat, manager, node)
     await asyncio.to_thread(node.catalog.scan)  # so that no request waits for the first look at every file
     doors = Doors(config, node, telemetry, ways_in, Audit(audit_file()))
+    node.durable.hold()
     node.durable.begin(Store(_path(config.jobs.folder) if config.jobs.folder else state_folder()), jobs.read_request)
     await doors.open()
     health, where = doors.health, " and ".join(door.address for door in ways_in)
@@ -100,9 +101,11 @@ async def _serve(config: Config, ways_in: list[Door], read: Callable[[], Config]
     log.info("serving on %s", where)
     manager.ready()
     opening = asyncio.create_task(node.fleet.tiers.disk.open(config.cache, state_folder()), name="disk")
+    probing = asyncio.create_task(_probe(node, telemetry), name="probe")
     eternal = [
         asyncio.create_task(telemetry.run(), name="telemetry"),
-        asyncio.create_task(_probe(node, telemetry), name="probe"),
+        asyncio.create_task(_start_jobs(node, opening, probing), name="jobs that wait"),
+        probing,
         asyncio.create_task(_keep_corrections(node), name="corrections"),
         asyncio.create_task(_tell_health(node, health), name="health"),
         asyncio.create_task(_give_back_memory(), name="memory"),
@@ -229,6 +232,12 @@ async def _probe(node: Node, telemetry: Telemetry) -> None:
         machine.open_pools(node.ledger)
         node.fleet.gpus = machine.for_models(node.ledger)
     return None
+
+
+async def _start_jobs(node: Node, *first: asyncio.Task[None]) -> None:
+    """When it is known what there is: a model that is loaded before its GPU is found, or its KV, goes without."""
+    await asyncio.wait(first)
+    node.durable.go_on()
 
 
 async def _until(stop: asyncio.Event, eternal: list[asyncio.Task[None]]) -> None:

@@ -163,6 +163,7 @@ class Jobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_jobs: Positive = 10_000  # that have not ended
     max_jobs_per_tenant: Positive = 5_000
     max_bytes: Positive = 2 * 2**30  # of the file; nothing that may still be read is thrown away for a new one
+    tenant_share: Annotated[float, Meta(gt=0, le=1)] = 0.5  # of max_bytes: one tenant must not close it for the others
     keep_s: Annotated[float, Meta(gt=0)] = 604_800.0  # after its end a job can be read so long, and its key is taken
 
 

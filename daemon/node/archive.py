@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from ..domain.errors import Code, InferdError
 from ..domain.event import Kind, Severity
+from ..system.rows import DAMAGED, Damaged
 from ..system.store import Store, StoreError
 from .changes import Changes
 
@@ -59,6 +60,9 @@ class Archive:
             return await self.ask(method, *given, **named)
         except StoreError as error:
             raise InferdError(Code.NO_DISK, f"jobs cannot be read: {error}", retry_after_ms=5000) from None
+        except Damaged as error:
+            log.error("damaged on the disk: %s", error)
+            raise InferdError(Code.INTERNAL, DAMAGED) from None
 
     async def ready(self) -> None:
         """What was there is known. Raises InferdError."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .tape import Tape
 
 Group = tuple[str, str, "Priority"]  # model, tenant and class: who takes whose turn
-# Not the end of a job that was taken in: it is submitted again when there is room.
-LATER = {Code.QUEUE_FULL, Code.OVERLOADED, Code.DRAINING, Code.SHUTTING_DOWN}
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +27,8 @@ class Book:
     pending: list[Piece] = field(default_factory=list)
     end: dict[str, Any] | None = None  # the fields that it ends with
     has_prompt: bool = False  # on the disk
+    prompt: list[int] | None = None  # what is to be there, also when the Node has it no more
+    priority: Priority | None = None  # likewise
     goes_on: bool = False  # with tokens from an earlier daemon, and that is not written yet
     written_s: float = 0.0
     changes: Changes = field(default_factory=Changes)
@@ -40,8 +40,10 @@ class Book:
     def step(self) -> Progress | None:
         """All that is to be written now; None: nothing."""
         row, job = self.row, None if self.tape is None else self.tape.job
-        prompt = None if self.has_prompt or job is None or job.prompt is None else list(job.prompt)
-        priority = row.priority if job is None else job.request.priority
+        if job is not None:
+            self.prompt, self.priority = job.prompt, job.request.priority
+        prompt = None if self.has_prompt or self.prompt is None else list(self.prompt)
+        priority = self.priority or row.priority
         if not (self.pending or self.end) and prompt is None and priority is row.priority:
             return None
         new = msgspec.structs.replace(
@@ -58,6 +60,8 @@ class Book:
         self.row, self.written_s, self.goes_on = step.job, now_s, False
         del self.pending[: len(step.pieces)]
         self.has_prompt |= step.prompt is not None
+        if self.has_prompt:
+            self.prompt = None
         self.changes.notify()
 
     def fail(self, error: InferdError, unix_s: float) -> None:
@@ -71,10 +75,10 @@ def failed(error: InferdError, unix_s: float) -> dict[str, Any]:
     return {"state": state, "ended_s": unix_s, "code": error.code.value, "error": error.message}
 
 
-def outcome(tape: Tape, unix_s: float) -> dict[str, Any] | None:
-    """The fields that a job ends with whose stay in the Node is over; None: it is not its end."""
+def outcome(tape: Tape, unix_s: float) -> dict[str, Any]:
+    """The fields that a job ends with whose stay in the Node was its last."""
     if tape.error is not None:
-        return None if tape.error.code in LATER else failed(tape.error, unix_s)
+        return failed(tape.error, unix_s)
     finished = tape.finished
     assert finished is not None, "it ended well, and nobody said how"
     return {
@@ -95,12 +99,6 @@ def as_of_now(request: Request, row: DurableJob, prompt: list[int] | None) -> Re
             raise late()
         request = replace(request, deadline_ms=left_ms)
     return request if prompt is None else replace(request, tokens=prompt, messages=None, prompt=None)
-
-
-def is_for_now(error: InferdError) -> bool:
-    """It will be let in when that is over: a queue that is full, a model that rests, a request with the same id."""
-    rests = error.code is Code.MODEL_FAILED and error.retry_after_ms is not None
-    return error.code in LATER or rests or error.field == "request_id"
 
 
 def late() -> InferdError:

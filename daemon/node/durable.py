@@ -11,17 +11,18 @@ import contextlib
 import heapq
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..domain.durable import State
 from ..domain.errors import Code, InferdError
+from ..system.rows import DAMAGED
 from ..system.store import AT_ONCE, Store, StoreError
 from .archive import CLOSE_S, Archive
-from .book import Book, as_of_now, is_for_now, late, outcome
+from .book import Book, as_of_now, late, outcome
+from .intake import Arrival, Intake, same
+from .later import Later, is_alone
 from .lines import Lines
-from .readout import DAMAGED, Readout
+from .readout import Readout
 from .tape import Tape
 
 if TYPE_CHECKING:
@@ -42,14 +43,6 @@ PRUNE_S = 60.0
 WINDOW = 16  # of a model, tenant and class, so many beyond its slots are in the scheduler at a time
 
 
-@dataclass(slots=True, eq=False)
-class _Arrival:
-    """Waits to be written."""
-
-    entry: Entry
-    taken_in: asyncio.Future[DurableJob]
-
-
 class Durable:
     """Shares the Node's loop. Without `begin` there are no jobs."""
 
@@ -57,11 +50,13 @@ class Durable:
         self.node = node
         self.archive = Archive(node)
         self.readout = Readout(self)
+        self.intake = Intake(node, self.archive)
         self.books: dict[str, Book] = {}  # of all jobs that have not ended
         self._busy: dict[str, Book] = {}  # of these, what the Node has, and of what something is to be written
         self._lines = Lines()
-        self._arrivals: list[_Arrival] = []
-        self._n_live: Counter[str] = Counter()  # by tenant, with those that arrive
+        self._later = Later()
+        self._may_start = True
+        self._arrivals: list[Arrival] = []
         self._deadlines: list[tuple[float, str]] = []  # a heap of when and whose
         self._due = asyncio.Event()  # something is to be written at once
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +68,14 @@ class Durable:
         self.archive.use(store)
         self._read = read
         self._task = asyncio.create_task(self._run(), name="jobs")
+
+    def hold(self) -> None:
+        """Jobs are taken in, and none is started until `go_on`."""
+        self._may_start = False
+
+    def go_on(self) -> None:
+        self._may_start = True
+        self._due.set()
 
     async def close(self) -> None:
         """Write what came last. The Node has let go of all jobs."""
@@ -96,17 +99,18 @@ class Durable:
         if job.key:
             first = await self.archive.look(Store.by_key, job.tenant, job.key)
             if first is not None:
-                return self.readout.now(_same(first, job))
+                return self.readout.now(same(first, job))
+        tenant_bytes = await self.intake.tenant_bytes(job.tenant)
         try:
-            self._admit(job, request)
+            self.intake.check(job, request, tenant_bytes)
         except InferdError as error:
             self.node.turned_away(job.tenant, error, job.id)
             raise
-        arrival = _Arrival(entry, asyncio.get_running_loop().create_future())
-        self._n_live[job.tenant] += 1
+        arrival = Arrival(entry, asyncio.get_running_loop().create_future())
+        self.intake.n_live[job.tenant] += 1
         self._arrivals.append(arrival)
         self._due.set()
-        return self.readout.now(_same(await arrival.taken_in, job))
+        return self.readout.now(same(await arrival.taken_in, job))
 
     async def cancel(self, job_id: str, tenant: str | None) -> bool:
         """End a job (`tenant` None: of any); False when it has ended already. Returns when that is on the disk.
@@ -127,22 +131,6 @@ class Durable:
 
     # mutators
 
-    def _admit(self, job: DurableJob, request: Request) -> None:
-        """Raises InferdError."""
-        options = self.node.config.jobs
-        self.node.refuse_new()
-        self.node.check(request, time.monotonic())
-        for whose, n, most in (
-            ("this tenant has", self._n_live[job.tenant], options.max_jobs_per_tenant),
-            ("there are", self._n_live.total(), options.max_jobs),
-        ):
-            if n >= most:
-                message = f"{whose} {n:,} jobs that have not ended, at most {most:,} are taken in"
-                raise InferdError(Code.QUEUE_FULL, message, retry_after_ms=10_000, waiting=n, limit=most)
-        if (n_bytes := self.archive.used_bytes) >= options.max_bytes:
-            message = f"the jobs that are kept take {n_bytes:,} bytes, at most {options.max_bytes:,} may be taken"
-            raise InferdError(Code.NO_DISK, message, retry_after_ms=60_000, used_bytes=n_bytes)
-
     def _take_up(self, job: DurableJob) -> None:
         """It is on the disk and has not ended: it waits for its turn."""
         book = self.books[job.id] = Book(job)
@@ -151,11 +139,15 @@ class Durable:
             heapq.heappush(self._deadlines, (job.deadline_s, job.id))
 
     def _cancel(self, book: Book) -> None:
-        error = InferdError(Code.CANCELLED, "the job was cancelled")
-        if book.tape is not None:
+        error, tape = InferdError(Code.CANCELLED, "the job was cancelled"), book.tape
+        if tape is not None and not tape.over:
             self.node.cancel(book.row.id, error, book.row.tenant)
-        else:
+        elif tape is None or self._comes_back(book, tape.error):
             self._end(book, error)
+
+    def _comes_back(self, book: Book, error: InferdError | None) -> bool:
+        """What ended its stay in the Node is not its end."""
+        return error is not None and self._later.is_for_now(error, book.row.model, time.monotonic())
 
     def _end(self, book: Book, error: InferdError) -> None:
         """Of one that the Node does not have."""
@@ -187,8 +179,8 @@ class Durable:
                 self.node.hang_up(tape)
                 raise tape.error
         except InferdError as error:
-            if is_for_now(error):
-                return self._lines.put_back([book], now_s)
+            if self._comes_back(book, error):
+                return self._lines.send_away(book, now_s, alone=is_alone(error))
             self._lines.release(book)
             return self._end(book, error)
         book.tape, book.has_prompt, book.goes_on = tape, loaded.prompt is not None, bool(loaded.kept.tokens)
@@ -201,11 +193,13 @@ class Durable:
         """What is to be written of it now."""
         tape = book.tape
         if tape is not None and tape.over:
-            if book.end is None:
+            if book.end is None and not self._comes_back(book, tape.error):
                 book.end = outcome(tape, time.time())
             book.pending += tape.wind(whole=book.end is not None)
         elif tape is not None and now_s >= book.written_s + FLUSH_S:
             book.pending += tape.wind(whole=False)
+        if book.pending:
+            self._later.is_well(book.row.model)
         step = book.step()
         if tape is not None and tape.over:
             book.tape = None
@@ -219,17 +213,17 @@ class Durable:
         """All that was to be written of it is on the disk."""
         if book.row.over:
             del self._busy[book.row.id], self.books[book.row.id]
-            self._n_live[book.row.tenant] -= 1
+            self.intake.n_live[book.row.tenant] -= 1
         elif book.tape is None and book.end is None:
             del self._busy[book.row.id]
-            self._lines.put_back([book], time.monotonic())
+            self._lines.send_away(book, time.monotonic())
 
-    def _arrive(self, arrival: _Arrival, job: DurableJob) -> None:
+    def _arrive(self, arrival: Arrival, job: DurableJob) -> None:
         """It is on the disk; `job`: it, or the one that was there before."""
         if job is arrival.entry.job:
             self._take_up(job)
         else:
-            self._n_live[arrival.entry.job.tenant] -= 1
+            self.intake.n_live[arrival.entry.job.tenant] -= 1
         if not arrival.taken_in.done():
             arrival.taken_in.set_result(job)
 
@@ -237,7 +231,7 @@ class Durable:
         """The disk will not."""
         self.archive.refuse(error)
         for arrival in self._arrivals:
-            self._n_live[arrival.entry.job.tenant] -= 1
+            self.intake.n_live[arrival.entry.job.tenant] -= 1
             if not arrival.taken_in.done():
                 arrival.taken_in.set_exception(self.archive.refusal())
         self._arrivals.clear()
@@ -256,14 +250,15 @@ class Durable:
                 return
             await self._rest(RETRY_S)
         for job in jobs:
-            self._n_live[job.tenant] += 1
+            self.intake.n_live[job.tenant] += 1
             self._take_up(job)
         while True:
             closing = self._closing
             try:
                 await self._write()
                 if not closing:
-                    await self._feed()
+                    if self._may_start:
+                        await self._feed()
                     await self._prune()
             except StoreError as error:
                 self._refuse(error)
@@ -287,7 +282,7 @@ class Durable:
         now_s = time.monotonic()
         steps = [step for book in list(self._busy.values()) if (step := self._step(book, now_s)) is not None]
         arrivals, self._arrivals = self._arrivals, []
-        if not (steps or arrivals):
+        if not (steps or arrivals or self.archive.trouble):  # a disk that refused is tried with nothing, too
             return
         try:
             entries = [arrival.entry for arrival in arrivals]
@@ -312,7 +307,8 @@ class Durable:
         try:
             found = await self.archive.ask(Store.load, [book.row.id for book in books])
         except BaseException:
-            self._lines.put_back(books, now_s)
+            for book in books:
+                self._lines.send_away(book, now_s)
             raise
         by_id = {loaded.job_id: loaded for loaded in found}
         for book in books:
@@ -325,15 +321,3 @@ class Durable:
         n_gone = await self.archive.ask(Store.prune, time.time() - self.node.config.jobs.keep_s)
         if n_gone < AT_ONCE:
             self._pruned_s = time.monotonic()
-
-
-def _same(first: DurableJob, job: DurableJob) -> DurableJob:
-    """What was there is the answer to who asks once more. Raises InferdError where it is something else."""
-    if first is job:
-        return first
-    if not job.key or (first.key, first.tenant) != (job.key, job.tenant):
-        raise InferdError(Code.INVALID, f"request_id {job.id} is in use", field="request.request_id")
-    if first.digest != job.digest:
-        message = f"job {first.id} came with this idempotency_key, and with another request"
-        raise InferdError(Code.INVALID, message, field="idempotency_key")
-    return first

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Entry = tuple[float, str, Book]  # when it came, and its id: the order in a line
 
 AT_ONCE = 32  # that are read from the disk in one go
-REST_S = 1.0  # of a group that was sent away
+REST_S = 1.0  # of a group, or a job, that was sent away
 
 
 class Lines:
@@ -25,26 +25,36 @@ class Lines:
         self._n_taken: Counter[Group] = Counter()
         self._taken: dict[Book, Group] = {}  # as it was then: a job may be moved to another class
         self._rests_until_s: dict[Group, float] = {}
+        self._apart: list[Entry] = []  # a heap of those that rest alone, by until when
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._lines or self._apart)
 
     def add(self, book: Book) -> None:
         heappush(self._lines.setdefault(book.group, []), (book.row.created_s, book.row.id, book))
 
-    def put_back(self, books: Iterable[Book], now_s: float | None = None) -> None:
-        """Taken, but not kept. With a time their groups rest from then on."""
+    def put_back(self, books: Iterable[Book]) -> None:
+        """Taken, but not kept."""
         for book in books:
             self.release(book)
             self.add(book)
-            if now_s is not None:
-                self._rests_until_s[book.group] = now_s + REST_S
+
+    def send_away(self, book: Book, now_s: float, *, alone: bool = False) -> None:
+        """It was not let in: its whole group rests, or it alone and those behind it go first."""
+        self.release(book)
+        if alone:
+            heappush(self._apart, (now_s + REST_S, book.row.id, book))
+        else:
+            self.add(book)
+            self._rests_until_s[book.group] = now_s + REST_S
 
     def rests(self, group: Group, now_s: float) -> bool:
         return self._rests_until_s.get(group, 0.0) > now_s
 
     def take(self, room: Callable[[Group], int], now_s: float) -> list[Book]:
         """The next ones; `room`: how many of a group may be taken and not released at a time."""
+        while self._apart and self._apart[0][0] <= now_s:
+            self.add(heappop(self._apart)[2])
         taken: list[Book] = []
         for group in list(self._lines):
             if len(taken) >= AT_ONCE:

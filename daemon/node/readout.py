@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,7 +10,6 @@ import msgspec
 from ..domain.durable import State
 from ..domain.errors import Code, InferdError
 from ..domain.request import Phase
-from ..system.rows import Damaged
 from ..system.store import Store
 
 if TYPE_CHECKING:
@@ -20,10 +18,7 @@ if TYPE_CHECKING:
     from ..domain.durable import DurableJob, Piece
     from .durable import Durable
 
-log = logging.getLogger(__name__)
-
 LOOK_S = 0.5  # again at a job that nobody here knows
-DAMAGED = "what was kept of this job is damaged"
 
 
 class Readout:
@@ -54,11 +49,7 @@ class Readout:
         while True:
             book = self.durable.books.get(job_id)
             change = None if book is None else book.changes.next()
-            try:
-                row, pieces = await self.archive.look(Store.since, job_id, offset)
-            except Damaged as error:
-                log.error("damaged on the disk: %s", error)
-                raise InferdError(Code.INTERNAL, DAMAGED) from None
+            row, pieces = await self.archive.look(Store.since, job_id, offset)
             new = [piece for piece in pieces if piece.index > seen]
             for piece in new:
                 if (rest := piece.since(offset)) is not None:
