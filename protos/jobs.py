@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from . import inferd_pb2 as pb
@@ -9,7 +10,7 @@ from .aio_streams import AsyncStream
 from .answer import FINISH_REASONS, Delta, to_delta
 from .compose import generate_request, plain_request
 from .errors import Unreachable, from_rpc
-from .patience import Patience
+from .patience import SHUTTING_DOWN, Patience
 from .streams import Stream
 from .twin import all_fields
 
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
     from .compose import GenerateOptions
 
 
+RESUME_S = 60.0  # for a daemon that ends and is started again: its drain (30 s unless set otherwise) and the start
+
+
 def job_request(model: str, prompt: Any, key: str | None, options: GenerateOptions) -> pb.SubmitJobRequest:
-    """Unless it says otherwise a job is batch work."""
+    """Unless it says otherwise a job is batch work. Without a key it gets one, as a lost answer is asked for again."""
+    if key is None or key == "":
+        key = os.urandom(8).hex()
     given: GenerateOptions = {**options, "priority": options.get("priority") or "batch"}
     request = plain_request(pb.SubmitJobRequest, idempotency_key=key)
     request.request.CopyFrom(generate_request(model, prompt, given))
@@ -82,7 +88,7 @@ class JobAnswer(Stream[Any], _Output):
         return self.text_so_far()
 
     def _on_error(self, error: grpc.RpcError) -> None:
-        if _is_lost(error, self._client.address, self._heard):
+        if _is_lost(self, error):
             _resume(self)
         super()._on_error(error)
 
@@ -111,19 +117,22 @@ class AsyncJobAnswer(AsyncStream[Any], _Output):
         return self.text_so_far()
 
     async def _on_error(self, error: grpc.RpcError) -> None:
-        if _is_lost(error, self._client.address, self._heard):
+        if _is_lost(self, error):
             _resume(self)
         await super()._on_error(error)
 
 
-def _is_lost(error: grpc.RpcError, address: str, heard: bool) -> bool:
-    """The daemon has gone away in the middle of it."""
-    return heard and isinstance(from_rpc(error, address, heard=heard), Unreachable)
+def _is_lost(answer: JobAnswer | AsyncJobAnswer, error: grpc.RpcError) -> bool:
+    """The daemon has gone away in the middle of it, or says that it will."""
+    failure = from_rpc(error, answer._client.address, heard=answer._heard)
+    if failure.code == SHUTTING_DOWN:
+        return answer._heard or not answer._patience.restarts
+    return answer._heard and isinstance(failure, Unreachable)
 
 
 def _resume(answer: JobAnswer | AsyncJobAnswer) -> None:
-    """The next call asks for what is missing, and is as patient as a first one: the daemon keeps the job."""
+    """The next call asks for what is missing, and waits for a restart: the daemon keeps the job."""
     client = answer._client
     answer._request.offset = answer._offset
     answer._heard = False
-    answer._patience = Patience(client.address, client.connect_timeout_s)
+    answer._patience = Patience(client.address, max(client.connect_timeout_s, RESUME_S), restarts=True)

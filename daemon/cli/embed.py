@@ -1,4 +1,4 @@
-"""`inferd embed` and `inferd rerank`: vectors of texts, and documents by how well they answer a query."""
+"""`inferd embed`, `rerank` and `tokenize`: vectors of texts, documents by how well they answer, tokens of a text."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from .common import USAGE, Address, AsJson, Model, connect, fields_of, guarded, print_json, print_table
 from .common import stop as end
-from .run import PriorityOption
+from .run import PriorityOption, read_prompt
 
 if TYPE_CHECKING:
     from ...protos.pooled import Ranking, Vectors
@@ -18,6 +18,7 @@ SHOWN_CHARS = 60
 Texts = Annotated[
     list[str] | None, typer.Argument(metavar="TEXT...", help="The texts; without any, each line of stdin is one.")
 ]
+Text = Annotated[str | None, typer.Argument(metavar="TEXT", help="The text; - or a pipe reads stdin.")]
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for.")]
 Documents = Annotated[
     list[str] | None,
@@ -73,6 +74,18 @@ def rerank(
         return
     rows = [(f"{it.relevance_score:.4f}", it.index, given[it.index][:SHOWN_CHARS]) for it in ranking]
     print_table((">SCORE", ">INDEX", "DOCUMENT"), rows)
+
+
+@guarded
+def tokenize(model: Model, text: Text = None, address: Address = None, as_json: AsJson = False) -> None:
+    """Show a text's tokens, as the model reads it."""
+    given = read_prompt("-" if text is None else text, sys.stdin, as_json=as_json)
+    with connect(address) as client:
+        tokens = client.tokenize(model, given or "")
+    if as_json:
+        print_json({"model": model, "tokens": tokens})
+    else:
+        print(*tokens)
 
 
 def _given(texts: list[str] | None) -> list[str]:

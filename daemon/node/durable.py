@@ -96,11 +96,11 @@ class Durable:
         """Take a job in, or find the one with its key; returns when it is on the disk. Raises InferdError."""
         job = entry.job
         await self.archive.ready()
+        tenant_bytes = await self.intake.tenant_bytes(job.tenant)
         if job.key:
             first = await self.archive.look(Store.by_key, job.tenant, job.key)
             if first is not None:
                 return self.readout.now(same(first, job))
-        tenant_bytes = await self.intake.tenant_bytes(job.tenant)
         try:
             self.intake.check(job, request, tenant_bytes)
         except InferdError as error:

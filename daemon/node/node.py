@@ -101,7 +101,8 @@ class Node:
                 request = replace(request, model=deployment.name)
             job, stream = self.jobs.add(request, now_s, kept)
         except InferdError as error:
-            self.turned_away(request.tenant, error, request.id)
+            if kept is None:  # else nobody is told, and it comes again
+                self.turned_away(request.tenant, error, request.id)
             raise
         job.cache_salt = "" if self.config.cache.share_between_tenants else request.tenant
         job.cache_salt += f"\0{request.lora}" if request.lora else ""
