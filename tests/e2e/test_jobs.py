@@ -84,14 +84,15 @@ def test_jobs_have_one_result_each_whatever_becomes_of_the_daemon(launcher: Laun
     assert daemon.client.jobs("queued") == daemon.client.jobs("running") == []
 
 
-def test_a_reader_goes_on_over_the_restart(launcher: Launcher) -> None:
+@pytest.mark.parametrize("how", [killed, ended_well])
+def test_a_reader_goes_on_over_the_restart(launcher: Launcher, how: Any) -> None:
     daemon = launcher.start(CONFIG, name="jobs")
     job = daemon.client.submit_job("small", "fake:tokens=300 read", raw=True, seed=3)
-    with Client(daemon.address, connect_timeout_s=60.0) as client:
+    with Client(daemon.address) as client:
         answer = client.stream_job(job.id)
         reading = iter(answer)
         tokens = list(next(reading).tokens)
-        killed(daemon)
+        how(daemon)
         daemon = launcher.start(CONFIG, name="jobs")
         for delta in reading:
             assert delta.index == len(tokens)

@@ -9,21 +9,32 @@ import pytest
 
 from inferd import AsyncClient, Client, InferdError, Unreachable
 from inferd.protos import inferd_pb2 as pb
+from inferd.protos import jobs as it
+from inferd.protos import patience
 from inferd.protos.jobs import job_request, job_twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def gone(after: list[int]) -> Callable[[grpc.ServicerContext], None]:
-    """A step at which the daemon goes away, so many times."""
+def gone(
+    after: list[int], says: Callable[[grpc.ServicerContext], None] | None = None
+) -> Callable[[grpc.ServicerContext], None]:
+    """A step at which the daemon goes away, so many times; `says`: how it tells of it."""
 
     def step(context: grpc.ServicerContext) -> None:
         if after:
             after.pop()
+            if says is not None:
+                says(context)
             context.abort(grpc.StatusCode.UNAVAILABLE, "the connection is closed")
 
     return step
+
+
+def ending(steps: Any) -> Any:
+    """What a daemon says that ends in an orderly way."""
+    return steps.fail(grpc.StatusCode.UNAVAILABLE, "shutting_down", "the daemon is shutting down", 5000)
 
 
 def test_a_job_is_batch_work_unless_it_says_otherwise() -> None:
@@ -32,6 +43,8 @@ def test_a_job_is_batch_work_unless_it_says_otherwise() -> None:
     assert request.request.messages.messages[0].content == "hi"
     assert job_request("demo", "hi", None, {"priority": "normal"}).request.priority == pb.NORMAL
     assert job_request("demo", "hi", None, {"priority": None}).request.priority == pb.BATCH
+    keys = {job_request("demo", "hi", key, {}).idempotency_key for key in (None, None, "")}
+    assert len(keys - {""}) == 3  # one that is made anew for each, so that a lost answer can be asked for again
     with pytest.raises(InferdError):
         job_request("demo", "hi", 3, {})  # type: ignore[arg-type]
 
@@ -73,7 +86,28 @@ def test_a_daemon_that_is_restarted_meanwhile_is_asked_for_the_rest(daemon: Any)
     assert [request.offset for request in daemon.asked] == [0, 1, 1]
 
 
-def test_one_that_stays_away_is_waited_for_only_so_long(daemon: Any) -> None:
+@pytest.mark.parametrize("at", [0, 1])
+def test_one_that_ends_X monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ENDING_RETRY_S", 0.01)
+    daemon.outputs.insert(at, gone([1, 2, 3], ending(steps)))
+    with Client(daemon.address, connect_timeout_s=0.0) as client:
+        assert client.stream_job("j1").text() == "hello world"
+    assert [request.offset for request in daemon.asked] == [0, at, at, at]
+
+
+def test_a_daemon_that_never_ends_its_end_is_not_waited_for_for_ever(
+    daemon: Any, steps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(it, "RESUME_S", 0.1)
+    monkeypatch.setattr(patience, "ENDING_RETRY_S", 0.01)
+    daemon.outputs.insert(0, gone([1] * 999, ending(steps)))
+    with Client(daemon.address, connect_timeout_s=0.0) as client, pytest.raises(InferdError) as caught:
+        client.stream_job("j1").text()
+    assert caught.value.code == "shutting_down"
+
+
+def test_one_that_stays_away_is_waited_for_only_so_long(daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(it, "RESUME_S", 0.2)
     daemon.outputs.insert(1, gone([1] * 999))
     with Client(daemon.address, connect_timeout_s=0.2) as client:
         answer = client.stream_job("j1")
@@ -82,8 +116,9 @@ def test_one_that_stays_away_is_waited_for_only_so_long(daemon: Any) -> None:
     assert answer.text_so_far() == "hello"
 
 
-async def test_the_same_for_asyncio(daemon: Any) -> None:
+async def test_the_same_for_asyncio(daemon: Any, steps: Any) -> None:
     daemon.outputs.insert(1, gone([1]))
+    daemon.outputs.insert(1, gone([1], ending(steps)))
     async with AsyncClient(daemon.address) as client:
         assert (await client.submit_job("demo", "hi", key="k")).id == "j1"
         assert await client.job("j1") == daemon.job

@@ -1,4 +1,4 @@
-"""`inferd embed` and `inferd rerank`."""
+"""`inferd embed`, `inferd rerank` and `inferd tokenize`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def test_rerank(inferd: Any, daemon: Any) -> None:
     shown = json.loads(inferd("rerank", "demo", "q", "first", "second", "--json").stdout)
     assert shown["results"] == [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": -0.5}]
     assert daemon.asked[-1].query == "q"
+
+
+def test_tokenize(inferd: Any, daemon: Any) -> None:
+    assert inferd("tokenize", "demo", "a text").stdout == "1 2 3\n"
+    assert (daemon.asked[-1].model, daemon.asked[-1].prompt) == ("demo", "a text")
+    assert json.loads(inferd("tokenize", "demo", "--json", stdin="piped").stdout) == {
+        "model": "demo",
+        "tokens": [1, 2, 3],
+    }
+    assert daemon.asked[-1].prompt == "piped"
+    assert inferd("tokenize", "demo", "").exit_code == 2

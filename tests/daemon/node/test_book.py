@@ -12,7 +12,7 @@ from inferd.backends.messages import FinishReason, SamplingParams
 from inferd.daemon.domain.durable import DurableJob, Kept, Piece, State
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.request import Job, Priority, Request
-from inferd.daemon.node.book import Book, as_of_now, is_for_now, outcome
+from inferd.daemon.node.book import Book, as_of_now, outcome
 from inferd.daemon.node.stream import Finished
 from inferd.daemon.node.tape import Tape
 
@@ -90,22 +90,25 @@ def test_a_finished_one_is_done() -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_every_failure_is_an_end_or_is_for_now(code: Code) -> None:
+def test_a_failure_is_an_end(code: Code) -> None:
     it = tape()
     it.close(InferdError(code, "why"))
-    end = outcome(it, 2.0)
-    if code in (Code.QUEUE_FULL, Code.OVERLOADED, Code.DRAINING, Code.SHUTTING_DOWN):
-        assert end is None
-    else:
-        state = State.CANCELLED if code in (Code.CANCELLED, Code.SUPERSEDED) else State.FAILED
-        assert end == {"state": state, "ended_s": 2.0, "code": code.value, "error": "why"}
+    state = State.CANCELLED if code in (Code.CANCELLED, Code.SUPERSEDED) else State.FAILED
+    assert outcome(it, 2.0) == {"state": state, "ended_s": 2.0, "code": code.value, "error": "why"}
 
 
-def test_a_model_that_rests_is_waited_for() -> None:
-    assert is_for_now(InferdError(Code.MODEL_FAILED, "in back-off", retry_after_ms=1000))
-    assert not is_for_now(InferdError(Code.MODEL_FAILED, "it cannot be read"))
-    assert is_for_now(InferdError(Code.INVALID, "in use", field="request_id"))
-    assert not is_for_now(InferdError(Code.INVALID, "no such adapter", field="lora"))
+def test_what_the_node_knew_is_written_after_it_let_go() -> None:
+    """The commit that parks it may fail."""
+    book = Book(ROW, tape())
+    assert book.tape is not None
+    book.tape.job.prompt, book.tape.job.request = [1, 2], replace(REQUEST, priority=Priority.NORMAL)
+    first = book.step()
+    book.tape = None
+    assert book.step() == first
+    assert first is not None
+    assert (first.prompt, first.job.priority) == ([1, 2], Priority.NORMAL)
+    book.written(first, 0.0)
+    assert book.step() is None
 
 
 def test_a_deadline_is_what_is_left_of_it() -> None:

@@ -21,9 +21,9 @@ from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.request import Phase, Priority
 from inferd.daemon.domain.tools import join
 from inferd.daemon.node import durable as it
-from inferd.daemon.node import lines
+from inferd.daemon.node import later, lines
 from inferd.daemon.system.store import Store
-from inferd.tests.daemon.node.house import LIMIT_S, SLOW, House, build, failure, first_text
+from inferd.tests.daemon.node.house import GIB, LIMIT_S, SLOW, House, build, failure, first_text
 from inferd.tests.daemon.node.test_view import look
 from inferd.tests.daemon.system.test_store import full_disk
 
@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 LONG = "fake:tokens=200"
 POLL_S = 0.01
+MIB = 2**20
 
 
 @dataclass
@@ -354,6 +355,22 @@ async def test_what_is_damaged_on_the_disk_fails_its_job_alone(offices: Open, tm
     assert (await failure(office.read_all(job))).code is Code.INTERNAL
 
 
+async def test_a_row_that_cannot_be_read_fails_its_job_alone(offices: Open, tmp_path: Path) -> None:
+    office = offices(tokens_per_s=SLOW)
+    bad, lost, other = [await office.submit(LONG) for _ in range(3)]
+    await office.close()
+    with closing(sqlite3.connect(tmp_path / "state" / "jobs.db")) as db:
+        db.execute("UPDATE jobs SET priority = 'batcj' WHERE id = ?", (bad.id,))
+        db.execute("UPDATE jobs SET tenant = CAST(x'ec' AS TEXT) WHERE id = ?", (lost.id,))
+        db.commit()
+    office = offices()
+    assert (await office.read_all(other))[1].state is State.DONE
+    end = await office.get(bad)
+    assert (end.state, end.code) == (State.FAILED, "internal")
+    assert (await failure(office.get(lost))).code is Code.INTERNAL
+    assert {one.id for one in await office.durable.readout.newest(None, None, 9)} == {bad.id, other.id}
+
+
 # who may what
 
 
@@ -437,6 +454,20 @@ async def test_what_has_ended_and_may_be_read_is_not_given_up_for_a_new_one(offi
     assert "at most 1 may be taken" in error.message
 
 
+async def test_a_tenant_has_its_share_of_the_bytes(offices: Open) -> None:
+    office = offices(tokens_per_s=SLOW, jobs=Jobs(max_bytes=10 * MIB, tenant_share=0.1))
+    entry, request = office.entry(LONG)
+    large = Entry(entry.job, entry.request + bytes(MIB))
+    office.requests[large.request] = request
+    await office.durable.submit(large, request)
+    error = await refusal(office)
+    assert (error.code, error.details["limit"], error.retry_after_ms) == (Code.NO_DISK, MIB, 60_000)
+    assert "the jobs of this tenant take" in error.message
+    await office.submit(tenant="another")
+    assert await office.durable.cancel(entry.job.id, None)  # what was asked for goes with it
+    await office.submit()
+
+
 async def test_old_jobs_are_forgotten(offices: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(it, "PRUNE_S", 0.01)
     office = offices(jobs=Jobs(keep_s=0.1))
@@ -468,6 +499,58 @@ async def test_what_pressure_sends_away_comes_back(offices: Open) -> None:
     assert not [job for job in node.jobs if job.phase is Phase.QUEUED]
     node.scheduler.desk.pressure = 0
     assert (await office.read_all(second))[1].state is State.DONE
+
+
+async def test_one_whose_id_is_live_lets_the_others_go_first(offices: Open) -> None:
+    office = offices(tokens_per_s=SLOW)
+    office.durable.hold()
+    job = await office.submit(request_id="mine")
+    runs = office.house.submit(LONG, request_id="mine")
+    others = [await office.submit() for _ in range(3)]
+    office.durable.go_on()
+    for other in others:
+        assert (await office.read_all(other))[1].state is State.DONE
+    assert (await office.get(job)).state is State.QUEUED
+    assert office.house.told(Kind.REFUSED) == []  # nobody is told, as nobody asks
+    assert office.house.node.cancel(runs.job.id)
+    assert (await office.read_all(job))[1].state is State.DONE
+
+
+async def test_an_id_that_is_live_is_not_taken_in(offices: Open) -> None:
+    office = offices(tokens_per_s=SLOW)
+    office.house.submit(LONG, request_id="mine")
+    error = await refusal(office, request_id="mine")
+    assert (error.code, error.field) == (Code.INVALID, "request.request_id")
+    assert not office.durable.books
+
+
+async def test_a_model_that_finds_no_room_for_now_is_waited_for(offices: Open) -> None:
+    office = offices(host_bytes=16 * MIB)
+    job = await office.submit()
+    await office.house.until(lambda: office.durable._later._ails)
+    assert (await office.get(job)).state is State.QUEUED
+    office.house.node.ledger.add_pool("host", 64 * GIB, 0)
+    assert (await office.read_all(job))[1].state is State.DONE
+
+
+async def test_but_not_for_ever(offices: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(later, "PATIENCE_S", 0.2)
+    office = offices(host_bytes=16 * MIB)
+    job = await office.submit()
+    end = (await office.read_all(job))[1]
+    assert (end.state, end.code) == (State.FAILED, "no_room")
+    assert end.ended_s is not None
+    assert end.ended_s - end.created_s >= 0.2
+
+
+async def test_jobs_are_taken_in_and_not_started_before_it_is_known_where(office: Office) -> None:
+    office.durable.hold()
+    jobs = [await office.submit() for _ in range(3)]
+    assert office.durable._busy == {}
+    assert len(office.durable.books) == 3
+    office.durable.go_on()
+    for job in jobs:
+        assert (await office.read_all(job))[1].state is State.DONE
 
 
 async def test_drained_by_an_operator_nothing_new_is_taken_in(office: Office) -> None:
@@ -503,6 +586,26 @@ async def test_one_that_runs_is_cancelled_and_keeps_what_it_has(offices: Open) -
     assert not await office.durable.cancel(job.id, None)
 
 
+async def test_one_that_was_sent_away_just_now_is_cancelled(offices: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    office = offices(tokens_per_s=SLOW, options={"slots": 1})
+    node, blocker, job = office.house.node, await office.submit(LONG), await office.submit(LONG)
+    await office.tokens_kept(blocker, 1)
+    await office.house.until(lambda: office.durable.books[job.id].tape is not None)
+
+    async def sends_away(*_: object) -> None:
+        node.carry_out(node.scheduler.on_pressure(50.0, time.monotonic()))
+        node.scheduler.desk.pressure = 0
+        tape = office.durable.books[job.id].tape
+        assert tape is not None
+        assert tape.over
+
+    with monkeypatch.context() as patch:
+        patch.setattr(office.durable.readout, "get", sends_away)
+        async with asyncio.timeout(LIMIT_S):
+            assert await office.durable.cancel(job.id, None)
+    assert (await office.get(job)).state is State.CANCELLED
+
+
 async def test_one_beyond_the_window_is_cancelled(offices: Open) -> None:
     office = offices(tokens_per_s=SLOW, options={"slots": 1})
     jobs = [await office.submit(LONG) for _ in range(30)]
@@ -528,8 +631,8 @@ async def test_a_deadline_counts_from_the_submission(offices: Open) -> None:
     for job in (runs, *waits):
         end = (await office.read_all(job))[1]
         assert (end.state, end.code) == (State.FAILED, "deadline")
-    late = await office.submit(deadline_s=time.time() - 1)
-    assert (await office.read_all(late))[1].code == "deadline"
+    too_late = await office.submit(deadline_s=time.time() - 1)
+    assert (await office.read_all(too_late))[1].code == "deadline"
 
 
 async def test_a_deadline_passes_while_the_daemon_is_down(offices: Open) -> None:
@@ -576,6 +679,14 @@ async def test_a_full_disk_refuses_new_jobs_and_what_runs_is_written_later(offic
     told = office.house.told(Kind.DISK)
     assert (len(told), told[-1]) == (2, "jobs are kept on the disk again")
     assert office.durable.archive.trouble == ""
+
+
+async def test_a_disk_that_has_room_again_is_found_without_anything_to_write(offices: Open) -> None:
+    office = offices()
+    with full_disk(office.store):
+        assert (await refusal(office)).code is Code.NO_DISK
+    await eventually(partial(asyncio.sleep, 0), lambda _: not office.durable.archive.trouble)
+    assert not office.durable.books
 
 
 async def test_a_folder_that_another_daemon_uses_is_looked_at_again(offices: Open) -> None:

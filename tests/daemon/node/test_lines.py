@@ -50,12 +50,25 @@ def test_a_group_that_was_sent_away_rests() -> None:
     lines = Lines()
     lines.add(book("j0"))
     taken = lines.take(lambda group: 9, 0.0)
-    lines.put_back(taken, 5.0)
+    lines.send_away(taken[0], 5.0)
     assert lines.rests(taken[0].group, 5.5)
     lines.add(book("other", "u"))
     assert names(lines.take(lambda group: 9, 5.0)) == ["other"]
     assert lines.take(lambda group: 9, 5.0 + REST_S / 2) == []
     assert names(lines.take(lambda group: 9, 5.0 + REST_S)) == ["j0"]
+
+
+def test_one_that_rests_alone_lets_the_others_go_first() -> None:
+    lines = Lines()
+    for i in range(3):
+        lines.add(book(f"j{i}"))
+    first, *_ = lines.take(lambda group: 1, 0.0)
+    lines.send_away(first, 5.0, alone=True)
+    assert names(lines.take(lambda group: 2, 5.0)) == ["j1", "j2"]
+    assert lines
+    assert lines.take(lambda group: 9, 5.0 + REST_S / 2) == []
+    assert names(lines.take(lambda group: 9, 5.0 + REST_S)) == ["j0"]
+    assert not lines
 
 
 def test_those_that_ended_while_they_waited_go() -> None:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,8 +22,9 @@ from inferd.backends.messages import FinishReason, TokenLogprob
 from inferd.daemon.domain.durable import DurableJob, Entry, Kept, Loaded, Piece, Progress, State
 from inferd.daemon.domain.request import Priority
 from inferd.daemon.domain.tools import CallPiece
+from inferd.daemon.system import steps
 from inferd.daemon.system import store as it
-from inferd.daemon.system.rows import MIGRATIONS, Damaged
+from inferd.daemon.system.rows import MIGRATIONS, ROW_BYTES, Damaged
 from inferd.daemon.system.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -156,6 +158,18 @@ def test_jobs_without_a_key_are_different_ones(store: Store) -> None:
     assert len(store.live()) == 2
 
 
+def test_a_job_that_was_refused_is_not_found_by_its_key(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commit failed for us and not for the disk, and the file was opened anew since."""
+    with monkeypatch.context() as patch:
+        patch.setattr(it, "_n_bytes", Mock(side_effect=sqlite3.OperationalError("disk I/O error")))
+        with pytest.raises(StoreError):
+            store.commit([entry("j1", key="k")], [])
+    assert store.get("j1") is not None  # the disk has it
+    store.close()
+    assert store.by_key("t", "k") is None
+    assert store.commit([entry("j2", key="k")], []) == [job("j2", key="k")]
+
+
 def test_an_id_is_one_jobs_of_all_tenants(store: Store) -> None:
     first = entry("j1")
     assert store.commit([first, entry("j1", tenant="u")], []) == [first.job] * 2
@@ -205,14 +219,45 @@ def test_old_jobs_are_forgotten_with_all_that_was_theirs(store: Store) -> None:
     assert store.prune(1.0) == 0
 
 
-def test_the_bytes_of_what_is_forgotten_are_free(store: Store) -> None:
-    store.commit([Entry(job(), bytes(2**20))], [])
+def test_a_request_goes_when_its_job_is_over(store: Store) -> None:
+    store.commit([Entry(job(key="k"), bytes(2**20))], [])
     before = store.used_bytes
     assert before > 2**20
-    store.commit([], [ended(job())])
-    store.prune(10.0)
-    store.commit([], [])
+    store.commit([], [Progress(job(), 0, (), list(range(1000)))])
+    store.commit([], [ended(job(), piece(0, "a", "b"))])
     assert store.used_bytes < before - 2**20 + 2**16
+    assert store.load(["j1"]) == []
+    assert pieces_of(store) == [piece(0, "a", "b")]
+    assert store.commit([entry("j2", key="k")], [])[0].id == "j1"
+
+
+def test_it_is_known_what_each_tenant_takes(store: Store) -> None:
+    store.commit([Entry(job(), bytes(1000)), Entry(job("j2", tenant="u"), bytes(50))], [])
+    assert (store.bytes_of("t"), store.bytes_of("u")) == (ROW_BYTES + 1000, ROW_BYTES + 50)
+    step = Progress(job(n_tokens=2), 0, (piece(0, "ab", "c"),), [1, 2, 3])
+    store.commit([], [step])
+    assert store.bytes_of("t") == ROW_BYTES + 1000 + 3 * 4 + 2 * 4 + 2 * 4 + 3
+    store.commit([], [ended(step.job)])
+    assert store.bytes_of("t") == ROW_BYTES + 2 * 4 + 2 * 4 + 3
+    assert reopened(store).bytes_of("nobody") == 0
+
+
+def test_what_tenants_take_is_found_in_an_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "old"
+    with monkeypatch.context() as patch:
+        patch.setattr(it, "MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr(steps, "_add_bytes", Mock())
+        patch.setattr(steps, "_forget_request", Mock(return_value=0))
+        with closing(Store(folder)) as store:
+            store.open()
+            store.commit([Entry(job(), bytes(1000)), Entry(job("j2", tenant="u"), bytes(1000))], [])
+            store.commit([], [Progress(job(n_tokens=1), 0, (piece(0, "ab"),), [1]), ended(job("j2"), piece(0, "ä"))])
+    with closing(Store(folder)) as store:
+        assert store.open()
+        assert store.bytes_of("t") == ROW_BYTES + 1000 + 4 + 4 + 4 + 2
+        assert store.bytes_of("u") == ROW_BYTES + 4 + 4 + 2
+        assert store.load(["j2"]) == []
+        assert store.load(["j1"])[0].request == bytes(1000)
 
 
 # files
@@ -327,6 +372,92 @@ def test_it_can_be_read_while_the_disk_is_full(store: Store) -> None:
         assert store.get("j1") == job()
 
 
+# one bad row
+
+
+def flipped(store: Store, *changes: str) -> None:
+    """As a bad byte leaves it: SQLite takes anything into any column."""
+    store.close()
+    with closing(sqlite3.connect(store._path)) as db:
+        for change in changes:
+            db.execute(change)
+        db.commit()
+    assert store.open()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE pieces SET text = CAST(x'68ec6c' AS TEXT) WHERE job = 'j1'",
+        "UPDATE pieces SET text = x'68ec6c' WHERE job = 'j1'",
+        "UPDATE pieces SET tokens = 'ab' WHERE job = 'j1'",
+        "UPDATE pieces SET more = 7 WHERE job = 'j1'",
+        "UPDATE requests SET body = 'ab' WHERE job = 'j1'",
+        "UPDATE requests SET body = CAST(x'ec' AS TEXT) WHERE job = 'j1'",
+        "UPDATE prompts SET tokens = x'00' WHERE job = 'j1'",
+        "UPDATE prompts SET sum = 'x' WHERE job = 'j1'",
+    ],
+)
+def test_a_bad_byte_is_the_end_of_its_job_only(store: Store, change: str) -> None:
+    store.commit([entry("j1"), entry("j2")], [])
+    for name in ("j1", "j2"):
+        store.commit([], [Progress(job(name, n_tokens=2), 0, (piece(0, "hel", "lo"),), [1, 2])])
+    flipped(store, change)
+    damaged, sound = store.load(["j1", "j2"])
+    assert (damaged.damaged, sound.damaged, sound.kept.tokens) == (True, False, [0, 1])
+    if "pieces" in change:
+        with pytest.raises(Damaged):
+            store.since("j1", 0)
+    assert pieces_of(store, "j2") == [piece(0, "hel", "lo")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'queuef'",
+        "state = CAST(x'71ec' AS TEXT)",
+        "priority = 'batcj'",
+        "priority = CAST(x'62ec' AS TEXT)",
+        "n_tokens = 'many'",
+        "finish_reason = 'stoq'",
+        "digest = 3",
+        "key = CAST(x'6bec' AS TEXT)",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_job_that_failed(store: Store, change: str) -> None:
+    store.commit([entry("j1", key="k"), entry("j2")], [])
+    flipped(store, f"UPDATE jobs SET {change} WHERE id = 'j1'")
+    assert store.live() == [job("j2")]
+    failed = store.get("j1")
+    assert failed is not None
+    assert (failed.state, failed.code, failed.tenant) == (State.FAILED, "internal", "t")
+    assert [one.id for one in store.newest("t", None, 9)] == ["j2", "j1"]
+    assert store.live() == reopened(store).live() == [job("j2")]
+
+
+def test_one_whose_owner_cannot_be_read_is_left_out(store: Store) -> None:
+    store.commit([entry("j1"), entry("j2")], [])
+    flipped(store, "UPDATE jobs SET tenant = CAST(x'74ec' AS TEXT) WHERE id = 'j1'")
+    assert store.live() == store.newest(None, None, 9) == [job("j2")]
+    with pytest.raises(Damaged):
+        store.get("j1")
+    (first, other) = store.commit([entry("j1"), entry("j3")], [])  # it does not take j3 with it
+    assert (first.state, other) == (State.FAILED, job("j3"))
+
+
+def test_it_is_opened_again_by_who_has_it_open(store: Store) -> None:
+    store.commit([entry()], [])
+    assert store.open()
+    assert store.live() == [job()]
+
+
+def test_an_empty_commit_tells_whether_the_disk_takes_anything(store: Store) -> None:
+    store.commit([], [])
+    with full_disk(store), pytest.raises(StoreError):
+        store.commit([], [])
+    store.commit([], [])
+
+
 # killed
 
 
@@ -430,6 +561,7 @@ def test_in_any_order_what_was_acknowledged_is_there_once(tmp_path: Path, moves:
         assert {one.id: one for one in store.newest(None, None, 99)} == model.jobs
         assert {one.id for one in store.live()} == {one.id for one in model.jobs.values() if not one.over}
         for job_id, text in model.texts.items():
-            (loaded,) = store.load([job_id])
-            assert loaded.kept.tokens == list(range(model.jobs[job_id].n_tokens))
+            for loaded in store.load([job_id]):
+                assert loaded.kept.tokens == list(range(model.jobs[job_id].n_tokens))
+            assert bool(store.load([job_id])) is not model.jobs[job_id].over
             assert "".join(it.text for it in pieces_of(store, job_id)[: it.PAGE_PIECES]) == text
