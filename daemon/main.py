@@ -234,7 +234,7 @@ async def _probe(node: Node, telemetry: Telemetry) -> None:
     return None
 
 
-async def _start_jobs(node: Node, *first: asyncio.Task[None]) -> None:
+async def _start_jobs(node: Node, *first: asyncio.Future[None]) -> None:
     """When it is known what there is: a model that is loaded before its GPU is found, or its KV, goes without."""
     await asyncio.wait(first)
     node.durable.go_on()

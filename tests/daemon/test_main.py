@@ -135,3 +135,20 @@ async def test_who_asks_for_health_is_sent_elsewhere_while_it_drains_or_ends(dra
     status = health_pb2.HealthCheckResponse
     expected = status.NOT_SERVING if draining or closing else status.SERVING
     assert told == dict.fromkeys(("", rpc.INFERENCE, rpc.JOBS, oip_service.SERVICE), expected)
+
+
+async def test_jobs_start_when_the_devices_and_the_disk_are_known(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(Config(), Catalog([folder]), Ledger(), 1)
+    going = asyncio.Event()
+    monkeypatch.setattr(node.durable, "go_on", going.set)
+    disk, probe = (asyncio.get_running_loop().create_future() for _ in range(2))
+    starting = asyncio.create_task(main._start_jobs(node, disk, probe))
+    disk.set_exception(OSError("no disk"))
+    await asyncio.sleep(0)
+    assert not going.is_set()
+    probe.set_result(None)
+    await starting
+    assert going.is_set()
+    assert isinstance(disk.exception(), OSError)

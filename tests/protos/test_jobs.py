@@ -87,7 +87,9 @@ def test_a_daemon_that_is_restarted_meanwhile_is_asked_for_the_rest(daemon: Any)
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_one_that_ends_X monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_ends_well_is_waited_for_as_well(
+    daemon: Any, steps: Any, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(patience, "ENDING_RETRY_S", 0.01)
     daemon.outputs.insert(at, gone([1, 2, 3], ending(steps)))
     with Client(daemon.address, connect_timeout_s=0.0) as client:
