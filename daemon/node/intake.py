@@ -63,7 +63,7 @@ class Intake:
 
     def _share_bytes(self) -> int:
         options = self.node.config.jobs
-        return int(options.max_bytes * options.tenant_share)
+        return max(1, int(options.max_bytes * options.tenant_share))
 
 
 def same(first: DurableJob, job: DurableJob) -> DurableJob:

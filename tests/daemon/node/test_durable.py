@@ -183,7 +183,7 @@ async def test_a_job_becomes_a_result(office: Office) -> None:
     assert await office.get(job) == end
     assert not office.durable.books
     assert not office.durable._busy
-    assert office.durable._n_live.total() == 0
+    assert office.durable.intake.n_live.total() == 0
     assert len(office.house.node.jobs) == 0
 
 
@@ -390,7 +390,7 @@ async def test_a_key_that_comes_twice_at_once_is_one_job(office: Office) -> None
     assert len({job.id for job in jobs}) == 1
     await office.read_all(jobs[0])
     assert office.house.node.meter.total.requests_finished == 1
-    assert office.durable._n_live.total() == 0
+    assert office.durable.intake.n_live.total() == 0
 
 
 async def test_an_id_is_given_once(office: Office) -> None:
