@@ -13,6 +13,8 @@ from ..domain.errors import Code, InferdError
 from .changes import Changes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..domain.durable import DurableJob, Piece
     from ..domain.request import Priority, Request
     from .tape import Tape
@@ -27,7 +29,7 @@ class Book:
     pending: list[Piece] = field(default_factory=list)
     end: dict[str, Any] | None = None  # the fields that it ends with
     has_prompt: bool = False  # on the disk
-    prompt: list[int] | None = None  # what is to be there, also when the Node has it no more
+    prompt: Sequence[int] | None = None  # what is to be there, also when the Node has it no more
     priority: Priority | None = None  # likewise
     goes_on: bool = False  # with tokens from an earlier daemon, and that is not written yet
     written_s: float = 0.0

@@ -158,7 +158,7 @@ class Store:
             n_jobs, n_bytes = db.execute(
                 "SELECT COUNT(*), TOTAL(n_bytes) FROM jobs WHERE tenant = ?", (tenant,)
             ).fetchone()
-            return int(n_bytes) + n_jobs * ROW_BYTES
+            return int(n_bytes) + int(n_jobs) * ROW_BYTES
 
     def newest(self, tenant: str | None, state: State | None, limit: int) -> list[DurableJob]:
         """None: of every tenant, in any state. What cannot be read is left out."""

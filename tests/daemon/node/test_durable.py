@@ -527,7 +527,7 @@ async def test_an_id_that_is_live_is_not_taken_in(offices: Open) -> None:
 async def test_a_model_that_finds_no_room_for_now_is_waited_for(offices: Open) -> None:
     office = offices(host_bytes=16 * MIB)
     job = await office.submit()
-    await office.house.until(lambda: office.durable._later._ails)
+    await office.house.until(lambda: bool(office.durable._later._ails))
     assert (await office.get(job)).state is State.QUEUED
     office.house.node.ledger.add_pool("host", 64 * GIB, 0)
     assert (await office.read_all(job))[1].state is State.DONE
