@@ -60,7 +60,8 @@ async def test_room_for_one_serves_one_after_the_other(open_house: Open) -> None
 
 
 async def test_workers_and_prompt_helpers_are_born_in_groups(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    house, born = open_house(), []
+    house = open_house()
+    born: list[str] = []
 
     def begin(name: str, limit_bytes: int, n_pids: int) -> Group:
         born.append(name.partition("/")[0])
