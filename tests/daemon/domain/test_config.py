@@ -37,7 +37,7 @@ def test_names_of_quantities_say_their_unit(section: type[msgspec.Struct]) -> No
         "floor_share",
         "max_pulls",
     }
-    plain |= {"max_jobs", "max_jobs_per_tenant", "memory_slack"}
+    plain |= {"max_jobs", "max_jobs_per_tenant", "tenant_share", "memory_slack"}
     hints = get_type_hints(section)
     figures = {name for name, hint in hints.items() if hint in (int, float, int | None, float | None)}
     assert {name for name in figures - plain if not name.endswith(("_bytes", "_s", "_ms", "_tokens"))} == set()

@@ -683,8 +683,10 @@ async def test_a_full_disk_refuses_new_jobs_and_what_runs_is_written_later(offic
 
 async def test_a_disk_that_has_room_again_is_found_without_anything_to_write(offices: Open) -> None:
     office = offices()
+    await office.read_all(await office.submit())
     with full_disk(office.store):
         assert (await refusal(office)).code is Code.NO_DISK
+    assert office.durable.archive.trouble
     await eventually(partial(asyncio.sleep, 0), lambda _: not office.durable.archive.trouble)
     assert not office.durable.books
 
