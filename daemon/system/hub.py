@@ -11,9 +11,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, get_session, hf_hub_url, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import get_session, set_client_factory  # type: ignore[attr-defined]  # in its manual
 
 from ..domain.errors import Code
 from ..domain.pull import MAX_FILES, SIDE_FILES, HubFile, Listing, is_digest, is_safe_path

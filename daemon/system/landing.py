@@ -95,7 +95,10 @@ class Landing:
                 path = ready / target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 again = any(other.digest == file.digest for other, _ in wanted[i + 1 :])
-                (shutil.copyfile if again else os.rename)(self.unfinished / file.digest, path)
+                if again:
+                    shutil.copyfile(self.unfinished / file.digest, path)
+                else:
+                    os.rename(self.unfinished / file.digest, path)
             self._check(ready, ready / wanted[0][1])
             self._open_to_group(ready)
             for folder, _, _ in os.walk(ready):
