@@ -1,8 +1,8 @@
 """`make chaos`: faults, damaged files, damaged messages and overload, against real daemons; every figure has a bar.
 
-Run from the root of the repository: `python -m tests.chaos [--only NAME,...] [--quick] [--seed N] [--out FILE]`. The
-same seed does the same things, as far as the machine's own timing lets it. Exits 1 when a bar is missed. MATRIX.md says
-where each fault that was thought of is tested.
+Run from the root of the repository: `python -m tests.chaos [--only NAME,...] [--quick] [--seed N] [--messages N]
+[--out FILE]`. The same seed does the same things, as far as the machine's own timing lets it. Exits 1 when a bar is
+missed. MATRIX.md says where each fault that was thought of is tested.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,11 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     facts = [*machine.describe(), f"- seed {options.seed}"]
     outcomes: dict[str, Outcome] = {}
+    probes = PROBES | ({"messages": partial(messages.measure, n=options.messages)} if options.messages else {})
     for name in options.only:
         print(f"running {name}", flush=True)
         start_s = time.monotonic()
-        outcomes[name] = _run(PROBES[name], name, quick=options.quick, seed=options.seed)
+        outcomes[name] = _run(probes[name], name, quick=options.quick, seed=options.seed)
         outcomes[name].lines.append(f"- took {time.monotonic() - start_s:.0f} s.")
     text = report.render(facts, outcomes, quick=options.quick).replace("# Bench", "# Chaos", 1)
     print(f"\n{text}")
@@ -66,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", type=_probes, default=list(PROBES), help=f"some of {','.join(PROBES)}")
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of an earlier run, to repeat it")
+    parser.add_argument("--messages", type=int, default=0, help="to each method; 100,000 take an hour and more")
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     return parser.parse_args()
 

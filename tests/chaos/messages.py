@@ -18,6 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from inferd.protos import inferd_pb2 as pb
 from inferd.protos import inferd_pb2_grpc as stubs
 from inferd.protos import oip_pb2
+from inferd.protos.address import admin_beside
 
 from ..bench.figures import Outcome, of_runs, percentile
 from .house import daemon, exceptions, small_gguf
@@ -197,6 +198,7 @@ async def _send(call: Any, method: MethodDescriptor, raw: bytes) -> grpc.StatusC
 
 
 async def attack_all(address: str, n: int, seed: int) -> Tally:
+    """From a socket on which one may do everything."""
     tally = Tally()
     options = [("grpc.default_authority", "localhost"), ("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
@@ -207,13 +209,15 @@ async def attack_all(address: str, n: int, seed: int) -> Tally:
     return tally
 
 
-def measure(*, quick: bool, seed: int) -> Outcome:
-    n = 150 if quick else 100_000
+def measure(*, quick: bool, seed: int, n: int = 0) -> Outcome:
+    n = n or (100 if quick else 5_000)
     with daemon(CONFIG, {"small": small_gguf(), "other": small_gguf()}) as (one, _):
         one.client.generate("small", "fake:tokens=3").text()
         before_bytes = one.rss_bytes()
         start_s = time.monotonic()
-        tally = asyncio.run(attack_all(one.address, n, seed))
+        address = admin_beside(one.address)
+        assert address is not None
+        tally = asyncio.run(attack_all(address, n, seed))
         took_s = time.monotonic() - start_s
         one.client.generate("small", "fake:tokens=3").text()  # it is well
         grown = one.rss_bytes() - before_bytes
