@@ -33,11 +33,11 @@ BACKLOG = 400  # requests of 2 s each in 4 slots: far more than a drain waits fo
 
 def measure(*, quick: bool, seed: int) -> Outcome:
     outcome = Outcome([])
-    stopped(outcome, 2 if quick else 10)
+    stopped(outcome, 1 if quick else 10)
     hung(outcome)
-    cycles(outcome, 5 if quick else 200)
-    drained(outcome, 3.0 if quick else 30.0)
-    killed(outcome, 2 if quick else 5)
+    cycles(outcome, 3 if quick else 200)
+    drained(outcome, 1.0 if quick else 30.0)
+    killed(outcome, 1 if quick else 5)
     return outcome
 
 

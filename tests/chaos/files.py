@@ -80,7 +80,7 @@ def mutants(n: int, rng: random.Random, gguf: bytes, onnx: bytes) -> Iterator[Mu
 
 
 def measure(*, quick: bool, seed: int) -> Outcome:
-    n = 100 if quick else 2000
+    n = 60 if quick else 2000
     rng = random.Random(f"{seed} files")
     tally = Tally()
     with TemporaryDirectory(prefix="inferd-chaos-") as folder, daemon(CONFIG) as (one, _):

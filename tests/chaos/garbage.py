@@ -165,7 +165,7 @@ def latencies_ms(one: Daemon, seconds: float) -> list[float]:
 
 
 def measure(*, quick: bool, seed: int) -> Outcome:
-    turn_s = 0.5 if quick else 5.0
+    turn_s = 0.3 if quick else 5.0
     worst: dict[str, float] = {}
     with daemon(CONFIG, {"small": small_gguf()}) as (one, _):
         latencies_ms(one, 0.5)

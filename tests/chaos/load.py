@@ -61,9 +61,9 @@ PROBE_S = 0.5  # between two requests of the one who must not notice the others
 
 def measure(*, quick: bool, seed: int) -> Outcome:
     outcome = Outcome([])
-    streams(outcome, 5.0 if quick else 60.0)
-    overload(outcome, 6.0 if quick else 60.0, seed)
-    idle(outcome, 100 if quick else 500, 2.0 if quick else 10.0)
+    streams(outcome, 3.0 if quick else 60.0)
+    overload(outcome, 4.0 if quick else 60.0, seed)
+    idle(outcome, 100 if quick else 500, 1.0 if quick else 10.0)
     return outcome
 
 

@@ -210,7 +210,7 @@ async def attack_all(address: str, n: int, seed: int) -> Tally:
 
 
 def measure(*, quick: bool, seed: int, n: int = 0) -> Outcome:
-    n = n or (100 if quick else 5_000)
+    n = n or (40 if quick else 5_000)
     with daemon(CONFIG, {"small": small_gguf(), "other": small_gguf()}) as (one, _):
         one.client.generate("small", "fake:tokens=3").text()
         before_bytes = one.rss_bytes()

@@ -225,8 +225,8 @@ def at_rest(one: Daemon) -> Holdings:
 def measure(*, quick: bool, seed: int) -> Outcome:
     outcome = Outcome([])
     plans = (
-        ("fake", FAKE, truths.FAKES, 12.0 if quick else 120.0),
-        ("demo", REAL, (truths.REAL,), 8.0 if quick else 60.0),
+        ("fake", FAKE, truths.FAKES, 8.0 if quick else 120.0),
+        ("demo", REAL, (truths.REAL,), 5.0 if quick else 60.0),
     )
     for name, config, models, seconds in plans:
         _weather(outcome, name, config, models, seconds, random.Random(f"{seed} {name}"))
