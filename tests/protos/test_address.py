@@ -133,7 +133,8 @@ def test_the_machines_daemon_is_found_also_where_it_is_closed_to_us(
 ) -> None:
     monkeypatch.setattr(address, "SYSTEM_SOCKET", folder / "d.sock")
     folder.chmod(0)
-    for environ in ({}, {"XDG_RUNTIME_DIR": "/nowhere"}):
+    environs: tuple[dict[str, str], ...] = ({}, {"XDG_RUNTIME_DIR": "/nowhere"})
+    for environ in environs:
         assert as_somebody(lambda: address.resolve(None, environ) == f"unix:{folder}/d.sock")  # noqa: B023
     folder.chmod(0o700)
 
