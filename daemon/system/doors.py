@@ -33,7 +33,9 @@ def doors_of(config: Config) -> list[Door]:
             raise BadDoor(f"`server.tcp_address`: {given} is no host:port")
         doors.append(_door(config, "server.tcp_address", beside))
     if (admin := _admin_address(config, where)) is not None:
-        doors.append(Door("admin", admin, Role.ADMIN, owners=not config.server.admin_address))
+        # Beside the daemon's own socket it may be in a folder that is a whole group's for that one.
+        beside_it = os.path.dirname(admin) == os.path.dirname(where)
+        doors.append(Door("admin", admin, Role.ADMIN, owners=beside_it and not config.server.admin_address))
     if len({door.address for door in doors}) < len(doors):
         raise BadDoor("`server.address`, `server.tcp_address` and `server.admin_address` must differ")
     return doors

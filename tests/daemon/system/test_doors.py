@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -11,6 +11,9 @@ from inferd.daemon.domain.access import Door, Role
 from inferd.daemon.domain.config import Access, Config, Server, Tls
 from inferd.daemon.system import doors
 from inferd.protos import address as addresses
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def at(address: str) -> Config:
@@ -35,6 +38,16 @@ def test_by_default_there_is_a_socket_and_one_for_admins_beside_it(monkeypatch: 
         Door("socket", "unix:/run/user/7/inferd/inferd.sock", Role.OPERATOR),
         Door("admin", "unix:/run/user/7/inferd/inferd-admin.sock", Role.ADMIN, owners=True),
     ]
+
+
+def test_the_services_admins_have_a_folder_that_says_who_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "admins").mkdir()
+    monkeypatch.setattr(addresses, "SYSTEM_SOCKET", tmp_path / "inferd.sock")
+    monkeypatch.setattr(addresses, "SYSTEM_ADMIN_SOCKET", tmp_path / "admins" / "admin.sock")
+    config = Config(server=Server(address=f"unix:{tmp_path}/inferd.sock"))
+    assert doors.doors_of(config)[-1] == Door("admin", f"unix:{tmp_path}/admins/admin.sock", Role.ADMIN)
 
 
 def test_admins_may_have_a_place_of_their_own_or_none() -> None:
