@@ -64,7 +64,7 @@ def test_tokens_outlive_the_daemon_and_its_death(launcher: Launcher, address: st
     with admin(daemon) as client:
         kept, gone = (client.create_token(name, "user", tenant="team").token for name in ("kept", "gone"))
         assert client.revoke_token("gone")
-    audit = launcher.folder / ".local" / "state" / "inferd" / "audit.jsonl"
+    audit = launcher.folder / "t.state" / "inferd" / "audit.jsonl"
     until(lambda: "RevokeToken" in audit.read_text())  # which is written beside the answer
     daemon.close()
     daemon.process.send_signal(signal.SIGKILL)
