@@ -68,6 +68,7 @@ class Doors:
             config, node, telemetry, Access(door, gate)
         )
         self._servers: dict[Door, grpc.aio.Server] = {door: self._make(door) for door in doors}
+        self._closing = False
         self._past: list[grpc.aio.Server] = []  # whose sockets were removed; they serve who is connected
 
     async def open(self) -> None:
@@ -78,9 +79,11 @@ class Doors:
             await server.start()
 
     async def keep(self) -> None:
-        """For ever: a socket whose file somebody removed is opened again."""
+        """Until it closes: a socket whose file somebody removed is opened again."""
         while True:
             await asyncio.sleep(LOOK_S)
+            if self._closing:
+                return
             for door in filter(_is_gone, list(self._servers)):
                 try:
                     await self._reopen(door)
@@ -93,11 +96,14 @@ class Doors:
         server = self._make(door)
         bind(server, door, self._credentials)
         await server.start()
+        if self._closing:
+            return await server.stop(None)
         self._past.append(self._servers[door])
         self._servers[door] = server
-        log.warning("%s was removed; it is there again", door.address)
+        return log.warning("%s was removed; it is there again", door.address)
 
     async def close(self, grace_s: float | None) -> None:
+        self._closing = True  # a server that stops removes its socket, too
         await asyncio.gather(*(server.stop(grace_s) for server in (*self._past, *self._servers.values())))
         await asyncio.to_thread(self._audit.close)
 

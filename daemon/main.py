@@ -262,7 +262,7 @@ async def _tell_health(node: Node, health: Any) -> None:
     status = health_pb2.HealthCheckResponse
     while True:
         told = status.SERVING if node.health.serving else status.NOT_SERVING
-        for service in ("", rpc.INFERENCE, rpc.JOBS, oip_service.SERVICE):
+        for service in (rpc.INFERENCE, rpc.JOBS, oip_service.SERVICE):
             await health.set(service, told)
         await switched.wait()
         switched.clear()

@@ -286,6 +286,15 @@ async def test_a_socket_that_is_removed_comes_back_and_who_is_connected_stays(
     keeping.cancel()
 
 
+async def test_a_daemon_that_ends_opens_nothing_again(doors: Entrance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "LOOK_S", 0.01)
+    keeping = asyncio.create_task(doors.doors.keep())
+    await doors.doors.close(None)
+    async with asyncio.timeout(30):
+        await keeping
+    assert not os.path.exists(doors.address("socket").removeprefix("unix:"))
+
+
 @pytest.mark.parametrize(("role", "tenant"), [(Role.OPERATOR, "ada"), (Role.USER, "default"), (Role.VIEWER, "default")])
 def test_who_may_see_its_own_tenant_only_cannot_say_which_that_is(role: Role, tenant: str) -> None:
     way_in = it.Access(Door("tcp", "127.0.0.1:1", role), SimpleNamespace())  # type: ignore[arg-type]
