@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -32,7 +31,7 @@ from . import daemon, footprint, rival
 from .contenders import Contender, Room, _generate, rivals
 from .figures import Outcome, of_runs, spread
 from .gpu_engine import GIB, N_SHARED, PARTS, gpu, plan_of, seven
-from .gpu_tools import on_device, until
+from .gpu_tools import each, on_device, until
 from .throughput import ORDINARY, run
 
 if TYPE_CHECKING:
@@ -49,16 +48,7 @@ NO_GUESSES = 'spec_type = "none"'  # random weights in a ring of answers would f
 
 
 def measure(*, quick: bool) -> Outcome:
-    """Each part by itself: one that fails is told of, and the others are measured."""
-    outcome = Outcome([])
-    for part in (_facts, _footprints, _engine, _agents, _kill, _restart, _rooms, _streams):
-        start_s = time.monotonic()
-        try:
-            part(outcome, quick)
-        except Exception:
-            outcome.lines.append(f"**{part.__name__} failed**: {traceback.format_exc(limit=-3)}")
-        print(f"{part.__name__}: {time.monotonic() - start_s:.0f} s", *outcome.lines[-3:], sep="\n", flush=True)
-    return outcome
+    return each((_facts, _footprints, _engine, _agents, _kill, _restart, _rooms, _streams), quick=quick)
 
 
 def _facts(outcome: Outcome, quick: bool) -> None:

@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from inferd.protos import oip_pb2_grpc as oip_grpc
 from ..models.random_onnx import Size, decoder, encoder_graph
 from . import daemon, models
 from .figures import Outcome, of_runs, spread
-from .gpu_tools import on_device, until
+from .gpu_tools import each, on_device, until
 from .tensors import CLIENTS, OPTIONS, OUTPUT, _load, request, text
 
 if TYPE_CHECKING:
@@ -45,16 +44,7 @@ FOLDER = models.CACHE / "gpu-onnx"
 
 
 def measure(*, quick: bool) -> Outcome:
-    """Each part by itself: one that fails is told of, and the others are measured."""
-    outcome = Outcome([])
-    for part in (_found, _encoders, _words):
-        start_s = time.monotonic()
-        try:
-            part(outcome, quick)
-        except Exception:
-            outcome.lines.append(f"**{part.__name__} failed**: {traceback.format_exc(limit=-3)}")
-        print(f"{part.__name__}: {time.monotonic() - start_s:.0f} s", *outcome.lines[-4:], sep="\n", flush=True)
-    return outcome
+    return each((_found, _encoders, _words), quick=quick)
 
 
 def _found(outcome: Outcome, quick: bool) -> None:

@@ -47,6 +47,7 @@ def main() -> int:
         start_s = time.monotonic()
         outcomes[name] = _run(probes[name], name, quick=options.quick, seed=options.seed)
         outcomes[name].lines.append(f"- took {time.monotonic() - start_s:.0f} s.")
+        print(*map(report.row, outcomes[name].figures), sep="\n", flush=True)  # for one that is cut short
     text = report.render(facts, outcomes, quick=options.quick).replace("# Bench", "# Chaos", 1)
     print(f"\n{text}")
     if options.out is not None:
