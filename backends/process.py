@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 WORKER = "inferd.backends.worker"
 TAIL_LINES = 40
 KILL_AFTER_S = 2.0  # a worker in mid-kernel needs a moment; some drivers keep a ghost of one killed at once
+UNKILLABLE_S = 5.0  # after SIGKILL: what is still there is held by the kernel, as in state D
 
 CHILD_ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",  # ggml would fork a debugger on abort
@@ -87,8 +88,8 @@ class Process:
 
     `on_spawned` gets its pid before it is told anything.
     `on_message` gets each message on the event loop. `on_gone` is called once, as soon as the channel ends;
-    `on_reaped` once, after the process is surely dead, so that its memory is free. Neither is called before
-    `start` returns.
+    `on_reaped` once, after the process is surely dead, so that its memory is free; of one that is `stuck` that may be
+    never. Neither is called before `start` returns.
     """
 
     def __init__(
@@ -107,6 +108,8 @@ class Process:
         self._on_reaped = on_reaped
         self._on_spawned = on_spawned
         self._ended = asyncio.Event()
+        self._stuck = asyncio.Event()
+        self._killed = False
         self._channel: AsyncChannel | None = None
         self._shelf: socket.socket | None = None  # the way of files with computed prompts, see shelf.py
         self._pulse_fd = -1  # the page with its signs of life, see pulse.py
@@ -232,11 +235,27 @@ class Process:
         if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
+            if not self._killed:
+                self._killed = True
+                asyncio.get_running_loop().call_later(UNKILLABLE_S, self._look_once_more)
+
+    @property
+    def stuck(self) -> bool:
+        """Not even SIGKILL has ended it."""
+        return self._stuck.is_set()
 
     async def wait(self) -> None:
-        """Until it is reaped."""
+        """Until it is reaped, or stuck."""
         if self._life is not None:
-            await self._life
+            stuck = asyncio.create_task(self._stuck.wait(), name="stuck")
+            await asyncio.wait({self._life, stuck}, return_when=asyncio.FIRST_COMPLETED)
+            stuck.cancel()
+
+    def _look_once_more(self) -> None:
+        if self._child is not None and self._child.returncode is None:
+            log.error("%s[%s] is not ended by SIGKILL: the kernel holds it", self.module, self.pid)
+            self._stuck.set()
+            self._end()  # it will not close its channel
 
     def _move(self, to: WorkerState) -> None:
         if to not in NEXT[self.state]:

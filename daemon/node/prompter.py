@@ -26,7 +26,7 @@ from ...backends.process import prompt_helper
 from ..domain.errors import Code, InferdError
 from ..domain.form import FIELD as FORM_FIELD
 from ..domain.tools import FIELD as TOOLS_FIELD
-from ..system.processes import run_state
+from ..system.processes import activity
 from ..system.workgroups import SPARE_PIDS, UNDIVIDED, Group, Groups
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Prompter:
 
     def look(self) -> None:
         """Once a second: one that was stopped by a signal is ended, and what it was at is asked of the next one."""
-        stopped = self.pid is not None and run_state(self.pid) == "T"
+        stopped = self.pid is not None and activity(self.pid).state == "T"
         if stopped and self._was_stopped:
             log.error("the prompt helper of %s is ended: it was stopped by a signal", self.name)
             self._kill()
@@ -201,7 +201,7 @@ class Prompter:
             self._forget()
 
     async def wait(self) -> None:
-        """Until the helper, if there is one, is reaped."""
+        """Until the helper, if there is one, is reaped, or cannot be."""
         if self._process is not None:
             await self._process.wait()
 
@@ -232,6 +232,10 @@ class Prompter:
     async def _start(self) -> None:
         if self._process is not None:  # an older one is still on its way out
             await self._process.wait()
+        if self._process is not None:
+            raise InferdError(
+                Code.MODEL_FAILED, f"the prompt helper of {self.name} cannot be ended", retry_after_ms=5000
+            )
         self._told = False
         self.owner = f"{self.name}/prompt-{next(_SERIAL)}"  # an older one may still be on its way out
         if (short := self._ledger.shortfall({"host": PROCESS_BYTES})) is not None:

@@ -16,7 +16,7 @@ from ..domain.errors import Code, InferdError
 from ..domain.model import Model, ModelState
 from ..policy import corrections
 from ..policy.vigil import Vigil
-from ..system.processes import run_state
+from ..system.processes import activity
 from ..system.workgroups import SPARE_PIDS, UNDIVIDED, Group, Groups
 from .plans import CELL_STEP
 from .proof import Proof
@@ -46,7 +46,7 @@ class Resident:
         self, place: str, name: str, facts: ModelFacts, plan: LoadPlan, keep_alive_s: float, ledger: Ledger
     ) -> None:
         self.place = place  # whose name its reservation bears
-        self.lost = False  # its device is gone for good
+        self.lost = False  # its device is gone for good, or its worker cannot be ended
         self.model = Model(name, facts, plan, keep_alive_s)
         self.plan = plan  # as the config has it; the model's own may be smaller after a load without memory
         self.footprint = kinds.footprint(facts, plan)
@@ -197,6 +197,11 @@ class Resident:
         if self._worker is not None and self._worker.pid is not None:
             self._worker.stop()
 
+    @property
+    def stuck(self) -> bool:
+        """Its worker is not to be ended: the kernel holds it, and its memory."""
+        return self._worker is not None and self._worker.stuck
+
     def kill(self) -> None:
         """End the worker without asking."""
         if self._worker is not None and self._worker.pid is not None:
@@ -207,7 +212,7 @@ class Resident:
         signs = self._worker.signs() if self._worker is not None else None
         if self._worker is None or self._worker.pid is None or signs is None or self.ended_why:
             return
-        state = run_state(self._worker.pid)
+        state, cpu_ticks = activity(self._worker.pid)
         if state == "t":
             return  # whoever looks into it has all the time that he wants
         age_s = now_s - signs.step_s if signs.step_s else 0.0
@@ -218,6 +223,9 @@ class Resident:
             longest_s=signs.longest_s,
             step_limit_s=step_limit_s,
         )
+        if not (self.ended_why or signs.beats):  # it loads: its heart beats from when that is over
+            progress, asleep = self.model.load_progress, state == "S"
+            self.ended_why = self._vigil.look_at_load(progress, cpu_ticks, asleep=asleep, step_limit_s=step_limit_s)
         if self.ended_why:
             log.error("the worker of %s is ended: %s", self.place, self.ended_why)
             self._worker.kill()

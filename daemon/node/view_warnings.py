@@ -63,6 +63,11 @@ def _models(node: Node) -> Iterator[WarningRow]:
         if resident.model.error:
             remedy = "see the daemon's log; the next request tries again after a pause"
             yield WarningRow(Code.MODEL_FAILED.value, "error", resident.model.error, remedy)
+        if resident.stuck:
+            message = (
+                f"the worker of {resident.place} (process {resident.model.pid}) cannot be ended, and keeps its memory"
+            )
+            yield WarningRow("worker_stuck", "error", message, "look what the kernel waits for, or restart the machine")
     cages = {resident.model.ready.cage for resident in node.fleet if resident.model.ready is not None}
     if weak := [cage for cage in cages - {"", "off"} if not ("landlock" in cage and "seccomp" in cage)]:
         message = f"models are not shut in as they should be: this kernel has {weak[0]}, not both Landlock and seccomp"

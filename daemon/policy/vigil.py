@@ -8,17 +8,18 @@ from __future__ import annotations
 STOPPED_LOOKS = 2  # in a row; one alone may be a shell that stops and wakes us all
 SILENT_LOOKS = 10
 TIMES = 10.0  # as long as the longest step so far
-FIRST_STEP_S = 600.0  # how long steps take is not known before one is over
+FIRST_STEP_S = 600.0  # how long steps take is not known before one is over; a load that gets no further counts as one
 
 
 class Vigil:
     """Beside one worker that is loaded, or being so."""
 
-    __slots__ = ("_beats", "_silent", "_stopped")
+    __slots__ = ("_asleep", "_beats", "_cpu_ticks", "_progress", "_silent", "_still", "_stopped")
 
     def __init__(self) -> None:
-        self._stopped = self._silent = 0
-        self._beats = -1.0
+        self._stopped = self._silent = self._asleep = self._still = 0
+        self._beats = self._progress = -1.0
+        self._cpu_ticks = -1
 
     def look(self, *, stopped: bool, beats: float, step_age_s: float, longest_s: float, step_limit_s: float) -> str:
         """Why it is to be ended, for people; "" while it may go on.
@@ -35,4 +36,20 @@ class Vigil:
         limit_s = max(step_limit_s, longest_s * TIMES if longest_s else FIRST_STEP_S)
         if step_limit_s and step_age_s > limit_s:
             return f"one step has taken it more than {limit_s:.3g} s, and none before more than {longest_s:.2g} s"
+        return ""
+
+    def look_at_load(self, progress: float, cpu_ticks: int, *, asleep: bool, step_limit_s: float) -> str:
+        """Why a load is to be ended; a look stands for a second.
+
+        `progress` is told by the engine, and may rest for long while the processor is used; what waits for a disk is
+        not asleep.
+        """
+        got_on = progress != self._progress
+        self._still = 0 if got_on else self._still + 1
+        self._asleep = self._asleep + 1 if asleep and not got_on and cpu_ticks == self._cpu_ticks else 0
+        self._progress, self._cpu_ticks = progress, cpu_ticks
+        if step_limit_s and self._asleep > step_limit_s:
+            return f"it has done nothing at all for {self._asleep} s of its load"
+        if step_limit_s and self._still > max(step_limit_s, FIRST_STEP_S):
+            return f"its load has got no further for {self._still} s"
         return ""

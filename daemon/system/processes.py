@@ -31,13 +31,23 @@ def rss(pid: int) -> Rss | None:
         return None
 
 
-def run_state(pid: int) -> str:
-    """The kernel's letter: T when a signal has stopped it, t when a debugger has. Empty when it is gone."""
+class Activity(NamedTuple):
+    """Of a process: what it is at, and what all its threads have used so far."""
+
+    state: (
+        str  # the kernel's letter: S asleep, T when a signal has stopped it, t when a debugger has; "" when it is gone
+    )
+    cpu_ticks: int
+
+
+def activity(pid: int) -> Activity:
+    """From /proc/PID/stat (proc_pid_stat(5): fields 3, 14 and 15)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b") ")[2][:1].decode()
-    except OSError:
-        return ""
+            fields = file.read().rpartition(b") ")[2].split()
+        return Activity(fields[0].decode(), int(fields[11]) + int(fields[12]))
+    except (OSError, IndexError):
+        return Activity("", 0)
 
 
 def memory_bytes(pid: int) -> tuple[int, int] | None:

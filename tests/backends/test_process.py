@@ -145,6 +145,26 @@ async def test_one_that_does_not_listen_is_killed(held: Held, monkeypatch: pytes
     assert (how.expected, how.reason) == (True, "signal SIGKILL")
 
 
+async def test_one_that_not_even_a_kill_ends_is_gone_and_not_reaped(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    await held.ready()
+    child = held.process._child
+    assert child is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "kill", lambda: None)  # as if the kernel held it
+        held.process.kill()
+        async with asyncio.timeout(20):
+            await held.process.wait()
+        assert (held.process.stuck, held.history, child.returncode) == (True, ["gone"], None)
+    os.kill(child.pid, signal.SIGKILL)
+    assert held.process._life is not None
+    async with asyncio.timeout(20):
+        await held.process._life
+    assert (await held.ended()).code == -signal.SIGKILL
+
+
 async def test_what_a_stopping_worker_says_is_not_listened_to(held: Held) -> None:
     await held.process.start(PLAN)
     held.process.stop()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.backends import process
 from inferd.backends.messages import LoadFailed
 from inferd.daemon.domain.config import Server
 from inferd.daemon.domain.errors import Code, InferdError
@@ -20,6 +21,7 @@ from inferd.daemon.domain.event import Kind
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node import resident as residents
 from inferd.daemon.node.stream import Resumed
+from inferd.daemon.node.view_warnings import warnings
 from inferd.tests.daemon.node.house import (
     SLOW,
     House,
@@ -31,6 +33,7 @@ from inferd.tests.daemon.node.house import (
     tokens,
     what_the_fake_says,
 )
+from inferd.tests.daemon.node.test_machine import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +182,75 @@ async def test_one_that_is_stopped_while_loading_is_replaced_and_gets_as_much_me
         house.node.tick(time.monotonic())
     assert text(await read(waits))
     assert model.plan.kv_cells == n_cells
+
+
+async def test_one_that_cannot_be_ended_keeps_its_memory_and_another_has_its_work(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    house = open_house(tokens_per_s=SLOW)
+    stream = house.submit("fake:tokens=60")
+    events = await first_text(stream)
+    stuck = house.resident()
+    assert stuck._worker is not None
+    child = stuck._worker._child
+    assert child is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "kill", lambda: None)  # as if the kernel held it
+        stuck.kill()
+        while not stuck.stuck:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        house.node.tick(time.monotonic())
+        house.node.tick(time.monotonic())
+        events += await read(stream)
+        assert tokens(events) == what_the_fake_says(stream.job)
+        assert list(house.node.fleet.residents) == ["alpha", "alpha#2"]
+        assert {"alpha", "alpha#2"} <= set(house.node.ledger.reservations)
+        assert house.told(Kind.WORKER_CRASHED) == [
+            "the worker of alpha cannot be ended: the kernel holds it, and its memory"
+        ]
+        assert [row.code for row in warnings(house.node, machine())] == ["worker_stuck"]
+        assert await house.answer()
+    os.kill(child.pid, signal.SIGKILL)
+    await house.until(lambda: "alpha" not in house.node.fleet.residents)
+    assert "alpha" not in house.node.ledger.reservations
+    assert await house.answer()
+
+
+async def test_the_end_does_not_wait_for_one_that_cannot_be_ended(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    house = open_house()
+    worker = (await house.load())._worker
+    assert worker is not None
+    child = worker._child
+    assert child is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "kill", lambda: None)
+        os.kill(child.pid, signal.SIGSTOP)  # it does not hear that it should end
+        patch.setattr(process, "KILL_AFTER_S", 0.05)
+        closing = asyncio.create_task(house.node.drain(0.1))
+        while not closing.done():
+            house.node.tick(time.monotonic())
+            await asyncio.sleep(0.01)
+        assert child.returncode is None
+    os.kill(child.pid, signal.SIGKILL)
+    await worker._life  # type: ignore[misc]
+
+
+async def test_a_load_that_stands_still_is_tried_once_more_and_then_refused(open_house: Open) -> None:
+    house = open_house(load_s=1e6, server=Server(step_limit_s=1.0))
+    waits, model = house.submit(), house.resident().model
+    for _ in range(2):
+        await house.until(lambda: model.pid is not None)
+        old = model.pid
+        while model.pid == old:
+            house.node.tick(time.monotonic())
+            await asyncio.sleep(0.01)
+    with pytest.raises(InferdError, match=r"ended while loading \(it has done nothing at all for \d s of its load\)"):
+        await read(waits)
+    assert len(house.told(Kind.WORKER_CRASHED)) == len(house.told(Kind.MODEL_FAILED)) == 1
 
 
 async def test_a_worker_that_hangs_in_a_step_is_replaced(open_house: Open) -> None:

@@ -18,7 +18,7 @@ from inferd.daemon.domain.form import Form
 from inferd.daemon.node import prompter as prompters
 from inferd.daemon.node.prompter import GROUP_BYTES, PROCESS_BYTES, Prompter
 from inferd.daemon.policy.ledger import Ledger
-from inferd.daemon.system.processes import run_state
+from inferd.daemon.system.processes import activity
 from inferd.daemon.system.workgroups import Group, Groups
 from inferd.tests.e2e.daemons import until
 
@@ -257,7 +257,7 @@ async def test_a_helper_that_was_stopped_is_replaced_and_nothing_is_lost(prompte
     old = pid(prompter)
     os.kill(old, signal.SIGSTOP)
     reading = asyncio.create_task(prompter.prepare(prompt="y"))
-    await asyncio.to_thread(until, lambda: run_state(old) == "T")
+    await asyncio.to_thread(until, lambda: activity(old).state == "T")
     prompter.look()
     assert pid(prompter) == old  # it may be for a moment only
     prompter.look()

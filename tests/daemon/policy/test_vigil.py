@@ -57,3 +57,32 @@ def test_a_heart_that_beats_between_any_two_looks_is_well(skips: list[bool]) -> 
     for skip in skips:
         beats += 1 + skip
         assert not look(vigil, beats)
+
+
+def look_at_load(vigil: Vigil, progress: float, cpu_ticks: int, *, asleep: bool = True, limit_s: float = 60.0) -> str:
+    return vigil.look_at_load(progress, cpu_ticks, asleep=asleep, step_limit_s=limit_s)
+
+
+def test_a_load_that_does_nothing_is_ended_after_as_long_as_a_step_may_take() -> None:
+    vigil = Vigil()
+    found = [look_at_load(vigil, 0.5, 7) for _ in range(62)]
+    assert found[:-1] == [""] * 61
+    assert "nothing at all for 61 s" in found[-1]
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+def test_a_load_that_waits_for_the_disk_or_computes_may_take_longer(asleep: bool) -> None:
+    vigil = Vigil()
+    found = [look_at_load(vigil, 0.5, ticks if asleep else 7, asleep=asleep) for ticks in range(int(FIRST_STEP_S) + 2)]
+    assert found[:-1] == [""] * (int(FIRST_STEP_S) + 1)
+    assert "no further for 601 s" in found[-1]
+
+
+def test_a_load_that_gets_on_is_left_alone_however_long_it_takes() -> None:
+    vigil = Vigil()
+    assert not any(look_at_load(vigil, look // 50, 7) for look in range(5_000))
+
+
+def test_without_a_limit_a_load_may_take_for_ever() -> None:
+    vigil = Vigil()
+    assert not any(look_at_load(vigil, 0.5, 7, limit_s=0.0) for _ in range(1_000))

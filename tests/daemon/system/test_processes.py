@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inferd.daemon.system.processes import Rss, memory_bytes, rss, run_state
+from inferd.daemon.system.processes import Rss, activity, memory_bytes, rss
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,10 +87,10 @@ def test_a_dead_process_that_nobody_reaped_has_no_size() -> None:
 def test_whether_a_process_stands_still_is_its_letter() -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as one:
         try:
-            assert run_state(one.pid) in "RSD"
+            assert activity(one.pid).state in "RSD"
             one.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, one.pid, os.WSTOPPED)
-            assert run_state(one.pid) == "T"
+            assert activity(one.pid).state == "T"
         finally:
             one.kill()
-    assert run_state(one.pid) == ""
+    assert activity(one.pid).state == ""
