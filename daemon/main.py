@@ -70,8 +70,7 @@ def serve(config: Config, read: Callable[[], Config] | None = None) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each run of computed blocks is an open file
     keep_freed_memory()
-    line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    logging.basicConfig(level=config.log_level.upper(), format=line, handlers=[Logbook()])
+    logging.basicConfig(level=config.log_level.upper(), handlers=[Logbook()])
     try:
         doors = doors_of(config)
         with all_locked(doors), contextlib.closing(ServiceManager()) as manager:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,22 @@ def test_lines_come_in_order_and_are_there_after_a_flush(tmp_path: Path) -> None
         book.handle(record("half a pair: \ud800"))
         book.flush()
     lines = path.read_text().splitlines()
-    assert lines == [*(f"line {i}" for i in range(100)), "half a pair: \\ud800"]
+    said = [line.partition(" x: ")[2] for line in lines]
+    assert said == [*(f"line {i}" for i in range(100)), "half a pair: \\ud800"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO   ", lines[0].partition(" x: ")[0])
+
+
+def test_the_journal_gets_levels_and_no_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        stat = os.fstat(file.fileno())
+        assert not logbook.is_journal(file.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
+        book = Logbook(file.fileno())
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+            book.handle(logging.LogRecord("x", level, "", 0, "one\ntwo", (), None))
+        book.flush()
+    assert path.read_text().splitlines() == [f"<{n}>{text}" for n in (7, 6, 4, 3, 2) for text in ("x: one", "two")]
 
 
 def test_a_pipe_that_nobody_empties_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +66,7 @@ def test_a_pipe_that_nobody_empties_holds_nobody_up(monkeypatch: pytest.MonkeyPa
     book.flush()
     assert time.monotonic() - start_s < 5.0
     found = read_until(end, b"were lost")
-    assert found.startswith(b"0 xxx")
+    assert b" x: 0 xxx" in found.splitlines()[0]
     book.handle(record("the end"))
     read_until(end, b"the end\n")
     os.close(end)
@@ -72,7 +88,7 @@ def test_what_cannot_be_made_a_line_is_no_exception(capsys: pytest.CaptureFixtur
     book = Logbook(sink)
     book.handle(record("%d", "no number"))
     book.handle(record("goes on"))
-    assert read_until(end, b"\n") == b"goes on\n"
+    assert read_until(end, b"\n").endswith(b" x: goes on\n")
     assert "no number" in capsys.readouterr().err
     os.close(end)
     os.close(sink)
