@@ -84,15 +84,15 @@ class InferenceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Cancels a request by its id, whoever's connection it came on.
+        """Cancels a request by its id, whoever's connection it came on, or a durable job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetPriority(self, request, context):
-        """Moves a live request to another class. One that waits is at once where it had been had it come in that class; one
-        that runs goes on, and what it has had stays on the account of its old class.
+        """Moves a live request, or a durable job that waits, to another class. One that waits is at once where it had been had
+        it come in that class; one that runs goes on, and what it has had stays on the account of its old class.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -185,11 +185,11 @@ class InferenceStub(typing.Generic[_InferenceGenerateType, _InferenceTokenizeTyp
     """The model's own tokens for a prompt or a chat; loads nothing but the vocabulary."""
 
     Cancel: _InferenceCancelType
-    """Cancels a request by its id, whoever's connection it came on."""
+    """Cancels a request by its id, whoever's connection it came on, or a durable job."""
 
     SetPriority: _InferenceSetPriorityType
-    """Moves a live request to another class. One that waits is at once where it had been had it come in that class; one
-    that runs goes on, and what it has had stays on the account of its old class.
+    """Moves a live request, or a durable job that waits, to another class. One that waits is at once where it had been had
+    it come in that class; one that runs goes on, and what it has had stays on the account of its old class.
     """
 
     Embed: _InferenceEmbedType
@@ -250,7 +250,7 @@ class InferenceServicer(metaclass=abc.ABCMeta):
         request: inferd_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.CancelResponse, collections.abc.Awaitable[inferd_pb2.CancelResponse]]:
-        """Cancels a request by its id, whoever's connection it came on."""
+        """Cancels a request by its id, whoever's connection it came on, or a durable job."""
 
     @abc.abstractmethod
     def SetPriority(
@@ -258,8 +258,8 @@ class InferenceServicer(metaclass=abc.ABCMeta):
         request: inferd_pb2.SetPriorityRequest,
         context: _ServicerContext,
     ) -> typing.Union[inferd_pb2.SetPriorityResponse, collections.abc.Awaitable[inferd_pb2.SetPriorityResponse]]:
-        """Moves a live request to another class. One that waits is at once where it had been had it come in that class; one
-        that runs goes on, and what it has had stays on the account of its old class.
+        """Moves a live request, or a durable job that waits, to another class. One that waits is at once where it had been had
+        it come in that class; one that runs goes on, and what it has had stays on the account of its old class.
         """
 
     @abc.abstractmethod

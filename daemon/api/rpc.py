@@ -73,12 +73,15 @@ class Inference(pb_grpc.InferenceServicer):
 
     @guarded
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
-        return pb.CancelResponse(cancelled=self.node.controls.cancel(request.request_id, only_tenant(context)))
+        whose = request.request_id, only_tenant(context)
+        cancelled = self.node.controls.cancel(*whose) or await self.node.durable.cancel_waiting(*whose)
+        return pb.CancelResponse(cancelled=cancelled)
 
     @guarded
     async def SetPriority(self, request: pb.SetPriorityRequest, context: Context) -> pb.SetPriorityResponse:
         priority = wire.to_priority(request.priority, must=True)
-        changed = self.node.controls.set_priority(request.request_id, priority, only_tenant(context))
+        order = request.request_id, priority, only_tenant(context)
+        changed = self.node.controls.set_priority(*order) or await self.node.durable.move_waiting(*order)
         return pb.SetPriorityResponse(changed=changed)
 
     @guarded

@@ -32,8 +32,10 @@ class Controls:
         return self.node.cancel(request_id, tenant=tenant)
 
     def tenant_of(self, request_id: str) -> str | None:
-        """Whose request it is; None when nothing of it is live."""
-        return next((job.request.tenant for job in self.node.jobs.called(request_id) if job.live), None)
+        """Whose request it is; None when nothing of it is live, and no job of this id waits."""
+        live = next((job.request.tenant for job in self.node.jobs.called(request_id) if job.live), None)
+        waits = self.node.durable.waiting(request_id, None) if live is None else None
+        return live if waits is None else waits.row.tenant
 
     def set_priority(self, request_id: str, priority: Priority, tenant: str | None = None) -> bool:
         """All choices of a call move together; False when nothing of it is live. `tenant`: only one of this tenant."""

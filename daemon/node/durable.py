@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..domain.durable import DurableJob, Entry, Loaded, Progress
-    from ..domain.request import Request
+    from ..domain.request import Priority, Request
     from .book import Group
     from .node import Node
 
@@ -122,12 +122,35 @@ class Durable:
         if book is None or book.end is not None:
             return False
         self._cancel(book)
-        while not book.row.over:
+        await self._until(book, lambda: book.row.over)
+        return book.row.state is State.CANCELLED
+
+    def waiting(self, job_id: str, tenant: str | None) -> Book | None:
+        """One that has not ended, and that the Node does not have."""
+        book = self.books.get(job_id)
+        waits = book is not None and book.end is None and book.tape is None and tenant in (None, book.row.tenant)
+        return book if waits else None
+
+    async def cancel_waiting(self, job_id: str, tenant: str | None) -> bool:
+        """As `cancel`; False for one that does not wait here, too."""
+        return self.waiting(job_id, tenant) is not None and await self.cancel(job_id, tenant)
+
+    async def move_waiting(self, job_id: str, priority: Priority, tenant: str | None) -> bool:
+        """To another class; False when it does not wait here. Returns when that is on the disk. Raises InferdError."""
+        book = self.waiting(job_id, tenant)
+        if book is None:
+            return False
+        book.priority, self._busy[job_id] = priority, book
+        self._due.set()
+        await self._until(book, lambda: book.row.priority is priority or book.priority is not priority or book.row.over)
+        return True
+
+    async def _until(self, book: Book, is_written: Callable[[], bool]) -> None:
+        while not is_written():
             await book.changes.wait()
             self.node.refuse_when_closing()
             if self.archive.trouble:
                 raise self.archive.refusal()
-        return book.row.state is State.CANCELLED
 
     # mutators
 
@@ -183,6 +206,8 @@ class Durable:
                 return self._lines.send_away(book, now_s, alone=is_alone(error))
             self._lines.release(book)
             return self._end(book, error)
+        if book.priority not in (None, request.priority):  # it was moved as it was read
+            self.node.controls.set_priority(row.id, book.priority, row.tenant)
         book.tape, book.has_prompt, book.goes_on = tape, loaded.prompt is not None, bool(loaded.kept.tokens)
         book.written_s = now_s
         self._busy[row.id] = book
@@ -216,7 +241,8 @@ class Durable:
             self.intake.n_live[book.row.tenant] -= 1
         elif book.tape is None and book.end is None:
             del self._busy[book.row.id]
-            self._lines.send_away(book, time.monotonic())
+            if book not in self._lines:  # it comes from the Node
+                self._lines.send_away(book, time.monotonic())
 
     def _arrive(self, arrival: Arrival, job: DurableJob) -> None:
         """It is on the disk; `job`: it, or the one that was there before."""
@@ -292,8 +318,9 @@ class Durable:
             raise
         self.archive.relieve()
         for step in steps:
-            book = self.books[step.job.id]
+            was = (book := self.books[step.job.id]).group
             book.written(step, time.monotonic())
+            self._lines.move(book, was)
             self._settle(book)
         for arrival, job in zip(arrivals, jobs, strict=True):
             self._arrive(arrival, job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,11 +26,17 @@ class Lines:
         self._taken: dict[Book, Group] = {}  # as it was then: a job may be moved to another class
         self._rests_until_s: dict[Group, float] = {}
         self._apart: list[Entry] = []  # a heap of those that rest alone, by until when
+        self._waits: set[Book] = set()  # in a line, or apart
 
     def __bool__(self) -> bool:
         return bool(self._lines or self._apart)
 
+    def __contains__(self, book: Book) -> bool:
+        """It waits here, or is taken and not released."""
+        return book in self._waits or book in self._taken
+
     def add(self, book: Book) -> None:
+        self._waits.add(book)
         heappush(self._lines.setdefault(book.group, []), (book.row.created_s, book.row.id, book))
 
     def put_back(self, books: Iterable[Book]) -> None:
@@ -43,10 +49,25 @@ class Lines:
         """It was not let in: its whole group rests, or it alone and those behind it go first."""
         self.release(book)
         if alone:
+            self._waits.add(book)
             heappush(self._apart, (now_s + REST_S, book.row.id, book))
         else:
             self.add(book)
             self._rests_until_s[book.group] = now_s + REST_S
+
+    def move(self, book: Book, was: Group) -> None:
+        """It may be of another group now."""
+        if book.group == was:
+            return
+        line = self._lines.get(was, [])
+        left = [entry for entry in line if entry[2] is not book]
+        if len(left) == len(line):
+            return  # it is apart, or taken
+        del self._lines[was]
+        if left:
+            heapify(left)
+            self._lines[was] = left
+        self.add(book)
 
     def rests(self, group: Group, now_s: float) -> bool:
         return self._rests_until_s.get(group, 0.0) > now_s
@@ -66,6 +87,7 @@ class Lines:
             n_most = room(group)
             while line and len(taken) < AT_ONCE and (line[0][2].end or self._n_taken[group] < n_most):
                 book = heappop(line)[2]
+                self._waits.discard(book)
                 if book.end is None:  # else it ended while it waited
                     self._n_taken[group] += 1
                     self._taken[book] = group

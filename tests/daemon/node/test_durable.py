@@ -624,6 +624,55 @@ async def test_it_is_cancelled_like_any_request_too(offices: Open) -> None:
     assert (await office.read_all(job))[1].state is State.CANCELLED
 
 
+async def test_one_beyond_the_window_is_cancelled_like_any_request(offices: Open) -> None:
+    office = offices(tokens_per_s=SLOW, options={"slots": 1})
+    jobs = [await office.submit(LONG) for _ in range(30)]
+    last, controls = jobs[-1], office.house.node.controls
+    await office.house.until(lambda: len(office.house.node.jobs) > 1)
+    assert not controls.cancel(last.id)
+    assert controls.tenant_of(last.id) == last.tenant
+    assert not await office.durable.cancel_waiting(last.id, "somebody else")
+    assert await office.durable.cancel_waiting(last.id, last.tenant)
+    assert (await office.get(last)).state is State.CANCELLED
+    assert controls.tenant_of(last.id) is None
+    assert not await office.durable.cancel_waiting(last.id, last.tenant)
+
+
+async def test_one_beyond_the_window_is_moved_to_another_class_and_is_before_all_others(offices: Open) -> None:
+    office = offices(tokens_per_s=SLOW, options={"slots": 1})
+    jobs = [await office.submit(LONG) for _ in range(30)]
+    last = jobs[-1]
+    assert not await office.durable.move_waiting(last.id, Priority.INTERACTIVE, "somebody else")
+    assert not await office.durable.move_waiting("nobody", Priority.INTERACTIVE, None)
+    assert await office.durable.move_waiting(last.id, Priority.INTERACTIVE, None)
+    assert (await office.get(last)).priority is Priority.INTERACTIVE
+    await office.tokens_kept(last, 1)
+    assert not (await office.get(jobs[-2])).n_tokens
+    office = await after(office, offices, "killed")
+    assert (await office.get(last)).priority is Priority.INTERACTIVE
+
+
+async def test_one_is_moved_while_it_is_read_from_the_disk(offices: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    office = offices(tokens_per_s=SLOW)
+    durable = office.durable
+    moves: list[asyncio.Task[bool]] = []
+
+    async def ask(function: Any, *args: Any) -> Any:
+        found = await archive_ask(function, *args)
+        if function is Store.load:
+            moves.append(asyncio.create_task(durable.move_waiting(args[0][0], Priority.NORMAL, None)))
+            await asyncio.sleep(0)
+        return found
+
+    archive_ask = durable.archive.ask
+    monkeypatch.setattr(durable.archive, "ask", ask)
+    job = await office.submit(LONG)
+    await office.tokens_kept(job, 1)
+    assert await moves[0]
+    assert (await office.get(job)).priority is Priority.NORMAL
+    assert next(it for it in office.house.node.jobs if it.request.id == job.id).request.priority is Priority.NORMAL
+
+
 async def test_a_deadline_counts_from_the_submission(offices: Open) -> None:
     office = offices(tokens_per_s=SLOW, options={"slots": 1})
     runs = await office.submit(LONG, deadline_s=time.time() + 0.3)

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,3 +129,36 @@ def test_a_class_that_changed_meanwhile_does_not_matter() -> None:
     lines.put_back([one])
     assert lines.take(lambda group: asked.append(group) or 1, 0.0) == [one]  # type: ignore[func-returns-value]
     assert asked == [("m", "t", Priority.NORMAL)]
+
+
+def test_one_that_is_moved_waits_in_its_new_line_where_it_would_have_been() -> None:
+    lines = Lines()
+    early, late, other = book("early"), book("late"), book("other")
+    chat = book("chat")
+    chat.row = msgspec.structs.replace(chat.row, priority=Priority.INTERACTIVE)
+    for it in (early, late, other, chat):
+        lines.add(it)
+    was = early.group
+    lines.move(early, was)  # as it was: nothing happens
+    early.row = msgspec.structs.replace(early.row, priority=Priority.INTERACTIVE)
+    lines.move(early, was)
+    assert early in lines
+    taken = lines.take(lambda group: 1 if group == was else 9, 0.0)
+    assert sorted(names(taken)) == ["chat", "early", "late"]
+    assert taken.index(early) < taken.index(chat)
+    lines.release(early)
+    assert early not in lines
+    assert names(lines.take(lambda group: 9, 0.0)) == ["other"]
+
+
+def test_the_last_of_a_line_leaves_none_behind() -> None:
+    lines = Lines()
+    only = book("only")
+    lines.add(only)
+    was = only.group
+    only.row = msgspec.structs.replace(only.row, priority=Priority.NORMAL)
+    lines.move(only, was)
+    assert names(lines.take(lambda group: 0 if group == was else 1, 0.0)) == ["only"]
+    assert not lines
+    lines.move(only, was)  # it is taken
+    assert not lines
