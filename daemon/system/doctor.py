@@ -64,6 +64,11 @@ def _engines(hardware: Hardware) -> Iterator[Advice]:
     llama = hardware.backends.llama
     if llama is None:
         reason = dict(hardware.backends.errors).get("llama.cpp", "it is not installed")
+        if "SIGILL" in reason:
+            message = f"llama.cpp cannot be used: {reason}; it was compiled for another processor than this one"
+            remedy = f"{_build('-DGGML_NATIVE=on', None)}; or take a package that was made with NATIVE=0"
+            yield Advice("llama_other_processor", "error", message, remedy)
+            return
         yield Advice(
             "llama_missing",
             "error",

@@ -82,6 +82,15 @@ def test_each_advice_says_what_to_do() -> None:
     assert advice["remedy"].startswith("pip install")
 
 
+def test_an_engine_that_was_compiled_for_another_processor() -> None:
+    broken = Backends(None, None, (("llama.cpp", "the probe was ended by SIGILL"),))
+    (advice,) = advise(replace(HEALTHY, backends=broken))
+    assert (advice.code, advice.severity) == ("llama_other_processor", "error")
+    assert "compiled for another processor" in advice.message
+    assert "GGML_NATIVE=on" in advice.remedy
+    assert "NATIVE=0" in advice.remedy
+
+
 def test_a_cpu_build_beside_a_gpu() -> None:
     (advice,) = advise(replace(with_card(usable_by=()), backends=CPU_BUILD))
     assert (advice.code, advice.severity) == ("llama_cpu_build", "warning")
