@@ -1,8 +1,8 @@
 """`make chaos`: faults, damaged files, damaged messages and overload, against real daemons; every figure has a bar.
 
 Run from the root of the repository: `python -m tests.chaos [--only NAME,...] [--quick] [--seed N] [--messages N]
-[--out FILE]`. The same seed does the same things, as far as the machine's own timing lets it. Exits 1 when a bar is
-missed. MATRIX.md says where each fault that was thought of is tested.
+[--minutes N] [--out FILE]`. The same seed does the same things, as far as the machine's own timing lets it. Exits 1
+when a bar is missed. MATRIX.md says where each fault that was thought of is tested, RESULTS.md what came of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..bench import machine, report
 from ..bench.figures import Outcome, of_runs
-from . import deaths, files, garbage, jobs, load, messages, storm
+from . import deaths, files, garbage, jobs, load, messages, soak, storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,9 @@ PROBES: dict[str, Probe] = {
     "files": files.measure,
     "messages": messages.measure,
     "garbage": garbage.measure,
+    "soak": soak.measure,
 }
+LONG = ("soak",)  # only when asked for
 
 
 def main() -> int:
@@ -41,7 +43,10 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     facts = [*machine.describe(), f"- seed {options.seed}"]
     outcomes: dict[str, Outcome] = {}
-    probes = PROBES | ({"messages": partial(messages.measure, n=options.messages)} if options.messages else {})
+    probes = PROBES | {
+        "messages": partial(messages.measure, n=options.messages),
+        "soak": partial(soak.measure, minutes=options.minutes),
+    }
     for name in options.only:
         print(f"running {name}", flush=True)
         start_s = time.monotonic()
@@ -66,10 +71,16 @@ def _run(probe: Probe, name: str, *, quick: bool, seed: int) -> Outcome:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Try to break inferd.")
-    parser.add_argument("--only", type=_probes, default=list(PROBES), help=f"some of {','.join(PROBES)}")
+    parser.add_argument(
+        "--only",
+        type=_probes,
+        default=[name for name in PROBES if name not in LONG],
+        help=f"some of {','.join(PROBES)}",
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of an earlier run, to repeat it")
     parser.add_argument("--messages", type=int, default=0, help="to each method; 100,000 take an hour and more")
+    parser.add_argument("--minutes", type=float, default=soak.MINUTES, help="of the soak")
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     return parser.parse_args()
 

@@ -229,13 +229,20 @@ def measure(*, quick: bool, seed: int) -> Outcome:
         ("demo", REAL, (truths.REAL,), 5.0 if quick else 60.0),
     )
     for name, config, models, seconds in plans:
-        _weather(outcome, name, config, models, seconds, random.Random(f"{seed} {name}"))
+        weather(outcome, name, config, models, seconds, random.Random(f"{seed} {name}"))
     return outcome
 
 
-def _weather(
-    outcome: Outcome, name: str, config: str, models: tuple[str, ...], seconds: float, rng: random.Random
+def weather(
+    outcome: Outcome,
+    name: str,
+    config: str,
+    models: tuple[str, ...],
+    seconds: float,
+    rng: random.Random,
+    watch: Callable[[Daemon], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> None:
+    """One storm over a daemon of its own; `watch` is around it."""
     files = {model: small_gguf() for model in models if model in truths.FAKES}
     # Helpers of cold models end soon, so that what is left afterwards is nothing.
     config = config.replace("[models.defaults]", "[models.defaults]\nkeep_alive_s = 3")
@@ -248,7 +255,8 @@ def _weather(
         base = at_rest(one)
         booked = one.snapshot().host.booked_bytes
         storm = Storm(one, rng, models, folder, seconds, state)
-        storm.run()
+        with watch(one):
+            storm.run()
         calm_s = storm.calm()
         histories = storm.histories()
         found = judge(histories, known, storm.blows_s)
