@@ -40,7 +40,7 @@ from .system.probe import probe_backends
 from .system.recorder import Arrivals, Decisions
 from .system.service_manager import ServiceManager
 from .system.settings import ConfigError, expanded, model_folders
-from .system.state import load_json, save_json, state_folder
+from .system.state import load_json, save_json, state_folder, sweep
 from .system.store import Store
 from .system.sysfs import Root
 from .system.workgroups import Groups
@@ -174,6 +174,7 @@ def build(config: Config, read: Callable[[], Config] | None = None) -> tuple[Nod
     except ConfigError as error:
         raise Refused(BAD_CONFIG, str(error)) from None
     node = Node(config, catalog, ledger, hardware.cpu.threads)
+    sweep()
     node.aliases.open(state_folder())
     node.keyring.open(state_folder())
     digests = Digests(state_folder())

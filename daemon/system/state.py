@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 FOLDER_MODE = 0o700
 MAX_BYTES = 16 << 20  # of one file; what is longer was not written by us
+UNFINISHED = ".new"
+ABANDONED_S = 3600.0  # so old, what is unfinished is not another daemon's that writes just now
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -63,7 +66,7 @@ def save_json(name: str, value: Any, folder: Path | None = None) -> bool:
 
 def _replace(path: Path, raw: bytes) -> None:
     """Either the old bytes or the new ones are there, whenever the power fails."""
-    fd, unfinished = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+    fd, unfinished = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=UNFINISHED, dir=path.parent)
     try:
         with open(fd, "wb") as file:
             file.write(raw)
@@ -79,3 +82,11 @@ def _replace(path: Path, raw: bytes) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def sweep(folder: Path | None = None) -> None:
+    """Remove what daemons that were killed have left half written."""
+    for path in (folder or state_folder()).glob(f".*-*{UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > ABANDONED_S:
+                path.unlink()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..bench import machine, report
 from ..bench.figures import Outcome, of_runs
-from . import deaths, files, garbage, jobs, load, messages, soak, storm
+from . import deaths, failpoints, files, garbage, jobs, load, messages, soak, storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ PROBES: dict[str, Probe] = {
     "storm": storm.measure,
     "deaths": deaths.measure,
     "jobs": jobs.measure,
+    "failpoints": failpoints.measure,
     "load": load.measure,
     "files": files.measure,
     "messages": messages.measure,

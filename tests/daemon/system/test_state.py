@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inferd.daemon.system import state
-from inferd.daemon.system.state import load_json, save_json, state_folder
+from inferd.daemon.system.state import load_json, save_json, state_folder, sweep
 
 PLAIN = st.recursive(
     st.none()
@@ -68,6 +68,18 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) 
         assert save_json("kept", value, tmp_path / "deep" / "folder")
     assert load_json("kept", tmp_path / "deep" / "folder") == {"b": [2]}
     assert os.listdir(tmp_path / "deep" / "folder") == ["kept.json"]
+
+
+def test_what_a_killed_daemon_left_half_written_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    assert save_json("kept", {}, tmp_path)
+    old, new, other = tmp_path / ".kept-abc.new", tmp_path / ".kept-def.new", tmp_path / ".of-somebody"
+    for path in (old, new, other):
+        path.touch()
+    os.utime(old, (1, 1))
+    os.utime(other, (1, 1))
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.json", new.name, other.name}
+    sweep(tmp_path / "nowhere")
 
 
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
