@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check protos bench chaos lock clean deb deb-test
+.PHONY: demo test check protos bench chaos lock clean deb deb-test deb-vm-test audit
 
 demo: .venv/ready
 	@$(BIN)/python packaging/demo.py
@@ -44,6 +44,14 @@ deb: .venv/ready
 # As root: installs the package in a booted systemd of its own, and tries what a service has to do.
 deb-test: deb
 	@INFERD_BOOT=1 $(BIN)/python -m pytest -q -rsP tests/packaging/test_boot.py
+
+# On a kernel of its own, in an emulated machine, which takes minutes: cgroups, Landlock, clocks.
+deb-vm-test: deb
+	@INFERD_VM=1 $(BIN)/python -m pytest -q -rsP tests/packaging/test_vm.py
+
+# Known advisories of all that is installed, from PyPI; needs uv.
+audit:
+	@uv tool run pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-build.lock
 
 protos: .venv/ready
 	@sh protos/generate.sh $(BIN)

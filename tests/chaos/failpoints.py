@@ -1,4 +1,4 @@
-"""A change of state is made or not made, wherever the process dies or the disk fails: at any writing call, by strace."""
+"""A change of state is made or not, wherever the process dies or the disk fails: at any writing call, by strace."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,48 @@ def missing() -> str | None:
 
 
 def rootfs(minor: int) -> Path:
-    """A Debian whose Python has this minor version, made once and kept in build/."""
-    folder = BUILD / f"rootfs-{SUITES[minor]}"
+    """A Debian whose Python has this minor version."""
+    return debian(f"rootfs-{SUITES[minor]}", SUITES[minor], PACKAGES)
+
+
+def debian(name: str, suite: str, packages: str) -> Path:
+    """A root file system, made once and kept in build/."""
+    folder = BUILD / name
     if not folder.exists():
         unfinished = folder.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
-        command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", SUITES[minor], str(unfinished)]
+        command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, str(unfinished)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         unfinished.rename(folder)
     return folder
 
 
-class Machine:
+class Commands(ABC):
+    """What is said to a booted machine."""
+
+    @abstractmethod
+    def call(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command inside, as root, with these variables in its environment."""
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """What a command inside says, as root."""
+        done = self.call(*command)
+        assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def as_user(self, name: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command of somebody who is not root."""
+        return self.call("runuser", "-u", name, "--", *command, **variables)
+
+    def property(self, name: str) -> str:
+        """One of systemd's words about the service."""
+        return self.run("systemctl", "show", "inferd", "--value", f"--property={name}")
+
+    def journal(self) -> str:
+        return self.run("journalctl", "-u", "inferd", "-n", "60", "--no-pager", "-o", "cat", check=False)
+
+
+class Machine(Commands):
     """One booted copy of a root file system, on no network."""
 
     def __init__(self, source: Path, folder: Path) -> None:
@@ -65,27 +96,10 @@ class Machine:
             self.leader = int((path.read_text().split() or ["0"])[0])
         return bool(self.leader) and self.run("systemctl", "is-system-running", check=False) in ("running", "degraded")
 
-    def run(self, *command: str, check: bool = True) -> str:
-        """What a command inside says, as root."""
-        done = self.call(*command)
-        assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
     def call(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **variables}
         entered = ["nsenter", "-t", str(self.leader), "-a", *command]
         return subprocess.run(entered, capture_output=True, text=True, env=environment, timeout=120, check=False)
-
-    def as_user(self, name: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """A command of somebody who is not root."""
-        return self.call("runuser", "-u", name, "--", *command, **variables)
-
-    def property(self, name: str) -> str:
-        """One of systemd's words about the service."""
-        return self.run("systemctl", "show", "inferd", "--value", f"--property={name}")
-
-    def journal(self) -> str:
-        return self.run("journalctl", "-u", "inferd", "-n", "60", "--no-pager", "-o", "cat", check=False)
 
     def is_serving(self) -> bool:
         """Whether the daemon inside answers on its socket, without starting a program for that."""

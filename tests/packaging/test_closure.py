@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from inferd.tests.packaging.scripts import script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 closure = script("closure")
 
@@ -73,3 +70,13 @@ def test_names_of_one_library_become_links(tmp_path: Path) -> None:
         "libggml.so.0": "libggml.so.0.25.3",
     }
     assert (tmp_path / "libggml.so").read_bytes() == b"ggml"
+
+
+def test_llama_cpp_has_no_way_to_other_machines() -> None:
+    """Its RPC takes orders from whoever connects: https://github.com/ggml-org/llama.cpp/security/advisories."""
+    spec = find_spec("llama_cpp")
+    assert spec is not None
+    assert spec.origin is not None
+    libraries = [path for path in Path(spec.origin).with_name("lib").iterdir() if ".so" in path.name]
+    assert any(path.name.startswith("libggml") for path in libraries)
+    assert not [path.name for path in libraries if "rpc" in path.name or b"ggml_backend_rpc" in path.read_bytes()]
