@@ -11,13 +11,13 @@ import signal
 import socket
 import sys
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from . import memfd, pulse
 from .blob import Blob
 from .channel import AsyncChannel
+from .exit import Exit, is_dead
 from .messages import Dropped, Given, Kept, Load, Stop, decode_from_worker, encode
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 WORKER = "inferd.backends.worker"
 TAIL_LINES = 40
 KILL_AFTER_S = 2.0  # a worker in mid-kernel needs a moment; some drivers keep a ghost of one killed at once
-UNKILLABLE_S = 5.0  # after SIGKILL: what is still there is held by the kernel, as in state D
+UNKILLABLE_S = 10.0  # after SIGKILL: what is still there is held by the kernel, as in state D
 
 CHILD_ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",  # ggml would fork a debugger on abort
@@ -64,32 +64,13 @@ NEXT: dict[WorkerState, set[WorkerState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended."""
-
-    code: int  # exit status, or minus the signal
-    expected: bool  # it was told to
-    tail: tuple[str, ...]  # its last log lines; for the log, never for a client
-
-    @property
-    def reason(self) -> str:
-        """Fit for a client: "signal SIGABRT", "exit status 1"."""
-        if self.code == -signal.SIGILL:
-            return "signal SIGILL: the engine was built for another processor"
-        if self.code < 0:
-            with contextlib.suppress(ValueError):
-                return f"signal {signal.Signals(-self.code).name}"
-        return f"exit status {self.code}"
-
-
 class Process:
     """A child that speaks frames: a worker, or a prompt helper (`module` says which).
 
     `on_spawned` gets its pid before it is told anything.
     `on_message` gets each message on the event loop. `on_gone` is called once, as soon as the channel ends;
-    `on_reaped` once, after the process is surely dead, so that its memory is free; of one that is `stuck` that may be
-    never. Neither is called before `start` returns.
+    `on_reaped` once, after the process is surely dead, so that its memory is free; or when the kernel holds it, which
+    calls `on_freed` when it lets it go. None is called before `start` returns.
     """
 
     def __init__(
@@ -108,8 +89,10 @@ class Process:
         self._on_reaped = on_reaped
         self._on_spawned = on_spawned
         self._ended = asyncio.Event()
-        self._stuck = asyncio.Event()
+        self._over = asyncio.Event()  # on_reaped was called
+        self._held = asyncio.Event()  # by the kernel
         self._killed = False
+        self.on_freed: Callable[[], None] = lambda: None
         self._channel: AsyncChannel | None = None
         self._shelf: socket.socket | None = None  # the way of files with computed prompts, see shelf.py
         self._pulse_fd = -1  # the page with its signs of life, see pulse.py
@@ -239,22 +222,16 @@ class Process:
                 self._killed = True
                 asyncio.get_running_loop().call_later(UNKILLABLE_S, self._look_once_more)
 
-    @property
-    def stuck(self) -> bool:
-        """Not even SIGKILL has ended it."""
-        return self._stuck.is_set()
-
     async def wait(self) -> None:
-        """Until it is reaped, or stuck."""
+        """Until it is reaped, or to be had no more."""
         if self._life is not None:
-            stuck = asyncio.create_task(self._stuck.wait(), name="stuck")
-            await asyncio.wait({self._life, stuck}, return_when=asyncio.FIRST_COMPLETED)
-            stuck.cancel()
+            await self._over.wait()
 
     def _look_once_more(self) -> None:
-        if self._child is not None and self._child.returncode is None:
+        """Some time after SIGKILL. Its end may be known to the kernel and not to us yet."""
+        if self.pid is not None and not is_dead(self.pid):
             log.error("%s[%s] is not ended by SIGKILL: the kernel holds it", self.module, self.pid)
-            self._stuck.set()
+            self._held.set()
             self._end()  # it will not close its channel
 
     def _move(self, to: WorkerState) -> None:
@@ -280,15 +257,34 @@ class Process:
         self._move(WorkerState.GONE)
         self._on_gone()
         # The channel closes a moment before the process is gone, or for good when the child broke it.
-        try:
-            code = await asyncio.wait_for(self._child.wait(), KILL_AFTER_S)
-        except TimeoutError:
+        if not await self._is_reaped(KILL_AFTER_S):
             self.kill()
-            code = await self._child.wait()
-        self._close_files()
-        with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
-            await asyncio.wait_for(reading, 1.0)
-        self._on_reaped(Exit(code, expected, tuple(self.tail)))
+            await self._is_reaped(None)
+        held = self._child.returncode is None
+        if not held:
+            self._close_files()
+            with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
+                await asyncio.wait_for(reading, 1.0)
+        code = -signal.SIGKILL if self._child.returncode is None else self._child.returncode
+        try:
+            self._on_reaped(Exit(code, expected, tuple(self.tail), held))
+        finally:
+            self._over.set()
+        if held:
+            await self._child.wait()
+            self._close_files()
+            self.on_freed()
+
+    async def _is_reaped(self, limit_s: float | None) -> bool:
+        """Within the limit; None: or as soon as the kernel holds it."""
+        assert self._child is not None
+        both = [asyncio.create_task(wait) for wait in (self._child.wait(), self._held.wait())]
+        try:
+            await asyncio.wait(both, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in both:
+                one.cancel()
+        return self._child.returncode is not None or self._held.is_set()
 
     def _close_files(self) -> None:
         if self._shelf is not None:

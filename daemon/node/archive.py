@@ -75,6 +75,14 @@ class Archive:
             await self._changes.wait()
         self.node.refuse_when_closing()
 
+    async def until(self, changes: Changes, is_written: Callable[[], bool]) -> None:
+        """Raises InferdError when that cannot be awaited."""
+        while not is_written():
+            await changes.wait()
+            self.node.refuse_when_closing()
+            if self.trouble:
+                raise self.refusal()
+
     async def open(self) -> list[DurableJob] | None:
         """Jobs that have not ended; None when the disk will not."""
         try:

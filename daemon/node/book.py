@@ -39,6 +39,11 @@ class Book:
     def group(self) -> Group:
         return self.row.model, self.row.tenant, self.row.priority
 
+    @property
+    def waits(self) -> bool:
+        """It has not ended, and the Node does not have it, or has sent it away."""
+        return self.end is None and (self.tape is None or self.tape.over)
+
     def step(self) -> Progress | None:
         """All that is to be written now; None: nothing."""
         row, job = self.row, None if self.tape is None else self.tape.job

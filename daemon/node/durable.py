@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..domain.durable import State
 from ..domain.errors import Code, InferdError
+from ..domain.event import Kind, Severity
 from ..system.rows import DAMAGED
 from ..system.store import AT_ONCE, Store, StoreError
 from .archive import CLOSE_S, Archive
@@ -122,14 +123,13 @@ class Durable:
         if book is None or book.end is not None:
             return False
         self._cancel(book)
-        await self._until(book, lambda: book.row.over)
+        await self.archive.until(book.changes, lambda: book.row.over)
         return book.row.state is State.CANCELLED
 
     def waiting(self, job_id: str, tenant: str | None) -> Book | None:
-        """One that has not ended, and that the Node does not have."""
+        """One that has not ended, and that the Node does not have, or has sent away."""
         book = self.books.get(job_id)
-        waits = book is not None and book.end is None and book.tape is None and tenant in (None, book.row.tenant)
-        return book if waits else None
+        return book if book is not None and book.waits and tenant in (None, book.row.tenant) else None
 
     async def cancel_waiting(self, job_id: str, tenant: str | None) -> bool:
         """As `cancel`; False for one that does not wait here, too."""
@@ -138,19 +138,18 @@ class Durable:
     async def move_waiting(self, job_id: str, priority: Priority, tenant: str | None) -> bool:
         """To another class; False when it does not wait here. Returns when that is on the disk. Raises InferdError."""
         book = self.waiting(job_id, tenant)
-        if book is None:
+        if book is None or book.tape is not None:
             return False
+        if (was := book.priority or book.row.priority) is not priority:
+            said = f"{job_id} was moved from {was.value} to {priority.value}"
+            self.node.events.note(Severity.INFO, Kind.PRIORITY_CHANGED, said, request_id=job_id, tenant=book.row.tenant)
         book.priority, self._busy[job_id] = priority, book
+        book.changes.notify()  # who wanted another one waits in vain
         self._due.set()
-        await self._until(book, lambda: book.row.priority is priority or book.priority is not priority or book.row.over)
+        await self.archive.until(
+            book.changes, lambda: priority is book.row.priority or priority is not book.priority or book.row.over
+        )
         return True
-
-    async def _until(self, book: Book, is_written: Callable[[], bool]) -> None:
-        while not is_written():
-            await book.changes.wait()
-            self.node.refuse_when_closing()
-            if self.archive.trouble:
-                raise self.archive.refusal()
 
     # mutators
 
@@ -240,7 +239,8 @@ class Durable:
             del self._busy[book.row.id], self.books[book.row.id]
             self.intake.n_live[book.row.tenant] -= 1
         elif book.tape is None and book.end is None:
-            del self._busy[book.row.id]
+            if book.priority in (None, book.row.priority):  # else it was moved as it was written
+                del self._busy[book.row.id]
             if book not in self._lines:  # it comes from the Node
                 self._lines.send_away(book, time.monotonic())
 

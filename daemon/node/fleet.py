@@ -161,23 +161,11 @@ class Fleet:
     def _lose(self, resident: Resident) -> None:
         resident.lost = True
         self.node.scheduler.on_closed(resident.place, float("inf"))
-        self.node.move_away(resident, "worker_crashed" if resident.stuck else "device_lost")
+        self.node.move_away(resident, "device_lost")
         if resident.model.state in LOADED:
             if resident.model.state is not ModelState.DRAINING:
                 resident.model.move(ModelState.DRAINING)
             resident.kill()
-
-    def _give_up(self, resident: Resident) -> None:
-        """Its worker cannot be ended: it keeps its bytes until the kernel lets it go; another place has its work."""
-        deployment, place = self.deployments[resident.model.name], resident.place
-        message = f"the worker of {place} cannot be ended: the kernel holds it, and its memory"
-        self.node.events.note(
-            Severity.ERROR, Kind.WORKER_CRASHED, message, model=deployment.name, device=resident.where
-        )
-        self._lose(resident)
-        self._settle_in(deployment, f"{place.partition('#')[0]}#{len(deployment.residents) + 1}", resident.plan)
-        self.node.look_again()
-        self.node.changes.notify()
 
     def begin(self, resident: Resident) -> None:
         """Reserve and spawn, as the scheduler decided."""
@@ -265,7 +253,7 @@ class Fleet:
         for resident in self:
             if resident.model.state in LOADED:
                 self.drain(resident, force=True)
-        while any(r.model.state is ModelState.DRAINING and not r.stuck for r in self):
+        while any(r.model.state is ModelState.DRAINING for r in self):
             await self.node.changes.wait()
         for deployment in self.deployments.values():
             await deployment.prompter.wait()
@@ -286,14 +274,12 @@ class Fleet:
         """Owner of a reservation -> its process."""
         prompters = [deployment.prompter for deployment in self.deployments.values()]
         owners = [(r.place, r.model.pid) for r in self] + [(p.owner, p.pid) for p in prompters]
-        return {owner: pid for owner, pid in owners if pid is not None}
+        return {owner: pid for owner, pid in owners if pid is not None} | self.node.ledger.held()
 
     def tick(self, now_s: float) -> None:
         """Workers that do nothing are replaced; prompt helpers of cold models end after the keep-alive, too."""
         for resident in self:
             resident.look(now_s, self.node.config.server.step_limit_s)
-            if resident.stuck and not resident.lost:
-                self._give_up(resident)
         for deployment in self.deployments.values():
             model, prompter = deployment.model, deployment.prompter
             prompter.look()

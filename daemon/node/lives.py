@@ -13,8 +13,8 @@ from ..domain.event import Kind, Severity
 from ..domain.model import ModelState
 
 if TYPE_CHECKING:
+    from ...backends.exit import Exit
     from ...backends.messages import FromWorker
-    from ...backends.process import Exit
     from .fleet import Fleet
     from .resident import Resident
 

@@ -32,9 +32,10 @@ from ..system.workgroups import SPARE_PIDS, UNDIVIDED, Group, Groups
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ...backends.exit import Exit
     from ...backends.facts import LoadPlan
     from ...backends.messages import ChatMessage, FromWorker, Tool, ToolUse, ToWorker
-    from ...backends.process import Exit, Process
+    from ...backends.process import Process
     from ..domain.form import Form
     from ..domain.inputs import Inputs
     from ..policy.ledger import Ledger, Reservation
@@ -201,7 +202,7 @@ class Prompter:
             self._forget()
 
     async def wait(self) -> None:
-        """Until the helper, if there is one, is reaped, or cannot be."""
+        """Until the helper, if there is one, is reaped."""
         if self._process is not None:
             await self._process.wait()
 
@@ -232,10 +233,6 @@ class Prompter:
     async def _start(self) -> None:
         if self._process is not None:  # an older one is still on its way out
             await self._process.wait()
-        if self._process is not None:
-            raise InferdError(
-                Code.MODEL_FAILED, f"the prompt helper of {self.name} cannot be ended", retry_after_ms=5000
-            )
         self._told = False
         self.owner = f"{self.name}/prompt-{next(_SERIAL)}"  # an older one may still be on its way out
         if (short := self._ledger.shortfall({"host": PROCESS_BYTES})) is not None:
@@ -298,14 +295,19 @@ class Prompter:
         if self._opened is not None and self._opened.done():
             self._opened = None
 
-    def _reaped(self, _: Exit) -> None:
-        self._release()
+    def _reaped(self, how: Exit) -> None:
+        if how.held and self._process is not None and self._reservation is not None:
+            held = self._ledger.hold(self._reservation, self._process.pid or 0)
+            self._process.on_freed = partial(self._ledger.release, held)
+            self._reservation = held
+        self._release(free=not how.held)
 
-    def _release(self) -> None:
+    def _release(self, *, free: bool = True) -> None:
         self._process = None
         self._group.end()
         if self._reservation is not None:
-            self._ledger.release(self._reservation)
+            if free:
+                self._ledger.release(self._reservation)
             self._reservation = None
             self.on_released()
 

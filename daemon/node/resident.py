@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ...backends import kinds, process
+from ...backends.exit import Exit
 from ...backends.facts import HOST
 from ...backends.messages import Cores, Infer
 from ..domain.errors import Code, InferdError
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ...backends.blob import Blob
     from ...backends.facts import LoadPlan, ModelFacts
     from ...backends.messages import Embed, FromWorker, Inferred, LoadFailed, Run, Submit, ToWorker
-    from ...backends.process import Exit, Process
+    from ...backends.process import Process
     from ..domain.tensors import Tensors
     from ..policy.corrections import Corrections
     from ..policy.ledger import Ledger, Reservation
@@ -46,7 +48,7 @@ class Resident:
         self, place: str, name: str, facts: ModelFacts, plan: LoadPlan, keep_alive_s: float, ledger: Ledger
     ) -> None:
         self.place = place  # whose name its reservation bears
-        self.lost = False  # its device is gone for good, or its worker cannot be ended
+        self.lost = False  # its device is gone for good
         self.model = Model(name, facts, plan, keep_alive_s)
         self.plan = plan  # as the config has it; the model's own may be smaller after a load without memory
         self.footprint = kinds.footprint(facts, plan)
@@ -107,7 +109,7 @@ class Resident:
             message = f"no process for {self.model.name}: {error.strerror}"
             self.load_error = InferdError(Code.MODEL_FAILED, message)
             on_gone()
-            return on_reaped(process.Exit(1, False, ()))
+            return on_reaped(Exit(1, False, ()))
         self.model.pid = self._worker.pid
         if self.model.state is ModelState.DRAINING:  # told to unload meanwhile
             self._worker.stop()
@@ -197,11 +199,6 @@ class Resident:
         if self._worker is not None and self._worker.pid is not None:
             self._worker.stop()
 
-    @property
-    def stuck(self) -> bool:
-        """Its worker is not to be ended: the kernel holds it, and its memory."""
-        return self._worker is not None and self._worker.stuck
-
     def kill(self) -> None:
         """End the worker without asking."""
         if self._worker is not None and self._worker.pid is not None:
@@ -212,20 +209,22 @@ class Resident:
         signs = self._worker.signs() if self._worker is not None else None
         if self._worker is None or self._worker.pid is None or signs is None or self.ended_why:
             return
-        state, cpu_ticks = activity(self._worker.pid)
-        if state == "t":
+        seen = activity(self._worker.pid)
+        if seen.state == "t":
             return  # whoever looks into it has all the time that he wants
         age_s = now_s - signs.step_s if signs.step_s else 0.0
         self.ended_why = self._vigil.look(
-            stopped=state == "T",
+            stopped=seen.state == "T",
             beats=signs.beats,
             step_age_s=age_s,
             longest_s=signs.longest_s,
             step_limit_s=step_limit_s,
         )
         if not (self.ended_why or signs.beats):  # it loads: its heart beats from when that is over
-            progress, asleep = self.model.load_progress, state == "S"
-            self.ended_why = self._vigil.look_at_load(progress, cpu_ticks, asleep=asleep, step_limit_s=step_limit_s)
+            far = self.model.load_progress, seen.major_faults
+            self.ended_why = self._vigil.look_at_load(
+                far, seen.resident_pages, seen.cpu_ticks, asleep=seen.state == "S", step_limit_s=step_limit_s
+            )
         if self.ended_why:
             log.error("the worker of %s is ended: %s", self.place, self.ended_why)
             self._worker.kill()
@@ -257,9 +256,7 @@ class Resident:
     def reaped(self, how: Exit, now_s: float) -> float:
         """Give back the bytes and take the step that the end calls for; returns the back-off in seconds."""
         model = self.model
-        assert self._reservation is not None
-        self._ledger.release(self._reservation)
-        self._reservation = self._worker = None
+        self._give_back(how)
         self.proof.drop()
         model.pid, model.ready, model.stats, model.booked_bytes = None, None, None, 0
         if model.state is ModelState.DRAINING:
@@ -287,6 +284,18 @@ class Resident:
         back_off_s = 0.0 if model.failures == 0 else BACK_OFF_S[min(model.failures, len(BACK_OFF_S)) - 1]
         model.retry_at_s = now_s + back_off_s
         return back_off_s
+
+    def _give_back(self, how: Exit) -> None:
+        """The bytes are free, or taken until the kernel lets the process go."""
+        assert self._reservation is not None
+        if how.held:
+            assert self._worker is not None
+            self.ended_why = f"{self.ended_why or 'it was to end'}, and the kernel holds it"
+            held = self._ledger.hold(self._reservation, self.model.pid or 0)
+            self._worker.on_freed = partial(self._ledger.release, held)
+        else:
+            self._ledger.release(self._reservation)
+        self._reservation = self._worker = None
 
     def _try_again(self, how: Exit) -> None:
         """One death by a signal costs nobody who waits anything. SIGKILL: the kernel's, as memory ran out."""

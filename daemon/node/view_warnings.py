@@ -63,15 +63,16 @@ def _models(node: Node) -> Iterator[WarningRow]:
         if resident.model.error:
             remedy = "see the daemon's log; the next request tries again after a pause"
             yield WarningRow(Code.MODEL_FAILED.value, "error", resident.model.error, remedy)
-        if resident.stuck:
-            message = (
-                f"the worker of {resident.place} (process {resident.model.pid}) cannot be ended, and keeps its memory"
-            )
-            yield WarningRow("worker_stuck", "error", message, "look what the kernel waits for, or restart the machine")
     cages = {resident.model.ready.cage for resident in node.fleet if resident.model.ready is not None}
     if weak := [cage for cage in cages - {"", "off"} if not ("landlock" in cage and "seccomp" in cage)]:
         message = f"models are not shut in as they should be: this kernel has {weak[0]}, not both Landlock and seccomp"
         yield WarningRow("sandbox_weak", "warning", message, "run: inferd doctor")
+    for owner, pid in node.ledger.held().items():
+        n_bytes = sum(node.ledger.bytes_of(owner).values())
+        message = f"process {pid} was killed, but the kernel holds it and its {n_bytes / 2**20:,.0f} MiB"
+        yield WarningRow(
+            "worker_held", "error", message, f"see what it waits for (ps -o stat,wchan {pid}), or restart the machine"
+        )
     for name in node.health.lost:
         message = f"{name} was on a device that is lost, and fits nowhere else"
         yield WarningRow("model_lost", "error", message, "bring the device back (see: inferd doctor), then restart")

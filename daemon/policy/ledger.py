@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+HELD = "held:"  # no name of a model has a colon here
+
+
 class Shortfall(Exception):
     """A pool cannot take this much more."""
 
@@ -127,3 +130,17 @@ class Ledger:
         for pool in self.pools.values():
             if (gone := pool.observed.pop(reservation.owner, 0)) > 0:
                 pool.used = max(0, pool.used - gone)
+
+    def hold(self, reservation: Reservation, pid: int) -> Reservation:
+        """Its process cannot be ended: the bytes are taken, and no model's, until the new reservation is released."""
+        held = Reservation(f"{HELD}{pid}", reservation.bytes_on)
+        del self.reservations[reservation.owner]
+        self.reservations[held.owner] = held
+        for pool in self.pools.values():
+            if reservation.owner in pool.observed:
+                pool.observed[held.owner] = pool.observed.pop(reservation.owner)
+        return held
+
+    def held(self) -> dict[str, int]:
+        """Of all that cannot be ended: owner -> pid."""
+        return {owner: int(owner.removeprefix(HELD)) for owner in self.reservations if owner.startswith(HELD)}

@@ -14,12 +14,13 @@ FIRST_STEP_S = 600.0  # how long steps take is not known before one is over; a l
 class Vigil:
     """Beside one worker that is loaded, or being so."""
 
-    __slots__ = ("_asleep", "_beats", "_cpu_ticks", "_progress", "_silent", "_still", "_stopped")
+    __slots__ = ("_asleep", "_beats", "_cpu_ticks", "_far", "_most_pages", "_silent", "_still", "_stopped")
 
     def __init__(self) -> None:
         self._stopped = self._silent = self._asleep = self._still = 0
-        self._beats = self._progress = -1.0
-        self._cpu_ticks = -1
+        self._beats = -1.0
+        self._far = -1.0, 0
+        self._cpu_ticks = self._most_pages = -1
 
     def look(self, *, stopped: bool, beats: float, step_age_s: float, longest_s: float, step_limit_s: float) -> str:
         """Why it is to be ended, for people; "" while it may go on.
@@ -38,16 +39,19 @@ class Vigil:
             return f"one step has taken it more than {limit_s:.3g} s, and none before more than {longest_s:.2g} s"
         return ""
 
-    def look_at_load(self, progress: float, cpu_ticks: int, *, asleep: bool, step_limit_s: float) -> str:
+    def look_at_load(
+        self, far: tuple[float, int], resident_pages: int, cpu_ticks: int, *, asleep: bool, step_limit_s: float
+    ) -> str:
         """Why a load is to be ended; a look stands for a second.
 
-        `progress` is told by the engine, and may rest for long while the processor is used; what waits for a disk is
-        not asleep.
+        It gets on when `far` (what the engine says, and what was read from a disk on the way) is another, or more of it
+        is in memory than ever. Without that it may compute, or wait for a disk, for long.
         """
-        got_on = progress != self._progress
+        got_on = far != self._far or resident_pages > self._most_pages
         self._still = 0 if got_on else self._still + 1
         self._asleep = self._asleep + 1 if asleep and not got_on and cpu_ticks == self._cpu_ticks else 0
-        self._progress, self._cpu_ticks = progress, cpu_ticks
+        self._far, self._cpu_ticks = far, cpu_ticks
+        self._most_pages = max(self._most_pages, resident_pages)
         if step_limit_s and self._asleep > step_limit_s:
             return f"it has done nothing at all for {self._asleep} s of its load"
         if step_limit_s and self._still > max(step_limit_s, FIRST_STEP_S):

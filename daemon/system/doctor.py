@@ -66,8 +66,8 @@ def _engines(hardware: Hardware) -> Iterator[Advice]:
         reason = dict(hardware.backends.errors).get("llama.cpp", "it is not installed")
         if "SIGILL" in reason:
             message = f"llama.cpp cannot be used: {reason}; it was compiled for another processor than this one"
-            remedy = f"{_build('-DGGML_NATIVE=on', None)}; or take a package that was made with NATIVE=0"
-            yield Advice("llama_other_processor", "error", message, remedy)
+            message += ". A package for all of them is made with NATIVE=0; without one:"
+            yield Advice("llama_other_processor", "error", message, _build("-DGGML_NATIVE=on", None))
             return
         yield Advice(
             "llama_missing",

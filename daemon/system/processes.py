@@ -38,16 +38,18 @@ class Activity(NamedTuple):
         str  # the kernel's letter: S asleep, T when a signal has stopped it, t when a debugger has; "" when it is gone
     )
     cpu_ticks: int
+    major_faults: int  # pages that were read from a disk as it touched them
+    resident_pages: int
 
 
 def activity(pid: int) -> Activity:
-    """From /proc/PID/stat (proc_pid_stat(5): fields 3, 14 and 15)."""
+    """From /proc/PID/stat (proc_pid_stat(5): fields 3, 14 and 15, 12, 24)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b") ")[2].split()
-        return Activity(fields[0].decode(), int(fields[11]) + int(fields[12]))
+        return Activity(fields[0].decode(), int(fields[11]) + int(fields[12]), int(fields[9]), int(fields[21]))
     except (OSError, IndexError):
-        return Activity("", 0)
+        return Activity("", 0, 0, 0)
 
 
 def memory_bytes(pid: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ import msgspec
 import pytest
 
 from inferd.backends import process
+from inferd.backends.exit import Exit
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import Delta, FromWorker, Loading, Ready, SamplingParams, Step, Submit
-from inferd.backends.process import NEXT, Exit, Process, WorkerState
+from inferd.backends.process import NEXT, Process, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -93,21 +95,6 @@ def test_every_state_but_the_last_can_end() -> None:
     assert NEXT[WorkerState.GONE] == set()
 
 
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        (-6, "signal SIGABRT"),
-        (-4, "signal SIGILL: the engine was built for another processor"),
-        (-9, "signal SIGKILL"),
-        (0, "exit status 0"),
-        (1, "exit status 1"),
-        (-99, "exit status -99"),
-    ],
-)
-def test_an_exit_has_a_reason_fit_for_a_client(code: int, reason: str) -> None:
-    assert Exit(code, False, ()).reason == reason
-
-
 async def test_a_worker_loads_works_and_ends_when_it_is_told_to(held: Held) -> None:
     await held.process.start(PLAN)
     assert held.process.pid is not None
@@ -145,24 +132,34 @@ async def test_one_that_does_not_listen_is_killed(held: Held, monkeypatch: pytes
     assert (how.expected, how.reason) == (True, "signal SIGKILL")
 
 
-async def test_one_that_not_even_a_kill_ends_is_gone_and_not_reaped(
-    held: Held, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_that_not_even_a_kill_ends_is_reaped_in_name(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
     await held.ready()
     child = held.process._child
     assert child is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(child, "kill", lambda: None)  # as if the kernel held it
-        held.process.kill()
-        async with asyncio.timeout(20):
-            await held.process.wait()
-        assert (held.process.stuck, held.history, child.returncode) == (True, ["gone"], None)
+    freed = asyncio.Event()
+    held.process.on_freed = freed.set
+    monkeypatch.setattr(child, "kill", lambda: None)  # as if the kernel held it
+    held.process.kill()
+    end = await held.ended()
+    assert (end.held, end.code, child.returncode) == (True, -signal.SIGKILL, None)
+    assert not freed.is_set()
     os.kill(child.pid, signal.SIGKILL)
-    assert held.process._life is not None
     async with asyncio.timeout(20):
-        await held.process._life
-    assert (await held.ended()).code == -signal.SIGKILL
+        await freed.wait()
+    assert held.history == ["gone", "reaped"]
+
+
+async def test_one_that_ended_as_we_stood_still_is_not_held(held: Held) -> None:
+    """The kernel knows that it is dead; the loop has not heard of it yet."""
+    await held.ready()
+    child = held.process._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # the loop's thread was there before
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
+    held.process._look_once_more()
+    assert not (await held.ended()).held
 
 
 async def test_what_a_stopping_worker_says_is_not_listened_to(held: Held) -> None:

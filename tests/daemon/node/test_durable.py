@@ -652,6 +652,40 @@ async def test_one_beyond_the_window_is_moved_to_another_class_and_is_before_all
     assert (await office.get(last)).priority is Priority.INTERACTIVE
 
 
+async def test_one_that_is_moved_again_as_that_is_written_is_moved_again(
+    offices: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = offices(tokens_per_s=SLOW, options={"slots": 1})
+    durable = office.durable
+    last = [await office.submit(LONG) for _ in range(30)][-1]
+    again: list[asyncio.Task[bool]] = []
+
+    async def ask(function: Any, *args: Any) -> Any:
+        found = await archive_ask(function, *args)
+        if function is Store.commit and any(step.job.id == last.id for step in args[1]) and not again:
+            again.append(asyncio.create_task(durable.move_waiting(last.id, Priority.INTERACTIVE, None)))
+            await asyncio.sleep(0)
+        return found
+
+    archive_ask = durable.archive.ask
+    monkeypatch.setattr(durable.archive, "ask", ask)
+    async with asyncio.timeout(LIMIT_S):
+        assert await durable.move_waiting(last.id, Priority.NORMAL, None)
+        assert await again[0]
+    assert (await office.get(last)).priority is Priority.INTERACTIVE
+    await office.tokens_kept(last, 1)
+
+
+async def test_one_that_is_moved_back_at_once_keeps_nobody_waiting(offices: Open) -> None:
+    office = offices(tokens_per_s=SLOW, options={"slots": 1})
+    last = [await office.submit(LONG) for _ in range(30)][-1]
+    async with asyncio.timeout(LIMIT_S):
+        moves = [office.durable.move_waiting(last.id, to, None) for to in (Priority.NORMAL, Priority.BATCH)]
+        assert await asyncio.gather(*moves) == [True, True]
+    assert (await office.get(last)).priority is Priority.BATCH
+    assert office.house.told(Kind.PRIORITY_CHANGED)[0] == f"{last.id} was moved from batch to normal"
+
+
 async def test_one_is_moved_while_it_is_read_from_the_disk(offices: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     office = offices(tokens_per_s=SLOW)
     durable = office.durable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from inferd.daemon.node import resident as residents
 from inferd.daemon.node.stream import Resumed
 from inferd.daemon.node.view_warnings import warnings
 from inferd.tests.daemon.node.house import (
+    LIMIT_S,
     SLOW,
     House,
     finished,
@@ -36,7 +38,9 @@ from inferd.tests.daemon.node.house import (
 from inferd.tests.daemon.node.test_machine import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from inferd.daemon.node.resident import Resident
 
     Open = Callable[..., House]
 
@@ -184,59 +188,92 @@ async def test_one_that_is_stopped_while_loading_is_replaced_and_gets_as_much_me
     assert model.plan.kv_cells == n_cells
 
 
-async def test_one_that_cannot_be_ended_keeps_its_memory_and_another_has_its_work(
-    open_house: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Resident], int]]:
+    """From now on the worker of this resident is not ended by SIGKILL, as if the kernel held it; returns its pid."""
     monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
-    house = open_house(tokens_per_s=SLOW)
-    stream = house.submit("fake:tokens=60")
-    events = await first_text(stream)
-    stuck = house.resident()
-    assert stuck._worker is not None
-    child = stuck._worker._child
-    assert child is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(child, "kill", lambda: None)  # as if the kernel held it
-        stuck.kill()
-        while not stuck.stuck:  # noqa: ASYNC110
+    pids: list[int] = []
+
+    def hold(resident: Resident) -> int:
+        assert resident._worker is not None
+        child = resident._worker._child
+        assert child is not None
+        monkeypatch.setattr(child, "kill", lambda: None)
+        pids.append(child.pid)
+        return child.pid
+
+    yield hold
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def freed(house: House) -> None:
+    """The kernel has let all of them go."""
+    async with asyncio.timeout(LIMIT_S):
+        while house.node.ledger.held():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        house.node.tick(time.monotonic())
-        house.node.tick(time.monotonic())
-        events += await read(stream)
-        assert tokens(events) == what_the_fake_says(stream.job)
-        assert list(house.node.fleet.residents) == ["alpha", "alpha#2"]
-        assert {"alpha", "alpha#2"} <= set(house.node.ledger.reservations)
-        assert house.told(Kind.WORKER_CRASHED) == [
-            "the worker of alpha cannot be ended: the kernel holds it, and its memory"
-        ]
-        assert [row.code for row in warnings(house.node, machine())] == ["worker_stuck"]
-        assert await house.answer()
-    os.kill(child.pid, signal.SIGKILL)
-    await house.until(lambda: "alpha" not in house.node.fleet.residents)
-    assert "alpha" not in house.node.ledger.reservations
+
+
+async def test_one_that_cannot_be_ended_keeps_its_memory_and_the_next_one_has_its_work(
+    open_house: Open, unkillable: Callable[[Resident], int]
+) -> None:
+    house = open_house(tokens_per_s=SLOW)
+    ledger, stream = house.node.ledger, house.submit("fake:tokens=60")
+    events = await first_text(stream)
+    pids = []
+    for _ in range(2):  # the next one, too
+        pids.append(unkillable(house.resident()))
+        house.resident().kill()
+        events += await first_text(stream)
+        await house.until(lambda: len(ledger.held()) == len(pids) and house.resident().model.pid not in (*pids, None))
+    events += await read(stream)
+    assert tokens(events) == what_the_fake_says(stream.job)
+    assert list(house.node.fleet.residents) == ["alpha"]
+    assert [event for event in events if isinstance(event, Resumed)] == [Resumed("worker_crashed")] * 2
+    each = ledger.reservations["alpha"].bytes_on
+    assert [ledger.reservations[owner].bytes_on for owner in ledger.held()] == [each, each]
+    assert list(ledger.held().values()) == pids
+    assert [row.code for row in warnings(house.node, machine())] == ["worker_held"] * 2
+    assert "the kernel holds it" in house.told(Kind.WORKER_CRASHED)[0]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    await freed(house)
+    assert list(ledger.reservations) == ["alpha", *ledger.helpers_of("alpha")]
     assert await house.answer()
 
 
-async def test_the_end_does_not_wait_for_one_that_cannot_be_ended(
-    open_house: Open, monkeypatch: pytest.MonkeyPatch
+async def test_whoever_needs_what_it_keeps_is_refused_and_does_not_wait(
+    open_house: Open, unkillable: Callable[[Resident], int]
 ) -> None:
-    monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    house = open_house(host_bytes=150 * 2**20, options={"cache_bytes": 0})
+    await house.load("alpha")
+    pid = unkillable(house.resident())
+    house.resident().kill()
+    await house.until(lambda: bool(house.node.ledger.held()))
+    kept = house.node.ledger.reservations[f"held:{pid}"].total_bytes
+    house.node.ledger.pools["host"].capacity = kept + kept // 2
+    assert (await load_failure(house, "beta")).code is Code.NO_ROOM
+    os.kill(pid, signal.SIGKILL)
+    await freed(house)
+    await house.load("beta")
+
+
+async def test_neither_an_unload_nor_the_end_waits_for_one_that_cannot_be_ended(
+    open_house: Open, unkillable: Callable[[Resident], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "KILL_AFTER_S", 0.05)
     house = open_house()
-    worker = (await house.load())._worker
-    assert worker is not None
-    child = worker._child
-    assert child is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(child, "kill", lambda: None)
-        os.kill(child.pid, signal.SIGSTOP)  # it does not hear that it should end
-        patch.setattr(process, "KILL_AFTER_S", 0.05)
-        closing = asyncio.create_task(house.node.drain(0.1))
-        while not closing.done():
-            house.node.tick(time.monotonic())
-            await asyncio.sleep(0.01)
-        assert child.returncode is None
-    os.kill(child.pid, signal.SIGKILL)
-    await worker._life  # type: ignore[misc]
+    for end in (lambda: house.node.wishes.unload("alpha", force=False), lambda: house.node.drain(0.1)):
+        await house.load()
+        pid = unkillable(house.resident())
+        os.kill(pid, signal.SIGSTOP)  # it does not hear that it should end
+        async with asyncio.timeout(LIMIT_S):
+            await end()
+        assert pid in house.node.ledger.held().values()
+        assert house.resident().model.state is ModelState.COLD
+        os.kill(pid, signal.SIGKILL)
+        await freed(house)
 
 
 async def test_a_load_that_stands_still_is_tried_once_more_and_then_refused(open_house: Open) -> None:
@@ -245,9 +282,10 @@ async def test_a_load_that_stands_still_is_tried_once_more_and_then_refused(open
     for _ in range(2):
         await house.until(lambda: model.pid is not None)
         old = model.pid
-        while model.pid == old:
-            house.node.tick(time.monotonic())
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(LIMIT_S):
+            while model.pid == old:
+                house.node.tick(time.monotonic())
+                await asyncio.sleep(0.01)
     with pytest.raises(InferdError, match=r"ended while loading \(it has done nothing at all for \d s of its load\)"):
         await read(waits)
     assert len(house.told(Kind.WORKER_CRASHED)) == len(house.told(Kind.MODEL_FAILED)) == 1

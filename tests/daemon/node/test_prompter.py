@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from inferd.backends import process
 from inferd.backends.facts import LoadPlan
 from inferd.backends.messages import ChatMessage, FromWorker, Prepared, PrepareFailed, Ready, Tool, ToolUse
 from inferd.backends.tools import call_text
@@ -263,6 +264,30 @@ async def test_a_helper_that_was_stopped_is_replaced_and_nothing_is_lost(prompte
     prompter.look()
     assert await reading == [ord("y")]
     assert pid(prompter) != old
+
+
+async def test_a_helper_that_cannot_be_ended_keeps_its_memory_and_the_next_one_reads(
+    prompter: Prompter, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    assert await prompter.prepare(prompt="x")
+    old, helper = pid(prompter), prompter._process
+    assert helper is not None
+    freed, released = asyncio.Event(), asyncio.Event()
+    prompter.on_released = released.set
+    monkeypatch.setattr(helper._child, "kill", lambda: None)  # as if the kernel held it
+    prompter._kill()
+    async with asyncio.timeout(30):
+        await released.wait()
+        assert await prompter.prepare(prompt="y") == [ord("y")]
+    assert ledger.held() == {f"held:{old}": old}
+    assert ledger.booked_bytes("host") == 2 * PROCESS_BYTES
+    release, helper.on_freed = helper.on_freed, freed.set
+    os.kill(old, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        await freed.wait()
+    release()
+    assert ledger.booked_bytes("host") == PROCESS_BYTES
 
 
 async def test_one_that_never_gets_ready_is_given_up(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from inferd.backends.exit import Exit
 from inferd.backends.messages import LoadFailed
-from inferd.backends.process import Exit
 from inferd.daemon.domain.errors import Code, InferdError
 from inferd.daemon.domain.model import ModelState
 from inferd.daemon.node.plans import make_plan

@@ -182,3 +182,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+
+
+def test_what_the_kernel_holds_is_nobodys_and_not_free() -> None:
+    ledger = Ledger()
+    ledger.add_pool("host", 100, 0)
+    first = ledger.reserve("m", {"host": 60})
+    ledger.observe("host", 55, {"m": 50})
+    held = ledger.hold(first, 123)
+    assert ledger.held() == {"held:123": 123}
+    assert ledger.headroom_bytes("host") == 35
+    assert ledger.bytes_of("m") == {}
+    ledger.release(ledger.reserve("m", {"host": 35}))
+    ledger.release(held)
+    assert (ledger.held(), ledger.headroom_bytes("host")) == ({}, 95)

@@ -59,8 +59,17 @@ def test_a_heart_that_beats_between_any_two_looks_is_well(skips: list[bool]) -> 
         assert not look(vigil, beats)
 
 
-def look_at_load(vigil: Vigil, progress: float, cpu_ticks: int, *, asleep: bool = True, limit_s: float = 60.0) -> str:
-    return vigil.look_at_load(progress, cpu_ticks, asleep=asleep, step_limit_s=limit_s)
+def look_at_load(
+    vigil: Vigil,
+    progress: float,
+    cpu_ticks: int,
+    *,
+    faults: int = 3,
+    pages: int = 100,
+    asleep: bool = True,
+    limit_s: float = 60.0,
+) -> str:
+    return vigil.look_at_load((progress, faults), pages, cpu_ticks, asleep=asleep, step_limit_s=limit_s)
 
 
 def test_a_load_that_does_nothing_is_ended_after_as_long_as_a_step_may_take() -> None:
@@ -81,6 +90,19 @@ def test_a_load_that_waits_for_the_disk_or_computes_may_take_longer(asleep: bool
 def test_a_load_that_gets_on_is_left_alone_however_long_it_takes() -> None:
     vigil = Vigil()
     assert not any(look_at_load(vigil, look // 50, 7) for look in range(5_000))
+
+
+@pytest.mark.parametrize("what", ["faults", "pages"])
+def test_what_is_read_from_a_disk_gets_on_though_the_engine_says_nothing(what: str) -> None:
+    vigil = Vigil()
+    looks: list[dict[str, int]] = [{what: look // 50} for look in range(5_000)]
+    assert not any(look_at_load(vigil, 0.0, 7, asleep=False, **look) for look in looks)
+
+
+def test_memory_that_comes_and_goes_is_no_progress() -> None:
+    vigil = Vigil()
+    found = [look_at_load(vigil, 0.0, look, asleep=False, pages=100 + look % 7) for look in range(700)]
+    assert "no further" in found[-1]
 
 
 def test_without_a_limit_a_load_may_take_for_ever() -> None:
