@@ -43,9 +43,11 @@ def measure(*, quick: bool, seed: int, minutes: float = 0.0) -> Outcome:
 
         looker = threading.Thread(target=look, daemon=True)
         looker.start()
-        yield
-        over.set()
-        looker.join()
+        try:
+            yield
+        finally:
+            over.set()
+            looker.join()
 
     storm.weather(outcome, "soak", storm.FAKE, truths.FAKES, seconds, random.Random(f"{seed} soak"), watch)
     floors = least(samples)

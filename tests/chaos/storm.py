@@ -225,8 +225,8 @@ def at_rest(one: Daemon) -> Holdings:
 def measure(*, quick: bool, seed: int) -> Outcome:
     outcome = Outcome([])
     plans = (
-        ("fake", FAKE, truths.FAKES, 8.0 if quick else 120.0),
-        ("demo", REAL, (truths.REAL,), 5.0 if quick else 60.0),
+        ("fake", FAKE + RECORDS, truths.FAKES, 8.0 if quick else 120.0),
+        ("demo", REAL + RECORDS, (truths.REAL,), 5.0 if quick else 60.0),
     )
     for name, config, models, seconds in plans:
         weather(outcome, name, config, models, seconds, random.Random(f"{seed} {name}"))
@@ -246,10 +246,10 @@ def weather(
     files = {model: small_gguf() for model in models if model in truths.FAKES}
     # Helpers of cold models end soon, so that what is left afterwards is nothing.
     config = config.replace("[models.defaults]", "[models.defaults]\nkeep_alive_s = 3")
-    with daemon(config + RECORDS, files, state_bytes=1 << 20) as (one, state):
+    with daemon(config, files, state_bytes=1 << 20) as (one, state):
         folder = one.log.parent / "clients"
         folder.mkdir()
-        known = truths.of_fakes() if name == "fake" else truths.of_real(one.client)
+        known = truths.of_fakes() if models == truths.FAKES else truths.of_real(one.client)
         for model in models:
             one.client.generate(model, "warm").text()
         base = at_rest(one)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 from inferd import Client, InferdError
@@ -78,11 +76,11 @@ def shown(daemon: Daemon) -> str:
     looks = [daemon.snapshot(), monitor.GetSnapshot(pb.GetSnapshotRequest(), timeout=LIMIT_S)]
     told = [str(look) for look in looks] + [str(event) for event in daemon.client.events(follow=False)]
     told += [str(daemon.client.models()), str(daemon.client.jobs())]
-    for look in looks:
-        for request in look.requests:
-            with contextlib.suppress(InferdError, grpc.RpcError):
-                told.append(str(daemon.client.explain(request.id)))
-    return "\n".join(told)
+    ids = {event.request_id for event in daemon.client.events(follow=False) if event.request_id}
+    ids |= {request.id for look in looks for request in look.requests}
+    records = [record for request_id in ids for record in daemon.client.explain(request_id)]
+    assert records
+    return "\n".join([*told, *map(str, records)])
 
 
 def test_nobody_who_looks_is_shown_a_secret(daemon: Daemon, token: str) -> None:
