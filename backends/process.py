@@ -12,6 +12,7 @@ import socket
 import sys
 from collections import deque
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import memfd, pulse
@@ -33,6 +34,7 @@ WORKER = "inferd.backends.worker"
 TAIL_LINES = 40
 KILL_AFTER_S = 2.0  # a worker in mid-kernel needs a moment; some drivers keep a ghost of one killed at once
 UNKILLABLE_S = 10.0  # after SIGKILL: what is still there is held by the kernel, as in state D
+LOOK_AGAIN_S = 1.0  # before that is believed
 
 CHILD_ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",  # ggml would fork a debugger on abort
@@ -90,8 +92,9 @@ class Process:
         self._on_spawned = on_spawned
         self._ended = asyncio.Event()
         self._over = asyncio.Event()  # on_reaped was called
-        self._held = asyncio.Event()  # by the kernel
-        self._killed = False
+        self._looked = asyncio.Event()  # SIGKILL has had its time
+        self._killed = self._held = False
+        self.freed = False  # `on_freed` was called
         self.on_freed: Callable[[], None] = lambda: None
         self._channel: AsyncChannel | None = None
         self._shelf: socket.socket | None = None  # the way of files with computed prompts, see shelf.py
@@ -220,19 +223,25 @@ class Process:
                 self._child.kill()
             if not self._killed:
                 self._killed = True
-                asyncio.get_running_loop().call_later(UNKILLABLE_S, self._look_once_more)
+                asyncio.get_running_loop().call_later(UNKILLABLE_S, self._look)
 
     async def wait(self) -> None:
         """Until it is reaped, or to be had no more."""
         if self._life is not None:
             await self._over.wait()
 
-    def _look_once_more(self) -> None:
-        """Some time after SIGKILL. Its end may be known to the kernel and not to us yet."""
-        if self.pid is not None and not is_dead(self.pid):
+    def _look(self, *, again: bool = False) -> None:
+        """Some time after SIGKILL; we may have stood still ourselves, and it with us. It will not close its channel."""
+        if self.pid is None or self._over.is_set():
+            return
+        if not is_dead(self.pid):
+            if not again:
+                asyncio.get_running_loop().call_later(LOOK_AGAIN_S, partial(self._look, again=True))
+                return
             log.error("%s[%s] is not ended by SIGKILL: the kernel holds it", self.module, self.pid)
-            self._held.set()
-            self._end()  # it will not close its channel
+            self._held = True
+        self._end()
+        self._looked.set()
 
     def _move(self, to: WorkerState) -> None:
         if to not in NEXT[self.state]:
@@ -252,39 +261,39 @@ class Process:
         """The child's whole life: its log, the end of its channel, its death."""
         assert self._child is not None
         reading = asyncio.create_task(self._read_log(), name="log")
-        await self._ended.wait()
-        expected = self.state is WorkerState.STOPPING
-        self._move(WorkerState.GONE)
-        self._on_gone()
-        # The channel closes a moment before the process is gone, or for good when the child broke it.
-        if not await self._is_reaped(KILL_AFTER_S):
-            self.kill()
-            await self._is_reaped(None)
-        held = self._child.returncode is None
-        if not held:
-            self._close_files()
-            with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
-                await asyncio.wait_for(reading, 1.0)
-        code = -signal.SIGKILL if self._child.returncode is None else self._child.returncode
         try:
-            self._on_reaped(Exit(code, expected, tuple(self.tail), held))
+            await self._ended.wait()
+            expected = self.state is WorkerState.STOPPING
+            self._move(WorkerState.GONE)
+            self._on_gone()
+            # The channel closes a moment before the process is gone, or for good when the child broke it.
+            if not await self._is_over(KILL_AFTER_S):
+                self.kill()
+                await self._is_over(None)
+            if not self._held:
+                self._close_files()
+                with contextlib.suppress(TimeoutError):  # a grandchild may hold its log open
+                    await asyncio.wait_for(asyncio.gather(reading, self._child.wait()), 1.0)
+            code = self._child.returncode
+            self._on_reaped(Exit(-signal.SIGKILL if code is None else code, expected, tuple(self.tail), self._held))
         finally:
             self._over.set()
-        if held:
+        if self._held:
             await self._child.wait()
             self._close_files()
+            self.freed = True
             self.on_freed()
 
-    async def _is_reaped(self, limit_s: float | None) -> bool:
-        """Within the limit; None: or as soon as the kernel holds it."""
+    async def _is_over(self, limit_s: float | None) -> bool:
+        """It is dead, or SIGKILL has had its time; within the limit, if there is one."""
         assert self._child is not None
-        both = [asyncio.create_task(wait) for wait in (self._child.wait(), self._held.wait())]
+        both = [asyncio.create_task(wait) for wait in (self._child.wait(), self._looked.wait())]
         try:
-            await asyncio.wait(both, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(both, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in both:
                 one.cancel()
-        return self._child.returncode is not None or self._held.is_set()
+        return bool(done)
 
     def _close_files(self) -> None:
         if self._shelf is not None:

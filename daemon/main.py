@@ -56,7 +56,7 @@ log = logging.getLogger("inferd")
 OK = 0
 GIVE_BACK_S = 3.0
 HANG_UP_S = 1.0  # for streams that outlive the drain
-AFTER_DRAIN_S = 10.0  # until all processes are gone, and what they computed is on the disk
+AFTER_DRAIN_S = 25.0  # until all processes are gone, or given up, and what they computed is on the disk
 CORRECTIONS = "corrections"  # what loads have taken, kept in the state folder
 
 

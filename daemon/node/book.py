@@ -47,8 +47,10 @@ class Book:
     def step(self) -> Progress | None:
         """All that is to be written now; None: nothing."""
         row, job = self.row, None if self.tape is None else self.tape.job
+        if self.tape is not None and not self.tape.over:  # later it may be moved here
+            self.priority = self.tape.job.request.priority
         if job is not None:
-            self.prompt, self.priority = job.prompt, job.request.priority
+            self.prompt = job.prompt
         prompt = None if self.has_prompt or self.prompt is None else list(self.prompt)
         priority = self.priority or row.priority
         if not (self.pending or self.end) and prompt is None and priority is row.priority:
@@ -98,8 +100,12 @@ def outcome(tape: Tape, unix_s: float) -> dict[str, Any]:
     }
 
 
-def as_of_now(request: Request, row: DurableJob, prompt: list[int] | None) -> Request:
-    """With the time that is left of it; a prompt that was read is not rendered again. Raises InferdError."""
+def as_of_now(request: Request, row: DurableJob, prompt: list[int] | None, priority: Priority | None = None) -> Request:
+    """With the time that is left of it, in the class that it was moved to, if it was; a prompt that was read is not
+    rendered again. Raises InferdError.
+    """
+    if priority not in (None, request.priority):
+        request = replace(request, priority=priority)
     if row.deadline_s is not None:
         left_ms = int((row.deadline_s - time.time()) * 1e3)
         if left_ms <= 0:

@@ -114,10 +114,7 @@ class Durable:
         return self.readout.now(same(await arrival.taken_in, job))
 
     async def cancel(self, job_id: str, tenant: str | None) -> bool:
-        """End a job (`tenant` None: of any); False when it has ended already. Returns when that is on the disk.
-
-        Raises InferdError.
-        """
+        """End a job (`tenant` None: of any); False: it has ended. Returns when it is written. Raises InferdError."""
         await self.readout.get(job_id, tenant)
         book = self.books.get(job_id)
         if book is None or book.end is not None:
@@ -133,12 +130,16 @@ class Durable:
 
     async def cancel_waiting(self, job_id: str, tenant: str | None) -> bool:
         """As `cancel`; False for one that does not wait here, too."""
+        if self._task is not None:
+            await self.archive.ready()
         return self.waiting(job_id, tenant) is not None and await self.cancel(job_id, tenant)
 
     async def move_waiting(self, job_id: str, priority: Priority, tenant: str | None) -> bool:
         """To another class; False when it does not wait here. Returns when that is on the disk. Raises InferdError."""
+        if self._task is not None:
+            await self.archive.ready()
         book = self.waiting(job_id, tenant)
-        if book is None or book.tape is not None:
+        if book is None or (book.tape is not None and not self._comes_back(book, book.tape.error)):
             return False
         if (was := book.priority or book.row.priority) is not priority:
             said = f"{job_id} was moved from {was.value} to {priority.value}"
@@ -194,7 +195,7 @@ class Durable:
         try:
             if loaded is None or loaded.damaged or len(loaded.kept.tokens) != row.n_tokens:
                 raise InferdError(Code.INTERNAL, DAMAGED)
-            request = as_of_now(self._read(loaded.request, row), row, loaded.prompt)
+            request = as_of_now(self._read(loaded.request, row), row, loaded.prompt, book.priority)
             tape = self.node.submit(request, loaded.kept)
             assert isinstance(tape, Tape)
             if tape.over and tape.error is not None:
@@ -205,8 +206,6 @@ class Durable:
                 return self._lines.send_away(book, now_s, alone=is_alone(error))
             self._lines.release(book)
             return self._end(book, error)
-        if book.priority not in (None, request.priority):  # it was moved as it was read
-            self.node.controls.set_priority(row.id, book.priority, row.tenant)
         book.tape, book.has_prompt, book.goes_on = tape, loaded.prompt is not None, bool(loaded.kept.tokens)
         book.written_s = now_s
         self._busy[row.id] = book

@@ -274,7 +274,7 @@ class Fleet:
         """Owner of a reservation -> its process."""
         prompters = [deployment.prompter for deployment in self.deployments.values()]
         owners = [(r.place, r.model.pid) for r in self] + [(p.owner, p.pid) for p in prompters]
-        return {owner: pid for owner, pid in owners if pid is not None} | self.node.ledger.held()
+        return {owner: pid for owner, pid in owners if pid is not None} | self.node.ledger.held
 
     def tick(self, now_s: float) -> None:
         """Workers that do nothing are replaced; prompt helpers of cold models end after the keep-alive, too."""

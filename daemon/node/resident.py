@@ -288,8 +288,8 @@ class Resident:
     def _give_back(self, how: Exit) -> None:
         """The bytes are free, or taken until the kernel lets the process go."""
         assert self._reservation is not None
-        if how.held:
-            assert self._worker is not None
+        assert self._worker is not None
+        if how.held and not self._worker.freed:  # what it left for the disk was written first
             self.ended_why = f"{self.ended_why or 'it was to end'}, and the kernel holds it"
             held = self._ledger.hold(self._reservation, self.model.pid or 0)
             self._worker.on_freed = partial(self._ledger.release, held)

@@ -67,7 +67,7 @@ def _models(node: Node) -> Iterator[WarningRow]:
     if weak := [cage for cage in cages - {"", "off"} if not ("landlock" in cage and "seccomp" in cage)]:
         message = f"models are not shut in as they should be: this kernel has {weak[0]}, not both Landlock and seccomp"
         yield WarningRow("sandbox_weak", "warning", message, "run: inferd doctor")
-    for owner, pid in node.ledger.held().items():
+    for owner, pid in node.ledger.held.items():
         n_bytes = sum(node.ledger.bytes_of(owner).values())
         message = f"process {pid} was killed, but the kernel holds it and its {n_bytes / 2**20:,.0f} MiB"
         yield WarningRow(

@@ -6,14 +6,12 @@ foreign(d)  = used(d) - sum_i observed_i(d): what others use, counted once, and 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-HELD = "held:"  # no name of a model has a colon here
 
 
 class Shortfall(Exception):
@@ -66,6 +64,8 @@ class Ledger:
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
         self.reservations: dict[str, Reservation] = {}
+        self.held: dict[str, int] = {}  # owner -> pid, of those whose process cannot be ended
+        self._serial = itertools.count(1)
 
     def add_pool(self, name: str, capacity_bytes: int, margin_bytes: int, budget_bytes: int | None = None) -> None:
         self.pools[name] = Pool(name, capacity_bytes, margin_bytes, budget_bytes)
@@ -74,7 +74,10 @@ class Ledger:
         """Take in a reading of a pool; owners that hold nothing are somebody else's processes."""
         pool = self.pools[name]
         pool.used = used_bytes
+        before = pool.observed
         pool.observed = {o: n for o, n in (by_owner or {}).items() if o in self.reservations}
+        for owner in self.held:  # one that is dead but for some threads shows no memory any more
+            pool.observed[owner] = max(pool.observed.get(owner, 0), before.get(owner, 0))
 
     def observed(self) -> dict[str, dict[str, int]]:
         """Bytes as last read: owner -> pool -> bytes."""
@@ -127,20 +130,17 @@ class Ledger:
         if self.reservations.get(reservation.owner) is not reservation:
             raise AssertionError(f"{reservation.owner} does not hold this reservation")
         del self.reservations[reservation.owner]
+        self.held.pop(reservation.owner, None)
         for pool in self.pools.values():
             if (gone := pool.observed.pop(reservation.owner, 0)) > 0:
                 pool.used = max(0, pool.used - gone)
 
     def hold(self, reservation: Reservation, pid: int) -> Reservation:
         """Its process cannot be ended: the bytes are taken, and no model's, until the new reservation is released."""
-        held = Reservation(f"{HELD}{pid}", reservation.bytes_on)
+        held = Reservation(f"!held-{next(self._serial)}", reservation.bytes_on)  # no model is called so
         del self.reservations[reservation.owner]
-        self.reservations[held.owner] = held
+        self.reservations[held.owner], self.held[held.owner] = held, pid
         for pool in self.pools.values():
             if reservation.owner in pool.observed:
                 pool.observed[held.owner] = pool.observed.pop(reservation.owner)
         return held
-
-    def held(self) -> dict[str, int]:
-        """Of all that cannot be ended: owner -> pid."""
-        return {owner: int(owner.removeprefix(HELD)) for owner in self.reservations if owner.startswith(HELD)}

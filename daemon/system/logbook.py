@@ -49,7 +49,9 @@ class Logbook(logging.Handler):
             line = self._lines.get()
             if self._n_lost:
                 n_lost, self._n_lost = self._n_lost, 0
-                line = f"{n_lost} lines were lost: nobody took them\n".encode() + line
+                text = f"{n_lost} lines were lost: nobody took them"
+                lost = logging.LogRecord(__name__, logging.WARNING, "", 0, text, (), None)
+                line = f"{self.format(lost)}\n".encode() + line
             with contextlib.suppress(OSError):
                 while line:
                     line = line[os.write(self._fd, line) :]

@@ -86,7 +86,7 @@ def _replace(path: Path, raw: bytes) -> None:
 
 def sweep(folder: Path | None = None) -> None:
     """Remove what daemons that were killed have left half written."""
-    for path in (folder or state_folder()).glob(f".*-*{UNFINISHED}"):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        for path in (folder or state_folder()).glob(f".*-*{UNFINISHED}"):
             if time.time() - path.lstat().st_mtime > ABANDONED_S:
                 path.unlink()

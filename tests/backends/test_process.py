@@ -134,6 +134,7 @@ async def test_one_that_does_not_listen_is_killed(held: Held, monkeypatch: pytes
 
 async def test_one_that_not_even_a_kill_ends_is_reaped_in_name(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    monkeypatch.setattr(process, "LOOK_AGAIN_S", 0.01)
     await held.ready()
     child = held.process._child
     assert child is not None
@@ -158,7 +159,7 @@ async def test_one_that_ended_as_we_stood_still_is_not_held(held: Held) -> None:
     os.kill(child.pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):  # the loop's thread was there before
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
-    held.process._look_once_more()
+    held.process._look(again=True)
     assert not (await held.ended()).held
 
 

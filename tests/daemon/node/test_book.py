@@ -117,6 +117,8 @@ def test_a_deadline_is_what_is_left_of_it() -> None:
     assert 90_000 < request.deadline_ms <= 100_000
     assert (request.tokens, request.prompt) == ([1, 2], None)
     assert as_of_now(REQUEST, ROW, None) is REQUEST
+    assert as_of_now(REQUEST, ROW, None, REQUEST.priority) is REQUEST
+    assert as_of_now(REQUEST, ROW, None, Priority.INTERACTIVE).priority is Priority.INTERACTIVE
     with pytest.raises(InferdError) as caught:
         as_of_now(REQUEST, change(ROW, deadline_s=time.time() - 1), None)
     assert caught.value.code is Code.DEADLINE

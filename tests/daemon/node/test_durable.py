@@ -470,7 +470,7 @@ async def test_a_tenant_has_its_share_of_the_bytes(offices: Open) -> None:
 
 async def test_old_jobs_are_forgotten(offices: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(it, "PRUNE_S", 0.01)
-    office = offices(jobs=Jobs(keep_s=0.1))
+    office = offices(jobs=Jobs(keep_s=1.0))
     job = await office.submit(key="k")
     await office.read_all(job)
     newest = office.durable.readout.newest
@@ -720,7 +720,8 @@ async def test_a_deadline_counts_from_the_submission(offices: Open) -> None:
 
 async def test_a_deadline_passes_while_the_daemon_is_down(offices: Open) -> None:
     office = offices(tokens_per_s=SLOW)
-    job = await office.submit(LONG, deadline_s=time.time() + 0.5)
+    await office.read_all(await office.submit())  # the model is loaded
+    job = await office.submit(LONG, deadline_s=time.time() + 1.0)
     await office.tokens_kept(job, 1)
     await office.close()
     await asyncio.sleep(max(0.0, (job.deadline_s or 0.0) - time.time()))

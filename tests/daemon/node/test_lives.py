@@ -192,6 +192,7 @@ async def test_one_that_is_stopped_while_loading_is_replaced_and_gets_as_much_me
 def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Resident], int]]:
     """From now on the worker of this resident is not ended by SIGKILL, as if the kernel held it; returns its pid."""
     monkeypatch.setattr(process, "UNKILLABLE_S", 0.05)
+    monkeypatch.setattr(process, "LOOK_AGAIN_S", 0.01)
     pids: list[int] = []
 
     def hold(resident: Resident) -> int:
@@ -211,7 +212,7 @@ def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Resident],
 async def freed(house: House) -> None:
     """The kernel has let all of them go."""
     async with asyncio.timeout(LIMIT_S):
-        while house.node.ledger.held():  # noqa: ASYNC110
+        while house.node.ledger.held:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -226,14 +227,14 @@ async def test_one_that_cannot_be_ended_keeps_its_memory_and_the_next_one_has_it
         pids.append(unkillable(house.resident()))
         house.resident().kill()
         events += await first_text(stream)
-        await house.until(lambda: len(ledger.held()) == len(pids) and house.resident().model.pid not in (*pids, None))
+        await house.until(lambda: len(ledger.held) == len(pids) and house.resident().model.pid not in (*pids, None))
     events += await read(stream)
     assert tokens(events) == what_the_fake_says(stream.job)
     assert list(house.node.fleet.residents) == ["alpha"]
     assert [event for event in events if isinstance(event, Resumed)] == [Resumed("worker_crashed")] * 2
     each = ledger.reservations["alpha"].bytes_on
-    assert [ledger.reservations[owner].bytes_on for owner in ledger.held()] == [each, each]
-    assert list(ledger.held().values()) == pids
+    assert [ledger.reservations[owner].bytes_on for owner in ledger.held] == [each, each]
+    assert list(ledger.held.values()) == pids
     assert [row.code for row in warnings(house.node, machine())] == ["worker_held"] * 2
     assert "the kernel holds it" in house.told(Kind.WORKER_CRASHED)[0]
     for pid in pids:
@@ -250,8 +251,8 @@ async def test_whoever_needs_what_it_keeps_is_refused_and_does_not_wait(
     await house.load("alpha")
     pid = unkillable(house.resident())
     house.resident().kill()
-    await house.until(lambda: bool(house.node.ledger.held()))
-    kept = house.node.ledger.reservations[f"held:{pid}"].total_bytes
+    await house.until(lambda: bool(house.node.ledger.held))
+    kept = house.node.ledger.reservations["!held-1"].total_bytes
     house.node.ledger.pools["host"].capacity = kept + kept // 2
     assert (await load_failure(house, "beta")).code is Code.NO_ROOM
     os.kill(pid, signal.SIGKILL)
@@ -270,7 +271,7 @@ async def test_neither_an_unload_nor_the_end_waits_for_one_that_cannot_be_ended(
         os.kill(pid, signal.SIGSTOP)  # it does not hear that it should end
         async with asyncio.timeout(LIMIT_S):
             await end()
-        assert pid in house.node.ledger.held().values()
+        assert pid in house.node.ledger.held.values()
         assert house.resident().model.state is ModelState.COLD
         os.kill(pid, signal.SIGKILL)
         await freed(house)

@@ -190,9 +190,12 @@ def test_what_the_kernel_holds_is_nobodys_and_not_free() -> None:
     first = ledger.reserve("m", {"host": 60})
     ledger.observe("host", 55, {"m": 50})
     held = ledger.hold(first, 123)
-    assert ledger.held() == {"held:123": 123}
+    assert ledger.held == {"!held-1": 123}
+    assert ledger.headroom_bytes("host") == 35
+    ledger.observe("host", 55, {})  # it is dead but for a thread
     assert ledger.headroom_bytes("host") == 35
     assert ledger.bytes_of("m") == {}
     ledger.release(ledger.reserve("m", {"host": 35}))
     ledger.release(held)
-    assert (ledger.held(), ledger.headroom_bytes("host")) == ({}, 95)
+    ledger.observe("host", 5, {})
+    assert (ledger.held, ledger.headroom_bytes("host")) == ({}, 95)

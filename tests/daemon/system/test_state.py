@@ -8,6 +8,7 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,7 +71,9 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) 
     assert os.listdir(tmp_path / "deep" / "folder") == ["kept.json"]
 
 
-def test_what_a_killed_daemon_left_half_written_is_removed_when_it_is_old(tmp_path: Path) -> None:
+def test_what_a_killed_daemon_left_half_written_is_removed_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert save_json("kept", {}, tmp_path)
     old, new, other = tmp_path / ".kept-abc.new", tmp_path / ".kept-def.new", tmp_path / ".of-somebody"
     for path in (old, new, other):
@@ -80,6 +83,9 @@ def test_what_a_killed_daemon_left_half_written_is_removed_when_it_is_old(tmp_pa
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"kept.json", new.name, other.name}
     sweep(tmp_path / "nowhere")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", Mock(side_effect=PermissionError))
+        sweep(tmp_path)  # a folder that cannot be read is no reason not to start
 
 
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
