@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -160,7 +161,7 @@ async def attack(channel: Any, method: MethodDescriptor, n: int, rng: random.Ran
     kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     call = getattr(channel, kind)(path)
     make = _maker(method)
-    waiting = iter([*extremes(method.input_type), *(mutate(rng, make(rng)) for _ in range(n))])
+    waiting = chain(extremes(method.input_type), (mutate(rng, make(rng)) for _ in range(n)))
 
     async def one_after_the_other() -> None:
         for raw in waiting:
