@@ -103,7 +103,7 @@ class Vm(Commands):
     @staticmethod
     def _image(source: Path, package: Path, folder: Path) -> Path:
         root, image = folder / "root", folder / "disk.img"
-        subprocess.run(["cp", "-a", "--reflink=auto", source, root], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", f"{source}/.", root], check=True)
         shutil.copy(package, root / "root" / "inferd.deb")
         (root / "root" / "agent.py").write_text(AGENT)
         (root / "etc/systemd/system/agent.service").write_text(AGENT_UNIT)
