@@ -55,11 +55,11 @@ def answer(daemon: Daemon, model: str, seed: int) -> tuple[list[int], Timings]:
 
 
 def test_it_says_the_same_with_fewer_steps(pairs: Daemon) -> None:
-    n_accepted = 0
-    for seed in range(4):
+    n_accepted = seed = 0
+    while seed < 4 or (not n_accepted and seed < 40):  # where others want the cores, too, guessing may not pay at once
         tokens, timings = answer(pairs, "large", seed)
         assert tokens == answer(pairs, "alone", seed)[0]
-        n_accepted += timings.draft_n_accepted
+        n_accepted, seed = n_accepted + timings.draft_n_accepted, seed + 1
     assert n_accepted > 0
     until(pairs.idle)
 
