@@ -34,9 +34,7 @@ def rss(pid: int) -> Rss | None:
 class Activity(NamedTuple):
     """Of a process: what it is at, and what all its threads have used so far."""
 
-    state: (
-        str  # the kernel's letter: S asleep, T when a signal has stopped it, t when a debugger has; "" when it is gone
-    )
+    state: str  # the kernel's letter: S asleep, T stopped by a signal, t by a debugger; "" when it is gone
     cpu_ticks: int
     major_faults: int  # pages that were read from a disk as it touched them
     resident_pages: int
